@@ -1,0 +1,119 @@
+//! Every bound, with its unit and its reason. Relations between bounds are checked when the crate is compiled.
+
+use core::time::Duration;
+
+/// Bounds of one end. The defaults are for a local network; see each field for its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests of one session in flight at once. 64 keep a 10 ms path busy with 1 MiB chunks.
+    pub requests: u32,
+    /// Bytes of reads and writes of one session in flight at once.
+    pub bytes: u64,
+    /// Bytes in flight on one data channel: the fixed window of its pull.
+    pub channel_bytes: u64,
+    /// Length of one chunk of a larger read or write, in bytes: large enough that the cost per record
+    /// disappears, small enough that two lines of unequal speed end within one chunk's time of each other.
+    pub chunk: u32,
+    /// Mutating requests whose ids are remembered beyond the oldest unanswered one.
+    pub window: u64,
+    /// Sessions of one client identity: one per process, and room for those that died.
+    pub sessions_per_client: usize,
+    /// Channels of one session, attempts not counted.
+    pub channels_per_session: usize,
+    /// Opens of one client identity.
+    pub opens_per_client: usize,
+    /// Resume keys that are valid at once for one open.
+    pub keys_per_open: usize,
+    /// Silence with work outstanding, after which a channel is asked for a sign of life.
+    pub ping_after: Duration,
+    /// Silence without work, after which a channel is asked for a sign of life.
+    pub ping_idle_after: Duration,
+    /// Silence after a ping, after which a channel is dead. With `ping_after` it makes 3 s.
+    pub dead_after_ping: Duration,
+    /// How long a handshake may take from the first byte to the first record.
+    pub handshake: Duration,
+    /// How long an open without a reachable channel stays, where the client names no time.
+    pub grace_default: Duration,
+    /// The longest grace that a client can ask for.
+    pub grace_max: Duration,
+    /// First wait before a lost channel is bound again; doubles up to `rebind_max`.
+    pub rebind_min: Duration,
+    /// Longest wait between two attempts to bind a channel.
+    pub rebind_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 64,
+            bytes: 8 << 20,
+            channel_bytes: 4 << 20,
+            chunk: 512 << 10,
+            window: 4096,
+            sessions_per_client: 64,
+            channels_per_session: 32,
+            opens_per_client: 10_000,
+            keys_per_open: 16,
+            ping_after: Duration::from_secs(1),
+            ping_idle_after: Duration::from_secs(5),
+            dead_after_ping: Duration::from_secs(2),
+            handshake: Duration::from_secs(5),
+            grace_default: Duration::from_secs(60),
+            grace_max: Duration::from_secs(300),
+            rebind_min: Duration::from_millis(50),
+            rebind_max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Limits {
+    /// Length of a record's head, in bytes.
+    pub const HEAD_LEN: usize = 40;
+    /// Length of an authentication tag, in bytes.
+    pub const TAG_LEN: usize = 16;
+    /// Longest body of a record, in bytes: a path of 4,095 bytes and room for lists that come later. A reader
+    /// allocates no more than this before the head is verified.
+    pub const BODY_LEN_MAX: usize = 60 << 10;
+    /// Longest payload of a record, in bytes.
+    pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
+    /// Longest first flight of either side, in bytes.
+    pub const HELLO_LEN_MAX: usize = 1024;
+    /// Most connections of a server that have not finished their handshake.
+    pub const HALF_OPEN_MAX: usize = 1024;
+    /// How many times its credit a server takes from a client before it calls the client hostile: an answer
+    /// that the client has, but whose buffer the server has not yet released, counts on one side only.
+    pub const CREDIT_SLACK: u32 = 2;
+    /// Attempt nonces that a session remembers.
+    pub const NONCES_MAX: usize = 1024;
+    /// Lines of one session.
+    pub const LINES_MAX: usize = 64;
+}
+
+const _: () = {
+    assert!(Limits::BODY_LEN_MAX + Limits::HEAD_LEN + Limits::TAG_LEN <= 64 << 10);
+    assert!(Limits::LINES_MAX == 64, "LineSet is one u64");
+};
+
+/// A length as a 64-bit number.
+#[must_use]
+pub fn len_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_agree_with_each_other() {
+        let limits = Limits::default();
+        let chunk = u64::from(limits.chunk);
+        assert!(chunk <= len_u64(Limits::PAYLOAD_LEN_MAX));
+        assert!(limits.channel_bytes >= 2 * chunk, "a window below two chunks leaves the line idle");
+        assert!(limits.bytes >= limits.channel_bytes);
+        assert!(limits.window >= u64::from(limits.requests * Limits::CREDIT_SLACK));
+        assert_eq!(limits.ping_after + limits.dead_after_ping, Duration::from_secs(3));
+        assert!(limits.grace_default <= limits.grace_max);
+    }
+}

@@ -1,0 +1,132 @@
+//! How a channel is protected, what kind of channel it is, and what a line may carry.
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        pub enum $name { $($(#[$item_doc])* $item,)+ }
+
+        impl $name {
+            /// All of them, in order.
+            pub const EACH: &'static [Self] = &[$(Self::$item),+];
+
+            /// The word for it, in configuration, messages and tables.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$item => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            /// # Errors
+            /// A sentence that lists the words there are.
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$item),)+
+                    _ => Err(format!("\"{}\" is none of {}", text.escape_debug(), [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// Protection of a channel, weakest first, so that the stricter of two is their maximum.
+    Protection {
+        /// Heads are authenticated, payload is not. Not offered by this version.
+        Clear = "clear",
+        /// Everything is authenticated and readable.
+        Signed = "signed",
+        /// Everything is authenticated, bodies and payload are encrypted.
+        Sealed = "sealed",
+    }
+}
+
+named_enum! {
+    /// What a channel carries.
+    ChannelKind {
+        /// Everything that bears secrets or names; always sealed.
+        Control = "control",
+        /// Reads, writes, their answers and their payload; nothing else.
+        Data = "data",
+    }
+}
+
+named_enum! {
+    /// What the user wants to see on a line.
+    LineRole {
+        /// Control and data channels.
+        Both = "both",
+        /// Data channels only.
+        Bulk = "bulk",
+        /// Control channels only.
+        Keys = "keys",
+    }
+}
+
+named_enum! {
+    /// The cipher of a channel's records.
+    Suite {
+        /// ChaCha20-Poly1305 (RFC 8439): always there, and the only one on control channels.
+        ChaCha20Poly1305 = "chacha20-poly1305",
+    }
+}
+
+impl LineRole {
+    /// Whether a line of this role may carry a channel of `kind`.
+    #[must_use]
+    pub fn carries(self, kind: ChannelKind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Both, _) | (Self::Bulk, ChannelKind::Data) | (Self::Keys, ChannelKind::Control)
+        )
+    }
+
+    /// The protection of data channels where nobody asks for another one.
+    #[must_use]
+    pub fn default_protection(self) -> Protection {
+        match self {
+            Self::Bulk => Protection::Signed,
+            Self::Both | Self::Keys => Protection::Sealed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stricter_protection_is_the_greater() {
+        assert_eq!(Protection::Signed.max(Protection::Sealed), Protection::Sealed);
+        assert_eq!(Protection::Clear.max(Protection::Signed), Protection::Signed);
+    }
+
+    #[test]
+    fn roles_keep_their_traffic() {
+        assert!(LineRole::Both.carries(ChannelKind::Control) && LineRole::Both.carries(ChannelKind::Data));
+        assert!(!LineRole::Bulk.carries(ChannelKind::Control) && LineRole::Bulk.carries(ChannelKind::Data));
+        assert!(LineRole::Keys.carries(ChannelKind::Control) && !LineRole::Keys.carries(ChannelKind::Data));
+    }
+
+    #[test]
+    fn words_parse_and_print() {
+        for role in LineRole::EACH {
+            assert_eq!(role.to_string().parse::<LineRole>().unwrap(), *role);
+        }
+        assert!("Bulk".parse::<LineRole>().unwrap_err().contains("both, bulk, keys"));
+    }
+}

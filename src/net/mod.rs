@@ -1,0 +1,1 @@
+//! The tokio shell: sockets, clock, randomness, key files.

@@ -1,0 +1,1 @@
+//! Identities, handshakes, record keys and records: bytes in, bytes out; randomness is handed in.

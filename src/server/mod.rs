@@ -1,0 +1,1 @@
+//! The server: exports, file work, access rules.

@@ -1,0 +1,347 @@
+//! Messages of control channels: everything that bears secrets or names. protocol.md: Control messages.
+
+use serde::{Deserialize, Serialize};
+
+use super::data::{Farewell, Ping, Pong};
+use super::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use super::message::stream;
+use crate::model::{
+    CreateId, ExportName, ExportPath, FileState, HandleId, InstanceId, Locator, OpenMode, Refusal, ResumeKey,
+    SessionId, SyncScope,
+};
+pub use secret::BindSecret;
+
+stream! {
+    /// What a client sends on a control channel.
+    ClientControl on Control {
+        /// First record after a session handshake.
+        Begin = 0x01,
+        /// First record after a bind handshake.
+        Attach = 0x02,
+        /// A sign of life is wanted.
+        Ping = 0x30,
+        /// A sign of life.
+        Pong = 0x31,
+        /// The sender closes the channel; nothing follows.
+        Farewell = 0x32,
+        /// Open a file.
+        Open = 0x10,
+        /// Get a duplicate handle.
+        Resume = 0x11,
+        /// Issue a resume key.
+        IssueKey = 0x12,
+        /// Give up a handle.
+        Close = 0x13,
+        /// Tell a file's state.
+        Stat = 0x14,
+        /// Make a file durable.
+        Sync = 0x15,
+    }
+}
+
+stream! {
+    /// What a server sends on a control channel.
+    ServerControl on Control {
+        /// Answer to [`Begin`].
+        Welcome = 0x81,
+        /// Answer to [`Attach`].
+        Attached = 0x82,
+        /// A sign of life is wanted.
+        Ping = 0x30,
+        /// A sign of life.
+        Pong = 0x31,
+        /// The sender closes the channel; nothing follows.
+        Farewell = 0x32,
+        /// Answer to [`Open`] and [`Resume`].
+        Opened = 0x90,
+        /// Answer to [`IssueKey`].
+        KeyIssued = 0x92,
+        /// Answer to [`Close`].
+        Closed = 0x93,
+        /// Answer to [`Stat`].
+        Stated = 0x94,
+        /// Answer to [`Sync`].
+        Synced = 0x95,
+        /// Answer to any request.
+        Refused = 0x9f,
+        /// The session is over.
+        Ended = 0xb0,
+    }
+}
+
+/// The client repeats what was negotiated, and says what it wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The offer of the hello, again.
+    pub offer: SessionOffer,
+    /// The choice of the server, again.
+    pub choice: SessionChoice,
+    /// The running process.
+    pub instance: InstanceId,
+    /// Its process id, as the client states it: it goes into resume keys.
+    pub process_id: u32,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// What a connection after a session handshake is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Start a session; the connection becomes its first control channel, number 0.
+    New,
+    /// Ask whether a session still lives; the connection ends with the answer.
+    Ask(SessionId),
+}
+
+/// The server repeats what was negotiated, and answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The offer as the server saw it.
+    pub offer: SessionOffer,
+    /// The choice, again.
+    pub choice: SessionChoice,
+    /// The answer to the client's purpose.
+    pub answer: WelcomeAnswer,
+}
+
+/// The answer to a client's purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WelcomeAnswer {
+    /// A session was started.
+    Started(Started),
+    /// The session lives: bind again.
+    Lives,
+    /// There is no such session, or it is not this client's.
+    Gone,
+}
+
+/// What a client needs to use its new session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Names the session in the clear part of a bind.
+    pub locator: Locator,
+    /// The secret of which every bind's PSK is derived.
+    #[serde(with = "secret")]
+    pub secret: BindSecret,
+    /// Requests that may be in flight at once.
+    pub requests: u32,
+    /// Bytes of reads and writes that may be in flight at once.
+    pub bytes: u64,
+    /// Longest payload of one record, in bytes.
+    pub payload_max: u32,
+}
+
+/// First record of a bound channel: repeats what was negotiated, and uses up the channel number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The offer of the hello, again.
+    pub offer: BindOffer,
+    /// The choice of the server, again.
+    pub choice: BindChoice,
+}
+
+/// The channel is part of its session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The offer as the server saw it.
+    pub offer: BindOffer,
+    /// The choice, again.
+    pub choice: BindChoice,
+}
+
+/// Open a file. Mutating: it runs once for its request id, and once for its create id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The export.
+    pub export: ExportName,
+    /// The file in it.
+    pub path: ExportPath,
+    /// What the client wants to do and what others may do meanwhile.
+    pub mode: OpenMode,
+    /// Made by the client for this open; the same id gets the same open again.
+    pub create_id: CreateId,
+    /// Whether a resume key is to come with the answer.
+    pub with_key: bool,
+    /// How long the open is to stay when no channel reaches it, in milliseconds; 0: the server's default.
+    pub grace_ms: u64,
+}
+
+/// Get a duplicate handle with a resume key. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Names the open and authorises.
+    #[serde(with = "resume_key")]
+    pub key: ResumeKey,
+    /// A holder of the same identity that this one replaces: it is drained and dropped.
+    pub predecessor: Option<HandleId>,
+    /// Whether a key for the new handle is to come with the answer.
+    pub with_key: bool,
+}
+
+/// Issue a resume key for a handle; it replaces the handle's former one. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssueKey {
+    /// The handle.
+    pub handle: HandleId,
+}
+
+/// Give up a handle. Mutating; it is answered when nothing that the handle began is executing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// The handle.
+    pub handle: HandleId,
+}
+
+/// Tell a file's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    /// The handle.
+    pub handle: HandleId,
+}
+
+/// Make everything that was acknowledged for a file durable. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    /// The handle.
+    pub handle: HandleId,
+    /// What is to be durable.
+    pub scope: SyncScope,
+}
+
+/// A handle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Names the handle in this session.
+    pub handle: HandleId,
+    /// The file's state, with the mode in which it is open.
+    pub state: FileState,
+    /// The resume key, where one was wanted. A repeated answer has none: kept answers hold no secrets.
+    #[serde(with = "resume_key::option")]
+    pub key: Option<ResumeKey>,
+}
+
+/// A resume key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyIssued {
+    /// The key; none in a repeated answer: ask again under a new request id.
+    #[serde(with = "resume_key::option")]
+    pub key: Option<ResumeKey>,
+}
+
+/// The handle is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {}
+
+/// A file's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stated {
+    /// The state.
+    pub state: FileState,
+}
+
+/// Everything that was acknowledged before is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {}
+
+/// A request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// The session is over; no channel of it is served any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Why a server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The client is not allowed on this server any more.
+    NotAllowed,
+    /// The server is stopping.
+    Stopping,
+}
+
+/// The one way by which a resume key becomes bytes on a wire: as a field of a control message.
+mod resume_key {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zeroize::Zeroizing;
+
+    use crate::model::ResumeKey;
+
+    /// The binary form in two halves, because the codec's arrays end at 32 elements.
+    type Halves = ([u8; 24], [u8; 16]);
+
+    fn halves(key: &ResumeKey) -> Zeroizing<Halves> {
+        let mut halves: Zeroizing<Halves> = Zeroizing::new(([0; 24], [0; 16]));
+        let bytes = key.to_bytes();
+        let (selector, secret) = &mut *halves;
+        selector.iter_mut().chain(secret).zip(bytes.iter()).for_each(|(to, from)| *to = *from);
+        halves
+    }
+
+    fn from_halves(halves: &Zeroizing<Halves>) -> ResumeKey {
+        let mut bytes = Zeroizing::new([0; ResumeKey::LEN]);
+        let (selector, secret) = &**halves;
+        bytes.iter_mut().zip(selector.iter().chain(secret)).for_each(|(to, from)| *to = *from);
+        ResumeKey::from_bytes(&bytes)
+    }
+
+    pub(super) fn serialize<S: Serializer>(key: &ResumeKey, serializer: S) -> Result<S::Ok, S::Error> {
+        halves(key).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ResumeKey, D::Error> {
+        Halves::deserialize(deserializer).map(|halves| from_halves(&Zeroizing::new(halves)))
+    }
+
+    pub(super) mod option {
+        use super::{Deserialize, Deserializer, Halves, ResumeKey, Serialize, Serializer, Zeroizing};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            key: &Option<ResumeKey>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            key.as_ref().map(|key| *super::halves(key)).serialize(serializer)
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<ResumeKey>, D::Error> {
+            let halves = Option::<Halves>::deserialize(deserializer)?.map(Zeroizing::new);
+            Ok(halves.as_ref().map(super::from_halves))
+        }
+    }
+}
+
+/// The session secret, and the one way by which it becomes bytes.
+mod secret {
+    use core::fmt;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zeroize::{Zeroize, ZeroizeOnDrop};
+
+    /// 32 random bytes that the server sends inside the first control channel; the PSK of every bind comes of
+    /// them. Prints nothing, is wiped on drop, and only [`super::Started`] can carry it.
+    #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+    pub struct BindSecret(pub [u8; 32]);
+
+    impl fmt::Debug for BindSecret {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("BindSecret(..)")
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(secret: &BindSecret, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.0.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BindSecret, D::Error> {
+        <[u8; 32]>::deserialize(deserializer).map(BindSecret)
+    }
+}

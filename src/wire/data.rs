@@ -1,0 +1,91 @@
+//! Messages of data channels: reads, writes and their answers, nothing with a name or a secret in it.
+//! protocol.md: Data messages.
+
+use serde::{Deserialize, Serialize};
+
+use super::control::{Attach, Attached, Refused};
+use super::message::stream;
+use crate::model::{HandleId, Stability};
+
+stream! {
+    /// What a client sends on a data channel.
+    ClientData on Data {
+        /// First record after a bind handshake.
+        Attach = 0x02,
+        /// A sign of life is wanted.
+        Ping = 0x30,
+        /// A sign of life.
+        Pong = 0x31,
+        /// The sender closes the channel; nothing follows.
+        Farewell = 0x32,
+        /// Read bytes.
+        Read = 0x20,
+        /// Write the payload.
+        Write = 0x21,
+    }
+}
+
+stream! {
+    /// What a server sends on a data channel.
+    ServerData on Data {
+        /// Answer to [`Attach`].
+        Attached = 0x82,
+        /// A sign of life is wanted.
+        Ping = 0x30,
+        /// A sign of life.
+        Pong = 0x31,
+        /// The sender closes the channel; nothing follows.
+        Farewell = 0x32,
+        /// Answer to [`Read`]; the payload is what was read.
+        ReadDone = 0xa0,
+        /// Answer to [`Write`].
+        WriteDone = 0xa1,
+        /// Answer to either.
+        Refused = 0x9f,
+    }
+}
+
+/// A sign of life is wanted; the receiver's reader answers before any file work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {}
+
+/// A sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {}
+
+/// The sender closes the channel on purpose. Without it, the end of the stream is a lost channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {}
+
+/// Read `len` bytes at `offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// The handle.
+    pub handle: HandleId,
+    /// Where to begin, in bytes.
+    pub offset: u64,
+    /// How many bytes at most.
+    pub len: u32,
+}
+
+/// Write the payload at `offset`. Mutating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// The handle.
+    pub handle: HandleId,
+    /// Where to begin, in bytes.
+    pub offset: u64,
+}
+
+/// The payload is what was read, fewer bytes than asked only at the end of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadDone {}
+
+/// The bytes were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteDone {
+    /// How many bytes; fewer than given only where the file system had no room for more.
+    pub written: u32,
+    /// How far they have come.
+    pub stability: Stability,
+}

@@ -1,0 +1,17 @@
+//! Bytes to values and back: hellos, record heads, message bodies. No state, no time, no keys.
+//!
+//! `docs/protocol.md` describes every format; `tests/tidy.rs` compares its table of messages with
+//! [`message::kinds`].
+
+pub mod codec;
+pub mod control;
+pub mod data;
+pub mod head;
+pub mod hello;
+pub mod message;
+
+pub use codec::DecodeError;
+pub use control::{ClientControl, ServerControl};
+pub use data::{ClientData, ServerData};
+pub use head::{Head, HeadError};
+pub use message::Message;
