@@ -1,3 +1,9 @@
 //! The `bowline` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,1 +1,96 @@
-//! What applications embed.
+//! What applications embed: [`Client`], [`Session`], [`File`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use bowline::client::{Client, OpenOptions, Peers};
+//! use bowline::net::key_file;
+//! use bowline::secure::Identity;
+//!
+//! let identity = Identity::from_text(&key_file::read("key".as_ref())?)?;
+//! let peers = Peers::load("peers.toml".as_ref())?;
+//! let peer = peers.find("store").ok_or("no such peer")?;
+//!
+//! let session = Client::new(Arc::new(identity))?.connect(peer).await?;
+//! let file = session.open("media", "clip.mov", &OpenOptions::new().read(true)).await?;
+//! let mut start = vec![0; 4096];
+//! let read = file.read_at(0, &mut start).await?;
+//! println!("{read} bytes of {}", file.state().attributes.len);
+//! # Ok(()) }
+//! ```
+
+mod connect;
+mod error;
+mod file;
+mod peers;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::Error;
+pub use file::{File, OpenOptions, ReadAhead};
+pub use peers::{DEFAULT_PORT, LineConfig, Peer, Peers, PeersError};
+pub use session::{LineStatus, Session};
+
+pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
+
+use crate::model::{Entropy as _, EntropyError, InstanceId, Limits};
+use crate::net::{Clock, SystemEntropy};
+use crate::secure::Identity;
+
+/// A client: an identity in a running process. Its sessions are independent of each other.
+#[derive(Debug, Clone)]
+pub struct Client {
+    identity: Arc<Identity>,
+    instance: InstanceId,
+    limits: Limits,
+    request_timeout: Duration,
+    clock: Clock,
+}
+
+impl Client {
+    /// How long a request may go without an answer, lost channels included, where nothing else is said.
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A client with this identity, as a new instance.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when the system has no random bytes.
+    pub fn new(identity: Arc<Identity>) -> Result<Self, EntropyError> {
+        Ok(Self {
+            identity,
+            instance: InstanceId(SystemEntropy.bytes()?),
+            limits: Limits::default(),
+            request_timeout: Self::REQUEST_TIMEOUT,
+            clock: Clock::start(),
+        })
+    }
+
+    /// The same client with other bounds.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The same client with another time that a request may go without an answer.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Starts a session with `peer`, on the first of its control-capable lines that answers; the other lines join
+    /// as they are reached.
+    ///
+    /// # Errors
+    /// [`Error::NoControlLine`], [`Error::Unreachable`], [`Error::HandshakeTimedOut`],
+    /// [`Error::HandshakeRefused`], [`Error::ServerKeyChanged`] or [`Error::Protocol`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the attempt up; a session that the server has started meanwhile ends by itself.
+    pub async fn connect(&self, peer: &Peer) -> Result<Session, Error> {
+        Session::start(self, peer).await
+    }
+}

@@ -122,6 +122,18 @@ impl LineSet {
         self.0 & Self::bit(line) != 0
     }
 
+    /// The set as bits: line 0 is the lowest.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set with these bits.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     fn bit(line: LineId) -> u64 {
         1_u64.checked_shl(u32::from(line.0)).unwrap_or(0)
     }

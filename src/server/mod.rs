@@ -1,1 +1,190 @@
-//! The server: exports, file work, access rules.
+//! The server: listeners, connections, file work, and who may connect.
+//!
+//! [`Server`] is the shell around [`ServerCore`]: it owns sockets, descriptors and the clock, and decides nothing
+//! about sessions or opens.
+
+mod clients;
+mod connection;
+mod exports;
+mod files;
+mod shared;
+mod work;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use clients::{ClientsError, load as load_clients, parse as parse_clients};
+pub use exports::{ExportError, Exports, parse_export_argument};
+
+use self::shared::Shared;
+use crate::model::{EntropyError, Limits, Policy, Protection};
+use crate::net::{Clock, SystemEntropy, socket};
+use crate::secure::Identity;
+use crate::session::server::{ServerCore, ServerSetup};
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// What it serves.
+    pub exports: Exports,
+    /// Whom it serves.
+    pub policy: Policy,
+    /// The weakest protection of its data channels.
+    pub protection_min: Protection,
+    /// Bounds.
+    pub limits: Limits,
+    /// Where it listens; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// Nowhere to listen.
+    #[error("no address to listen on was given")]
+    NoAddress,
+    /// There are no random bytes.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+/// A running server. Dropping it stops nothing; [`Server::stop`] does.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use bowline::model::{Limits, Protection};
+/// use bowline::net::SystemEntropy;
+/// use bowline::secure::Identity;
+/// use bowline::server::{Exports, Server, ServerConfig, load_clients};
+///
+/// let server = Server::start(ServerConfig {
+///     identity: Arc::new(Identity::generate(&mut SystemEntropy)?),
+///     exports: Exports::open(vec![("media".parse()?, "/srv/media".into())])?,
+///     policy: load_clients("/etc/bowline/clients.toml".as_ref())?,
+///     protection_min: Protection::Signed,
+///     limits: Limits::default(),
+///     listen: vec!["0.0.0.0:4477".parse()?],
+/// })?;
+/// println!("listening on {:?}", server.addresses());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Starts a server on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, as every tokio socket does.
+    pub fn start(config: ServerConfig) -> Result<Self, StartError> {
+        if config.listen.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let mut listeners = Vec::new();
+        for address in config.listen {
+            let error = |source| StartError::Listen { address, source };
+            let listener = socket::listen(address).map_err(error)?;
+            let bound = listener.local_addr().map_err(error)?;
+            listeners.push((listener, bound));
+        }
+        let clock = Clock::start();
+        let core = ServerCore::new(ServerSetup {
+            limits: config.limits.clone(),
+            policy: config.policy,
+            protection_min: config.protection_min,
+            entropy: Box::new(SystemEntropy),
+            wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
+        })?;
+        let shared = Arc::new(Shared::new(core, clock, config.identity, config.exports, config.limits));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(shared::run_timer(Arc::clone(&shared), stop.clone()));
+        let mut addresses = Vec::new();
+        for (listener, address) in listeners {
+            addresses.push(address);
+            tasks.spawn(accept_all(Arc::clone(&shared), listener, tasks.clone(), stop.clone()));
+        }
+        Ok(Self { shared, tasks, stop, addresses })
+    }
+
+    /// The addresses that the server listens on, in the order they were given.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Puts a list of clients in force: clients that are not on it lose their sessions now.
+    pub fn set_policy(&self, policy: Policy) {
+        self.shared.drive(|core, now| core.handle_policy(now, policy));
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions_len(&self) -> usize {
+        self.shared.look(|core| core.sessions_len())
+    }
+
+    /// Stops the server: clients are told, connections closed, file work finished.
+    ///
+    /// # Cancel safety
+    /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
+    pub async fn stop(self) {
+        self.shared.drive(|core, now| core.handle_stop(now));
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn accept_all(shared: Arc<Shared>, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Some(permit) = shared.half_open_permit() {
+                    let stop = stop.clone();
+                    tasks.spawn(connection::serve(Arc::clone(&shared), stream, peer, permit, stop));
+                } else {
+                    tracing::warn!(%peer, "refused a connection: too many are in their handshake");
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most often: wait for some to come back instead of spinning.
+                tracing::warn!(%error, "cannot accept a connection");
+                shared.clock().sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// How long accepting pauses after it failed.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,0 +1,37 @@
+//! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bowline::net::key_file;
+use bowline::secure::Identity;
+
+use super::Failure;
+
+/// `given`, or `name` in `$XDG_CONFIG_HOME/bowline` (`~/.config/bowline`).
+pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return Ok(path);
+    }
+    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+        .map(|directory| directory.join("bowline").join(name))
+        .ok_or_else(|| Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set")))
+}
+
+/// The identity in `given`, or in the usual place.
+pub(super) fn identity(given: Option<PathBuf>) -> Result<Arc<Identity>, Failure> {
+    let path = place(given, "key")?;
+    if !path.exists() {
+        return Err(Failure::new(format!("there is no identity in {}", path.display()))
+            .try_this(format!("bowline key new --key {}", path.display())));
+    }
+    read_identity(&path).map(Arc::new)
+}
+
+fn read_identity(path: &Path) -> Result<Identity, Failure> {
+    let text = key_file::read(path).map_err(|error| Failure::of("cannot use the identity", &error))?;
+    Identity::from_text(&text)
+        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))
+}

@@ -1,0 +1,281 @@
+//! Connections of a client: the handshake that starts a session, the one that asks for it, and binds.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinSet;
+
+use super::error::Error;
+use super::peers::LineConfig;
+use crate::model::{
+    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey, RequestId,
+    SessionId, Suite,
+};
+use crate::net::{
+    Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket,
+};
+use crate::secure::{BindInitiator, Identity, Incoming, Opener, RecordKeys, Sealer, SessionInitiator};
+use crate::session::client::ConnectFailure;
+use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
+use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
+
+/// Who connects to whom, and within what time.
+#[derive(Debug, Clone)]
+pub(super) struct Party {
+    pub(super) identity: Arc<Identity>,
+    pub(super) instance: InstanceId,
+    pub(super) server: PublicKey,
+    pub(super) clock: Clock,
+    pub(super) limit: Duration,
+}
+
+/// What a bind needs of its session.
+#[derive(Debug, Clone)]
+pub(super) struct Credentials {
+    pub(super) session: SessionId,
+    pub(super) started: Started,
+}
+
+/// Both halves of a channel in use.
+#[derive(Debug)]
+pub(super) struct Halves<O: Message, I: Message> {
+    pub(super) writer: RecordWriter<O, OwnedWriteHalf>,
+    pub(super) reader: RecordReader<I, OwnedReadHalf>,
+    pub(super) meter: Meter,
+}
+
+pub(super) type ControlHalves = Halves<ClientControl, ServerControl>;
+pub(super) type DataHalves = Halves<ClientData, ServerData>;
+
+/// A channel that was bound, with the protection that the server chose.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Control(ControlHalves, Protection),
+    Data(DataHalves, Protection),
+}
+
+/// A connection that has proven both identities and has sent no record yet.
+struct Proven {
+    line: LineId,
+    stream: TcpStream,
+    choice: SessionChoice,
+    keys: RecordKeys,
+}
+
+/// Starts a session: tries the control-capable lines, each a little after the one before, and goes on with the
+/// first whose handshake is done.
+pub(super) async fn start(
+    party: &Party,
+    peer: &str,
+    lines: Vec<(LineId, LineConfig)>,
+) -> Result<(LineId, Credentials, ControlHalves), Error> {
+    let mut attempts = JoinSet::new();
+    for (at, (line, config)) in (0_u32..).zip(lines) {
+        let (party, peer) = (party.clone(), peer.to_owned());
+        attempts.spawn(async move {
+            party.clock.sleep(HEAD_START.saturating_mul(at)).await;
+            prove(&party, &peer, line, &config).await
+        });
+    }
+    let mut failure = Error::NoControlLine(peer.to_owned());
+    while let Some(joined) = attempts.join_next().await {
+        match joined {
+            Ok(Ok(proven)) => {
+                attempts.abort_all();
+                return begin(party, proven).await;
+            }
+            // A server that answers with the wrong key is worth more words than a line that is down.
+            Ok(Err(error)) if rank(&error) >= rank(&failure) => failure = error,
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+    Err(failure)
+}
+
+/// Asks whether a session lives; `None`: the server could not be asked.
+pub(super) async fn ask(party: &Party, config: &LineConfig, session: SessionId) -> Option<bool> {
+    let asking = async {
+        let proven = prove(party, "", LineId(0), config).await.ok()?;
+        let (_, answer) = first_record(party, proven, Purpose::Ask(session)).await.ok()?;
+        match answer {
+            WelcomeAnswer::Lives => Some(true),
+            WelcomeAnswer::Gone => Some(false),
+            WelcomeAnswer::Started(_) => None,
+        }
+    };
+    party.clock.timeout(party.limit, asking).await.flatten()
+}
+
+/// Binds a further channel to a session.
+pub(super) async fn bind(
+    party: &Party,
+    credentials: &Credentials,
+    config: &LineConfig,
+    (number, kind, protection): (ChannelNumber, ChannelKind, Protection),
+) -> Result<Bound, ConnectFailure> {
+    let binding = async {
+        let stream = socket::connect(config.address, config.via.as_ref())
+            .await
+            .map_err(|_| ConnectFailure::Unreachable)?;
+        let nonce = AttemptNonce(SystemEntropy.bytes().map_err(|_| ConnectFailure::Unreachable)?);
+        let suite = Suite::ChaCha20Poly1305;
+        let locator = credentials.started.locator;
+        let offer = BindOffer { locator, number, nonce, kind, protection, suite };
+        bind_on(party, &credentials.started.secret, credentials.session, stream, offer)
+            .await
+            .map_err(|_| ConnectFailure::Refused)
+    };
+    party.clock.timeout(party.limit, binding).await.unwrap_or(Err(ConnectFailure::Unreachable))
+}
+
+/// How much later the next line is tried while the ones before are still at it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+fn rank(error: &Error) -> u8 {
+    match error {
+        Error::NoControlLine(_) => 0,
+        Error::Unreachable { .. } => 1,
+        Error::HandshakeTimedOut { .. } => 2,
+        Error::HandshakeRefused { .. } => 3,
+        _ => 4,
+    }
+}
+
+async fn prove(party: &Party, peer: &str, line: LineId, config: &LineConfig) -> Result<Proven, Error> {
+    let address = config.address;
+    let proving = async {
+        let unreachable = |source| Error::Unreachable { peer: peer.to_owned(), address, source };
+        let mut stream =
+            socket::connect(address, config.via.as_ref()).await.map_err(unreachable)?;
+        let changed = |_| Error::ServerKeyChanged { address, pinned: party.server };
+        let (initiator, hello) =
+            SessionInitiator::begin(&party.identity, &party.server, SessionOffer::OURS, &mut SystemEntropy)
+                .map_err(changed)?;
+        let message = exchange(&mut stream, &hello).await.map_err(|error| match error {
+            GreetingError::Connection(_) => Error::HandshakeRefused {
+                address,
+                pinned: party.server,
+                own: party.identity.public(),
+            },
+            GreetingError::Hello(_) => Error::Protocol,
+        })?;
+        let (choice, keys) = initiator.finish(&message).map_err(changed)?;
+        Ok(Proven { line, stream, choice, keys })
+    };
+    let limit = party.limit;
+    let timed_out = Error::HandshakeTimedOut { address, limit };
+    party.clock.timeout(limit, proving).await.unwrap_or(Err(timed_out))
+}
+
+async fn begin(party: &Party, proven: Proven) -> Result<(LineId, Credentials, ControlHalves), Error> {
+    let (line, session) = (proven.line, proven.choice.session);
+    let (halves, answer) = first_record(party, proven, Purpose::New).await?;
+    match answer {
+        WelcomeAnswer::Started(started) => Ok((line, Credentials { session, started }, halves)),
+        WelcomeAnswer::Lives | WelcomeAnswer::Gone => Err(Error::Protocol),
+    }
+}
+
+/// Sends the first record and reads the server's, each of which repeats what was negotiated.
+async fn first_record(
+    party: &Party,
+    proven: Proven,
+    purpose: Purpose,
+) -> Result<(ControlHalves, WelcomeAnswer), Error> {
+    let Proven { stream, choice, keys, .. } = proven;
+    let mut halves: ControlHalves =
+        split(stream, keys, ChannelNumber(0), Protection::Sealed).map_err(|_| Error::Protocol)?;
+    let offer = SessionOffer::OURS;
+    let process_id = std::process::id();
+    let begin = Begin { offer, choice, instance: party.instance, process_id, purpose };
+    let exchange = async {
+        halves.writer.write(&begin.into(), (RequestId::NONE, RequestId::FIRST), None).await.ok()?;
+        halves.writer.flush().await.ok()?;
+        let first = halves.reader.next().await.ok()?;
+        match first.message {
+            Incoming::Message(ServerControl::Welcome(welcome)) => Some(welcome),
+            _ => None,
+        }
+    };
+    let welcome = party.clock.timeout(party.limit, exchange).await.flatten().ok_or(Error::Protocol)?;
+    if welcome.offer != offer || welcome.choice != choice {
+        return Err(Error::Protocol);
+    }
+    Ok((halves, welcome.answer))
+}
+
+async fn bind_on(
+    party: &Party,
+    secret: &BindSecret,
+    session: SessionId,
+    mut stream: TcpStream,
+    offer: BindOffer,
+) -> io::Result<Bound> {
+    let (initiator, hello) =
+        BindInitiator::begin(&party.identity, &party.server, secret, session, offer, &mut SystemEntropy)
+            .map_err(io::Error::other)?;
+    let message = exchange(&mut stream, &hello).await.map_err(io::Error::other)?;
+    let (choice, keys) = initiator.finish(&message).map_err(io::Error::other)?;
+    let (number, protection) = (offer.number, choice.protection);
+    match offer.kind {
+        ChannelKind::Control => {
+            let mut halves: ControlHalves = split(stream, keys, number, protection)?;
+            attach(&mut halves, offer, choice).await?;
+            Ok(Bound::Control(halves, protection))
+        }
+        ChannelKind::Data => {
+            let mut halves: DataHalves = split(stream, keys, number, protection)?;
+            attach(&mut halves, offer, choice).await?;
+            Ok(Bound::Data(halves, protection))
+        }
+    }
+}
+
+async fn attach<O, I>(halves: &mut Halves<O, I>, offer: BindOffer, choice: BindChoice) -> io::Result<()>
+where
+    O: Message + From<Attach>,
+    I: Message + IsAttached,
+{
+    let attach = Attach { offer, choice };
+    halves.writer.write(&attach.into(), (RequestId::NONE, RequestId::FIRST), None).await?;
+    halves.writer.flush().await?;
+    let first = halves.reader.next().await.map_err(io::Error::other)?;
+    match first.message {
+        Incoming::Message(message) if message.is_attached(&offer, &choice) => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Whether a message says that the channel is bound as negotiated.
+trait IsAttached {
+    fn is_attached(&self, offer: &BindOffer, choice: &BindChoice) -> bool;
+}
+
+impl IsAttached for ServerControl {
+    fn is_attached(&self, offer: &BindOffer, choice: &BindChoice) -> bool {
+        matches!(self, Self::Attached(attached) if attached.offer == *offer && attached.choice == *choice)
+    }
+}
+
+impl IsAttached for ServerData {
+    fn is_attached(&self, offer: &BindOffer, choice: &BindChoice) -> bool {
+        matches!(self, Self::Attached(attached) if attached.offer == *offer && attached.choice == *choice)
+    }
+}
+
+fn split<O: Message, I: Message>(
+    stream: TcpStream,
+    keys: RecordKeys,
+    number: ChannelNumber,
+    protection: Protection,
+) -> io::Result<Halves<O, I>> {
+    let (read_half, write_half) = stream.into_split();
+    let opener = Opener::new(keys.receive, number, protection).map_err(io::Error::other)?;
+    let sealer = Sealer::new(keys.send, number, protection).map_err(io::Error::other)?;
+    let (reader, meter) = RecordReader::new(read_half, opener);
+    Ok(Halves { writer: RecordWriter::new(write_half, sealer), reader, meter })
+}

@@ -1,0 +1,504 @@
+//! A session of a client: the core behind its lock, its channels, and what callers wait for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connect::{self, Bound, Credentials, Halves, Party};
+use super::error::Error;
+use super::peers::{LineConfig, Peer};
+use super::{ChannelStatus, Client, SessionEvent, SessionLoss};
+use crate::model::{
+    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, RequestId, SessionId, Time,
+};
+use crate::net::{Clock, Command, Meter, Outbound, Queue, Received, run_channel};
+use crate::secure::Incoming;
+use crate::session::client::{
+    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, ToServer,
+};
+use crate::session::{Input, LossReason, UnknownKind};
+use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
+
+/// Events that a slow listener may be behind before it misses some.
+const EVENTS_KEPT: usize = 256;
+/// How long a closing session waits for its farewells to leave.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+/// A session with a server. Clones share it; it ends when the last clone and the last of its files are gone.
+///
+/// Channels come and go by themselves: a lost one is bound again, and what was under way on it is repeated
+/// elsewhere under the same ids.
+#[derive(Debug, Clone)]
+pub struct Session {
+    guard: Arc<Guard>,
+}
+
+/// A line and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineStatus {
+    /// Its index, for [`OpenOptions::lines`](super::OpenOptions::lines).
+    pub id: LineId,
+    /// What the peer's entry says of it.
+    pub config: LineConfig,
+}
+
+/// Ends the session when nobody uses it any more.
+#[derive(Debug)]
+pub(super) struct Guard {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+pub(super) type Outcome = Result<Answer<Bytes>, RequestError>;
+
+struct Inner {
+    state: Mutex<State>,
+    party: Party,
+    credentials: Credentials,
+    lines: Vec<LineConfig>,
+    request_timeout: Duration,
+    limits: Limits,
+    events: broadcast::Sender<SessionEvent>,
+    /// Deadlines may have come nearer.
+    wake: Notify,
+    stop: CancellationToken,
+    channel_tasks: TaskTracker,
+    runtime: Handle,
+}
+
+struct State {
+    core: ClientCore<Bytes>,
+    /// When the timer will look again.
+    armed: Option<Time>,
+    channels: HashMap<ChannelNumber, Wire>,
+    waiters: HashMap<RequestId, oneshot::Sender<Outcome>>,
+}
+
+struct Wire {
+    queue: Queue<ClientControl, ClientData>,
+    meter: Meter,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("id", &self.credentials.session).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(super) async fn start(client: &Client, peer: &Peer) -> Result<Self, Error> {
+        let party = Party {
+            identity: Arc::clone(&client.identity),
+            instance: client.instance,
+            server: peer.key,
+            clock: client.clock,
+            limit: client.limits.handshake,
+        };
+        let lines: Vec<(LineId, LineConfig)> = (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();
+        let controls = lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
+        let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
+        let core = ClientCore::new(
+            client.clock.now(),
+            ClientSetup {
+                limits: client.limits.clone(),
+                lines: peer.lines.iter().map(|line| setup(line, peer)).collect(),
+                first_line,
+                requests: credentials.started.requests,
+                bytes: credentials.started.bytes,
+            },
+        );
+        let inner = Arc::new(Inner {
+            limits: core.limits().clone(),
+            state: Mutex::new(State { core, armed: None, channels: HashMap::new(), waiters: HashMap::new() }),
+            party,
+            credentials,
+            lines: peer.lines.clone(),
+            request_timeout: client.request_timeout,
+            events: broadcast::channel(EVENTS_KEPT).0,
+            wake: Notify::new(),
+            stop: CancellationToken::new(),
+            channel_tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        });
+        inner.run(ChannelNumber(0), halves, Queue::Control);
+        inner.runtime.spawn(run_timer(Arc::clone(&inner)));
+        inner.drive(|_, _| ());
+        Ok(Self { guard: Arc::new(Guard { inner }) })
+    }
+
+    /// The session's id, as both sides' logs show it.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.guard.inner.credentials.session
+    }
+
+    /// The lines, in the order of the peer's entry.
+    #[must_use]
+    pub fn lines(&self) -> Vec<LineStatus> {
+        let ids = (0..=u8::MAX).map(LineId);
+        ids.zip(self.guard.inner.lines.iter().cloned()).map(|(id, config)| LineStatus { id, config }).collect()
+    }
+
+    /// The lines of one role.
+    #[must_use]
+    pub fn lines_of(&self, role: LineRole) -> LineSet {
+        self.lines().into_iter().filter(|line| line.config.role == role).map(|line| line.id).collect()
+    }
+
+    /// Every channel with its statistics, also those that are gone, oldest first.
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelStatus> {
+        self.guard.inner.lock().core.channels()
+    }
+
+    /// What happens to the session from now on. A listener that is more than 256 events behind misses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<SessionEvent> {
+        self.guard.inner.events.subscribe()
+    }
+
+    /// Waits until every line has the data channel that its role allows.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] after `limit`, [`Error::SessionEnded`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn all_lines_up(&self, limit: Duration) -> Result<(), Error> {
+        let inner = &self.guard.inner;
+        let mut events = inner.events.subscribe();
+        let waiting = async {
+            while !inner.lock().core.is_complete() {
+                if let Some(loss) = inner.lock().core.loss() {
+                    return Err(Error::SessionEnded(loss));
+                }
+                // A listener that is behind only looks once more.
+                drop(events.recv().await);
+            }
+            Ok(())
+        };
+        inner.party.clock.timeout(limit, waiting).await.unwrap_or(Err(Error::TimedOut(limit)))
+    }
+
+    /// Ends the session on purpose. Files that are still open stay open on the server for their grace, and their
+    /// resume keys stay good for it; use [`File::close`](super::File::close) first to close them.
+    ///
+    /// # Cancel safety
+    /// The session is over from the first poll on.
+    pub async fn close(self) {
+        let inner = &self.guard.inner;
+        inner.close();
+        inner.channel_tasks.close();
+        // Farewells leave before the caller goes on, and perhaps ends the process. A peer that takes none is left.
+        drop(inner.party.clock.timeout(FAREWELL_LIMIT, inner.channel_tasks.wait()).await);
+    }
+
+    pub(super) fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+}
+
+fn setup(line: &LineConfig, peer: &Peer) -> LineSetup {
+    let wanted = line.role.default_protection();
+    LineSetup { role: line.role, protection: peer.protection_min.map_or(wanted, |least| least.max(wanted)) }
+}
+
+impl Guard {
+    /// Bounds in force, the server's credit included.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Begins a request; its outcome comes through the receiver. Dropping the receiver does not undo the request.
+    pub(super) fn begin(&self, operation: Operation<Bytes>, lines: LineSet) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.drive(|state, now| {
+            let id = state.core.handle_request(now, operation, lines);
+            state.waiters.insert(id, sender);
+        });
+        receiver
+    }
+
+    /// Waits for the outcome of a request.
+    pub(super) async fn outcome(&self, receiver: oneshot::Receiver<Outcome>) -> Result<Answer<Bytes>, Error> {
+        let limit = self.inner.request_timeout;
+        self.judge(self.inner.party.clock.timeout(limit, receiver).await)
+    }
+
+    /// How long a request may go without an answer.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.inner.request_timeout
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.inner.party.clock
+    }
+
+    /// What waiting for an outcome has come to; `None`: it took too long.
+    pub(super) fn judge(
+        &self,
+        waited: Option<Result<Outcome, oneshot::error::RecvError>>,
+    ) -> Result<Answer<Bytes>, Error> {
+        match waited {
+            Some(Ok(outcome)) => Ok(outcome?),
+            Some(Err(_)) => Err(Error::SessionEnded(SessionLoss::Closed)),
+            None => Err(Error::TimedOut(self.inner.request_timeout)),
+        }
+    }
+
+    /// A request of control channels and its answer.
+    pub(super) async fn control(&self, message: ClientControl) -> Result<ServerControl, Error> {
+        let receiver = self.begin(Operation::Control(message), LineSet::ALL);
+        match self.outcome(receiver).await? {
+            Answer::Control(answer) => Ok(answer),
+            Answer::Read(_) | Answer::Written(_) => Err(Error::Protocol),
+        }
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        // Only what is needed to say farewell: tasks that are under way end by the token.
+        let mut state = self.lock();
+        state.core.handle_close(self.party.clock.now());
+        self.drain_closing(&mut state);
+        drop(state);
+        self.stop.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one change and carries out what follows. Everything here is quick and never waits.
+    fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
+        let mut state = self.lock();
+        let value = change(&mut state, self.party.clock.now());
+        let mut connects = Vec::new();
+        while let Some(output) = state.core.poll_output() {
+            match output {
+                ClientOutput::Connect { .. } | ClientOutput::Ask { .. } => connects.push(output),
+                other => self.carry_out(&mut state, other),
+            }
+        }
+        let next = state.core.poll_timeout(self.party.clock.now());
+        let is_nearer = next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed));
+        drop(state);
+        for output in connects {
+            self.connect(output);
+        }
+        if is_nearer {
+            self.wake.notify_one();
+        }
+        value
+    }
+
+    /// Carries out what ends a session; nothing is connected any more.
+    fn drain_closing(&self, state: &mut State) {
+        while let Some(output) = state.core.poll_output() {
+            self.carry_out(state, output);
+        }
+    }
+
+    fn carry_out(&self, state: &mut State, output: ClientOutput<Bytes>) {
+        match output {
+            ClientOutput::Send { number, request, settled, message, payload } => {
+                state.send(number, (request, settled), message, payload);
+            }
+            ClientOutput::Disconnect { number } => {
+                if let Some(wire) = state.channels.remove(&number) {
+                    wire.queue.close();
+                }
+            }
+            ClientOutput::Complete { request, outcome } => {
+                if let Some(waiter) = state.waiters.remove(&request) {
+                    // A caller who gave up does not want it.
+                    drop(waiter.send(outcome));
+                }
+            }
+            ClientOutput::Event(event) => {
+                tracing::debug!(session = %self.credentials.session, ?event, "session event");
+                // Nobody has to listen.
+                drop(self.events.send(event));
+            }
+            ClientOutput::Connect { .. } | ClientOutput::Ask { .. } => {}
+        }
+    }
+
+    fn connect(self: &Arc<Self>, output: ClientOutput<Bytes>) {
+        let inner = Arc::clone(self);
+        match output {
+            ClientOutput::Connect { number, line, kind, protection } => {
+                self.spawn(async move {
+                    let Some(config) = inner.lines.get(usize::from(line.0)) else { return };
+                    let wanted = (number, kind, protection);
+                    match connect::bind(&inner.party, &inner.credentials, config, wanted).await {
+                        Ok(Bound::Control(halves, protection)) => {
+                            inner.run(number, halves, Queue::Control);
+                            inner.drive(|state, now| state.core.handle_bound(now, number, protection));
+                        }
+                        Ok(Bound::Data(halves, protection)) => {
+                            inner.run(number, halves, Queue::Data);
+                            inner.drive(|state, now| state.core.handle_bound(now, number, protection));
+                        }
+                        Err(failure) => {
+                            inner.drive(|state, now| state.core.handle_connect_failed(now, number, failure));
+                        }
+                    }
+                });
+            }
+            ClientOutput::Ask { line } => {
+                self.spawn(async move {
+                    let Some(config) = inner.lines.get(usize::from(line.0)) else { return };
+                    let lives = connect::ask(&inner.party, config, inner.credentials.session).await;
+                    inner.drive(|state, now| state.core.handle_asked(now, lives));
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts a bound channel to work.
+    fn run<O, I>(
+        self: &Arc<Self>,
+        number: ChannelNumber,
+        halves: Halves<O, I>,
+        queue: impl FnOnce(mpsc::UnboundedSender<Command<O>>) -> Queue<ClientControl, ClientData>,
+    ) where
+        O: Message + Send + Sync + 'static,
+        I: FromServerStream + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let Halves { writer, reader, meter } = halves;
+        self.lock().channels.insert(number, Wire { queue: queue(sender), meter });
+        let inner = Arc::clone(self);
+        // Not stopped by the token: its last record is a farewell, and its queue ends it.
+        let task = async move {
+            let on_record = |received: Received<I>| {
+                let input = to_input(received);
+                inner.drive(|state, now| state.core.handle_input(now, number, input));
+            };
+            let reason = run_channel(reader, writer, receiver, on_record, |_| ()).await;
+            inner.channel_ended(number, reason);
+        };
+        self.channel_tasks.spawn_on(task, &self.runtime);
+    }
+
+    fn channel_ended(self: &Arc<Self>, number: ChannelNumber, reason: LossReason) {
+        self.drive(|state, now| {
+            state.channels.remove(&number);
+            state.core.handle_lost(now, number, reason);
+        });
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    fn tick(self: &Arc<Self>) {
+        self.drive(|state, now| {
+            let progress: Vec<(ChannelNumber, u64)> = state
+                .channels
+                .iter()
+                .map(|(&number, wire)| (number, wire.meter.load(std::sync::atomic::Ordering::Relaxed)))
+                .collect();
+            for (number, bytes) in progress {
+                state.core.handle_progress(now, number, bytes);
+            }
+            state.core.handle_timeout(now);
+        });
+    }
+}
+
+impl State {
+    fn send(
+        &mut self,
+        number: ChannelNumber,
+        ids: (RequestId, RequestId),
+        message: ToServer,
+        payload: Option<Bytes>,
+    ) {
+        let Some(wire) = self.channels.get(&number) else { return };
+        let payload = payload.map(Outbound::Shared);
+        // A writer that has ended has told the core, or is about to; the request is repeated then.
+        match (&wire.queue, message) {
+            (Queue::Control(queue), ToServer::Control(message)) => {
+                drop(queue.send(Command::Record { ids, message, payload }));
+            }
+            (Queue::Data(queue), ToServer::Data(message)) => {
+                drop(queue.send(Command::Record { ids, message, payload }));
+            }
+            _ => debug_assert!(false, "the core sends on channels of the request's kind"),
+        }
+    }
+}
+
+async fn run_timer(inner: Arc<Inner>) {
+    let clock: Clock = inner.party.clock;
+    loop {
+        let next = {
+            let mut state = inner.lock();
+            state.armed = state.core.poll_timeout(clock.now());
+            state.armed
+        };
+        let due = async {
+            match next {
+                Some(at) => clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = inner.wake.notified() => {}
+            () = due => inner.tick(),
+        }
+    }
+}
+
+/// A message of a stream as the core takes it.
+trait FromServerStream: Message {
+    fn into_core(self) -> FromServer;
+}
+
+impl FromServerStream for ServerControl {
+    fn into_core(self) -> FromServer {
+        FromServer::Control(self)
+    }
+}
+
+impl FromServerStream for ServerData {
+    fn into_core(self) -> FromServer {
+        FromServer::Data(self)
+    }
+}
+
+fn to_input<M: FromServerStream>(received: Received<M>) -> Input<FromServer, Bytes> {
+    let payload_len = received.payload.as_ref().map_or(0, BytesMut::len);
+    Input {
+        request: received.request,
+        settled: received.settled,
+        message: match received.message {
+            Incoming::Message(message) => Ok(message.into_core()),
+            Incoming::Unknown(kind) => Err(UnknownKind(kind)),
+        },
+        payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
+        payload: received.payload.map(BytesMut::freeze),
+    }
+}

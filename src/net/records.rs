@@ -1,0 +1,286 @@
+//! Records on a byte stream: one reader and one writer own each half of a socket, and neither is ever stopped in
+//! the middle of a record other than by closing the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+
+use crate::model::{Limits, RequestId, len_u64};
+use crate::secure::{Incoming, Opener, Payload, RecordError, Sealer};
+use crate::wire::{DecodeError, Message};
+
+/// Read ahead for heads and bodies. Payload goes past it straight into its own buffer, but for what came along with
+/// a head.
+const READ_AHEAD: usize = 16 << 10;
+/// Payload up to this length is copied behind its head, so that many small records leave in one call.
+const COPIED_PAYLOAD_MAX: usize = 16 << 10;
+/// Sealed bytes that are collected before a write.
+const BATCH: usize = 64 << 10;
+
+/// Why no further record can be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The stream ended between two records, without a farewell.
+    #[error("the connection ended without a farewell")]
+    Ended,
+    /// The stream ended inside a record, or broke.
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
+    /// The record does not verify, or its head is out of bounds.
+    #[error("a record was refused")]
+    Record(#[from] RecordError),
+    /// The record is authentic and spells no message.
+    #[error("a record has a malformed body")]
+    Body(#[from] DecodeError),
+}
+
+/// A record that was read and verified.
+#[derive(Debug)]
+pub struct Received<M> {
+    /// The request that it belongs to.
+    pub request: RequestId,
+    /// The peer has the answers to all requests with lower ids.
+    pub settled: RequestId,
+    /// The message.
+    pub message: Incoming<M>,
+    /// The payload, decrypted, if there is one.
+    pub payload: Option<BytesMut>,
+}
+
+/// Reads and verifies the records of one direction of a channel.
+#[derive(Debug)]
+pub struct RecordReader<M: Message, R> {
+    stream: BufReader<Metered<R>>,
+    opener: Opener<M>,
+    body: Vec<u8>,
+}
+
+/// How many bytes a channel has received: a sign of life even in the middle of a record.
+pub type Meter = Arc<AtomicU64>;
+
+impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
+    /// A reader of `stream`, and the meter of what it receives.
+    pub fn new(stream: R, opener: Opener<M>) -> (Self, Meter) {
+        let meter = Meter::default();
+        let stream = BufReader::with_capacity(READ_AHEAD, Metered { stream, meter: Arc::clone(&meter) });
+        (Self { stream, opener, body: Vec::new() }, meter)
+    }
+
+    /// The next record, whole and verified.
+    ///
+    /// # Errors
+    /// [`ReadError`]; no record can be read after one.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped future may leave half a record read. Whoever stops waiting closes the connection.
+    pub async fn next(&mut self) -> Result<Received<M>, ReadError> {
+        let mut head_bytes = [0; Limits::HEAD_LEN];
+        // The end of the stream between two records is told apart from one inside a record.
+        if self.stream.read(head_bytes.get_mut(..1).unwrap_or_default()).await.map_err(ReadError::Broken)? == 0 {
+            return Err(ReadError::Ended);
+        }
+        let rest = head_bytes.get_mut(1..).unwrap_or_default();
+        self.stream.read_exact(rest).await.map_err(ReadError::Broken)?;
+        let head = self.opener.read_head(&head_bytes)?;
+        // Bounded by the head's check: at most Limits::BODY_LEN_MAX.
+        let body_len = usize::try_from(head.body_len).unwrap_or(0).saturating_add(Limits::TAG_LEN);
+        self.body.clear();
+        self.body.resize(body_len, 0);
+        self.stream.read_exact(&mut self.body).await.map_err(ReadError::Broken)?;
+        let message = self.opener.open_body(&head, &head_bytes, &mut self.body)?;
+        let payload_len = usize::try_from(head.payload_len).unwrap_or(0);
+        let payload = if payload_len > 0 { Some(self.payload(payload_len).await?) } else { None };
+        Ok(Received { request: head.request, settled: head.settled, message, payload })
+    }
+
+    /// Reads a payload of verified length and opens it in place.
+    async fn payload(&mut self, len: usize) -> Result<BytesMut, ReadError> {
+        let whole = len.saturating_add(Limits::TAG_LEN);
+        let mut payload = BytesMut::with_capacity(whole);
+        let mut rest = (&mut self.stream).take(len_u64(whole));
+        while payload.len() < whole {
+            if rest.read_buf(&mut payload).await.map_err(ReadError::Broken)? == 0 {
+                return Err(ReadError::Broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        let mut tag = [0; Limits::TAG_LEN];
+        tag.copy_from_slice(&payload.split_off(len));
+        self.opener.open_payload(&mut payload, &tag)?;
+        Ok(payload)
+    }
+}
+
+/// A payload to be sent.
+#[derive(Debug)]
+pub enum Outbound {
+    /// Ours alone: encrypted where it lies.
+    Owned(BytesMut),
+    /// Kept for a repeat by somebody else: encrypted in a copy.
+    Shared(Bytes),
+}
+
+impl Outbound {
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Seals and writes the records of one direction of a channel.
+#[derive(Debug)]
+pub struct RecordWriter<M: Message, W> {
+    stream: W,
+    sealer: Sealer<M>,
+    batch: Vec<u8>,
+    copy: BytesMut,
+}
+
+impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
+    /// A writer to `stream`.
+    pub fn new(stream: W, sealer: Sealer<M>) -> Self {
+        Self { stream, sealer, batch: Vec::with_capacity(BATCH), copy: BytesMut::new() }
+    }
+
+    /// Seals a record. It is on its way after [`Self::flush`] at the latest.
+    ///
+    /// # Errors
+    /// What the connection or the sealing says; nothing can be written after one.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped future may leave half a record written. Whoever stops waiting closes the
+    /// connection.
+    pub async fn write(
+        &mut self,
+        message: &M,
+        (request, settled): (RequestId, RequestId),
+        payload: Option<Outbound>,
+    ) -> io::Result<()> {
+        let Some(payload) = payload else {
+            self.sealer
+                .seal(message, request, settled, Payload::None, &mut self.batch)
+                .map_err(io::Error::other)?;
+            return self.flush_above(BATCH).await;
+        };
+        let (payload, is_copy) = self.make_mutable(payload);
+        let (payload, tag) = match payload {
+            Outbound::Owned(mut bytes) => {
+                let part = Payload::Buffer(&mut bytes);
+                let tag = self.sealer.seal(message, request, settled, part, &mut self.batch);
+                (Outbound::Owned(bytes), tag)
+            }
+            Outbound::Shared(bytes) => {
+                let part = Payload::Readable(&bytes);
+                let tag = self.sealer.seal(message, request, settled, part, &mut self.batch);
+                (Outbound::Shared(bytes), tag)
+            }
+        };
+        let tag = tag.map_err(io::Error::other)?.unwrap_or_default();
+        if payload.as_slice().len() <= COPIED_PAYLOAD_MAX {
+            self.batch.extend_from_slice(payload.as_slice());
+            self.batch.extend_from_slice(&tag);
+            return self.flush_above(BATCH).await;
+        }
+        let mut parts = [IoSlice::new(&self.batch), IoSlice::new(payload.as_slice()), IoSlice::new(&tag)];
+        write_all_vectored(&mut self.stream, &mut parts).await?;
+        self.batch.clear();
+        if let (Outbound::Owned(bytes), true) = (payload, is_copy) {
+            // Kept for the next payload that has to be copied.
+            self.copy = bytes;
+        }
+        Ok(())
+    }
+
+    /// Puts everything that was sealed on the wire.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::write`].
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.flush_above(0).await
+    }
+
+    /// Ends this direction of the stream.
+    pub async fn shutdown(&mut self) {
+        // The peer may be gone already; there is nobody left to tell.
+        drop(self.stream.shutdown().await);
+    }
+
+    async fn flush_above(&mut self, len: usize) -> io::Result<()> {
+        if self.batch.len() > len {
+            self.stream.write_all(&self.batch).await?;
+            self.batch.clear();
+        }
+        Ok(())
+    }
+
+    /// A shared payload that must be encrypted is copied; the caller's bytes stay as they are.
+    fn make_mutable(&mut self, payload: Outbound) -> (Outbound, bool) {
+        match payload {
+            Outbound::Shared(bytes) if self.sealer.encrypts() => {
+                let mut copy = std::mem::take(&mut self.copy);
+                copy.clear();
+                copy.extend_from_slice(&bytes);
+                (Outbound::Owned(copy), true)
+            }
+            other => (other, false),
+        }
+    }
+}
+
+async fn write_all_vectored<W: AsyncWrite + Unpin>(stream: &mut W, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut parts = parts;
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match stream.write_vectored(parts).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut parts, written),
+        }
+    }
+    Ok(())
+}
+
+/// Counts what comes through.
+#[derive(Debug)]
+struct Metered<R> {
+    stream: R,
+    meter: Meter,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Metered<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let received = buffer.filled().len().saturating_sub(before);
+        if received > 0 {
+            self.meter.fetch_add(len_u64(received), Ordering::Relaxed);
+        }
+        polled
+    }
+}

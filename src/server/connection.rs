@@ -1,0 +1,244 @@
+//! One connection of a server: its handshake, its reader and its writer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::shared::{Shared, WriterHandle};
+use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
+use crate::net::{
+    Command, GreetingError, Meter, Queue, ReadError, Received, RecordReader, RecordWriter, SystemEntropy, read_hello,
+    run_channel, socket, with_sources,
+};
+use crate::secure::{
+    BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
+};
+use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
+use crate::session::{Input, UnknownKind};
+use crate::wire::hello::{BindOffer, Hello, Offer, SessionOffer};
+use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
+
+/// Why a handshake came to nothing. For our log; the other side sees a closed connection in every case.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    #[error("the hello was not made for this server's key")]
+    WrongServer,
+    #[error("the handshake failed")]
+    Handshake(#[from] HandshakeError),
+    #[error("client {0:?} is not on the list, its entry has expired, or it speaks no common version")]
+    NotAllowed(PublicKey),
+    #[error("the bind was refused")]
+    Bind,
+    #[error("the handshake took longer than its limit")]
+    TooSlow,
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    #[error("the connection broke")]
+    Io(#[from] io::Error),
+    #[error("the first record was refused")]
+    First(#[from] ReadError),
+    #[error("the first record is no beginning")]
+    NoBeginning,
+    #[error("the channel's keys were refused")]
+    Record(#[from] RecordError),
+}
+
+/// What a handshake has led to.
+enum Greeted {
+    Session(SessionFacts, RecordKeys),
+    Bind(Binding, RecordKeys),
+}
+
+/// Serves a connection from its first byte to its last.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) {
+    let outcome = tokio::select! {
+        () = stop.cancelled() => return,
+        outcome = begin(&shared, stream) => outcome,
+    };
+    drop(permit);
+    match outcome {
+        Ok(Running::Control(parts)) => run(&shared, parts).await,
+        Ok(Running::Data(parts)) => run(&shared, parts).await,
+        Err(refused) => tracing::info!(%peer, why = %with_sources(&refused), "connection refused"),
+    }
+}
+
+/// A connection whose first record has been given to the core.
+enum Running {
+    Control(Parts<ClientControl, ServerControl>),
+    Data(Parts<ClientData, ServerData>),
+}
+
+struct Parts<I: Message, O: Message> {
+    reader: RecordReader<I, OwnedReadHalf>,
+    writer: RecordWriter<O, OwnedWriteHalf>,
+    queue: mpsc::UnboundedReceiver<Command<O>>,
+    connection: ConnectionId,
+}
+
+/// The handshake and the first record, within their time.
+async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, Refused> {
+    socket::tune(&stream)?;
+    let limit = shared.limits().handshake;
+    let beginning = async {
+        match greet(shared, &mut stream).await? {
+            Greeted::Session(facts, keys) => {
+                let kind = (ChannelNumber(0), Protection::Sealed);
+                let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
+                let Incoming::Message(ClientControl::Begin(begin)) = first.message else {
+                    return Err(Refused::NoBeginning);
+                };
+                shared.drive(|core, now| core.handle_begin(now, parts.connection, &facts, first.request, &begin));
+                Ok(Running::Control(parts))
+            }
+            Greeted::Bind(binding, keys) => {
+                let kind = (binding.offer.number, binding.choice.protection);
+                match binding.offer.kind {
+                    ChannelKind::Control => {
+                        let (parts, first) =
+                            open_channel(shared, stream, keys, kind, Queue::Control).await?;
+                        let Incoming::Message(ClientControl::Attach(attach)) = first.message else {
+                            return Err(Refused::NoBeginning);
+                        };
+                        shared.drive(|core, now| {
+                            core.handle_attach(now, parts.connection, &binding, first.request, &attach);
+                        });
+                        Ok(Running::Control(parts))
+                    }
+                    ChannelKind::Data => {
+                        let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Data).await?;
+                        let Incoming::Message(ClientData::Attach(attach)) = first.message else {
+                            return Err(Refused::NoBeginning);
+                        };
+                        shared.drive(|core, now| {
+                            core.handle_attach(now, parts.connection, &binding, first.request, &attach);
+                        });
+                        Ok(Running::Data(parts))
+                    }
+                }
+            }
+        }
+    };
+    shared.clock().timeout(limit, beginning).await.unwrap_or(Err(Refused::TooSlow))
+}
+
+async fn greet(shared: &Arc<Shared>, stream: &mut TcpStream) -> Result<Greeted, Refused> {
+    let hello = read_hello(stream).await?;
+    if !mac1::verify(&shared.identity().public(), &hello) {
+        return Err(Refused::WrongServer);
+    }
+    let (message, greeted) = match hello.offer {
+        Offer::Session(offer) => greet_session(shared, &hello, offer)?,
+        Offer::Bind(offer) => greet_bind(shared, &hello, offer)?,
+    };
+    stream.write_all(&message).await?;
+    Ok(greeted)
+}
+
+fn greet_session(
+    shared: &Arc<Shared>,
+    hello: &Hello,
+    offer: SessionOffer,
+) -> Result<(Vec<u8>, Greeted), Refused> {
+    let responder = SessionResponder::read(shared.identity(), hello, &mut SystemEntropy)?;
+    let client = responder.client();
+    let choice = shared.drive(|core, now| core.session_choice(now, &client, &offer))?;
+    let choice = choice.ok_or(Refused::NotAllowed(client))?;
+    let (message, keys) = responder.finish(choice)?;
+    Ok((message, Greeted::Session(SessionFacts { client, offer, choice }, keys)))
+}
+
+fn greet_bind(shared: &Arc<Shared>, hello: &Hello, offer: BindOffer) -> Result<(Vec<u8>, Greeted), Refused> {
+    let identity = shared.identity();
+    let Some(facts) = shared.look(|core| core.bind_facts(&offer.locator)) else {
+        // The same work and the same end as for a wrong key.
+        let refused = BindResponder::decoy(identity, hello, &mut SystemEntropy);
+        shared.drive(|core, _| core.handle_bind_failed(BindDenial::UnknownLocator));
+        return Err(refused.err().map_or(Refused::Bind, Refused::Handshake));
+    };
+    let responder =
+        BindResponder::read(identity, &facts.client, &facts.secret, facts.session, hello, &mut SystemEntropy)
+            .inspect_err(|_| shared.drive(|core, _| core.handle_bind_failed(BindDenial::Handshake)))?;
+    let choice = shared.drive(|core, now| core.bind_choice(now, facts.session, &offer)).ok_or(Refused::Bind)?;
+    let (message, keys) = responder.finish(choice)?;
+    Ok((message, Greeted::Bind(Binding { session: facts.session, offer, choice }, keys)))
+}
+
+/// Reads the first record and gives the connection its place.
+async fn open_channel<I: Message, O: Message>(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    keys: RecordKeys,
+    (number, protection): (ChannelNumber, Protection),
+    handle: impl FnOnce(mpsc::UnboundedSender<Command<O>>) -> WriterHandle,
+) -> Result<(Parts<I, O>, Received<I>), Refused> {
+    let (read_half, write_half) = stream.into_split();
+    let (mut reader, meter): (_, Meter) =
+        RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?);
+    let writer = RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?);
+    let first = reader.next().await?;
+    let (sender, queue) = mpsc::unbounded_channel();
+    let connection = shared.register(handle(sender), meter);
+    Ok((Parts { reader, writer, queue, connection }, first))
+}
+
+/// A message of a stream as the core takes it.
+trait FromClient: Message {
+    fn into_core(self) -> ClientMessage;
+}
+
+impl FromClient for ClientControl {
+    fn into_core(self) -> ClientMessage {
+        ClientMessage::Control(self)
+    }
+}
+
+impl FromClient for ClientData {
+    fn into_core(self) -> ClientMessage {
+        ClientMessage::Data(self)
+    }
+}
+
+async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Shared>, parts: Parts<I, O>) {
+    let Parts { reader, writer, queue, connection } = parts;
+    let on_record = |received| {
+        let input = to_input(received);
+        shared.drive(|core, now| core.handle_input(now, connection, input));
+    };
+    let on_written = {
+        let shared = Arc::clone(shared);
+        move |bytes| shared.drive(|core, _| core.handle_written(connection, bytes))
+    };
+    let reason = run_channel(reader, writer, queue, on_record, on_written).await;
+    shared.lost(connection, reason);
+}
+
+fn to_input<M: FromClient>(received: Received<M>) -> Input<ClientMessage, BytesMut> {
+    let payload_len = received.payload.as_ref().map_or(0, BytesMut::len);
+    Input {
+        request: received.request,
+        settled: received.settled,
+        message: match received.message {
+            Incoming::Message(message) => Ok(message.into_core()),
+            Incoming::Unknown(kind) => Err(UnknownKind(kind)),
+        },
+        payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
+        payload: received.payload,
+    }
+}

@@ -1,0 +1,242 @@
+//! The one core of a server behind its lock, and how its outputs are carried out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::exports::Exports;
+use super::work::{FileTable, Work};
+use crate::model::{Limits, RequestId, Time};
+use crate::net::{Clock, Command, Meter, Outbound, Queue};
+use crate::secure::Identity;
+use crate::session::LossReason;
+use crate::session::server::{
+    ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+};
+use crate::wire::{ServerControl, ServerData};
+
+/// What the connections of a server share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+    identity: Arc<Identity>,
+    limits: Limits,
+    half_open: Arc<Semaphore>,
+    /// Deadlines may have come nearer.
+    wake: Notify,
+    pub(super) exports: Exports,
+    pub(super) files: FileTable,
+}
+
+struct State {
+    core: ServerCore<BytesMut>,
+    connections: HashMap<ConnectionId, Connection>,
+    next_connection: u64,
+}
+
+struct Connection {
+    writer: WriterHandle,
+    meter: Meter,
+}
+
+/// The queue of a connection's writer.
+pub(super) type WriterHandle = Queue<ServerControl, ServerData>;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        core: ServerCore<BytesMut>,
+        clock: Clock,
+        identity: Arc<Identity>,
+        exports: Exports,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State { core, connections: HashMap::new(), next_connection: 0 }),
+            clock,
+            identity,
+            limits,
+            half_open: Arc::new(Semaphore::new(Limits::HALF_OPEN_MAX)),
+            wake: Notify::new(),
+            exports,
+            files: FileTable::default(),
+        }
+    }
+
+    /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
+    /// the rest goes to the blocking pool.
+    pub(super) fn drive<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut ServerCore<BytesMut>, Time) -> T,
+    ) -> T {
+        let mut work = Vec::new();
+        let value = {
+            let mut state = self.lock();
+            let value = change(&mut state.core, self.clock.now());
+            self.drain(&mut state, &mut work);
+            value
+        };
+        // Work that is done at once reports at once, which may lead to more work: a list, not a recursion.
+        while let Some(piece) = work.pop() {
+            if let Some((id, completion)) = self.perform(piece) {
+                let mut state = self.lock();
+                state.core.handle_completion(self.clock.now(), id, completion);
+                self.drain(&mut state, &mut work);
+            }
+        }
+        value
+    }
+
+    /// Looks at the core without a change.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&ServerCore<BytesMut>) -> T) -> T {
+        look(&self.lock().core)
+    }
+
+    /// Gives a connection a name and its writer a place.
+    pub(super) fn register(&self, writer: WriterHandle, meter: Meter) -> ConnectionId {
+        let mut state = self.lock();
+        let id = ConnectionId(state.next_connection);
+        state.next_connection = state.next_connection.saturating_add(1);
+        state.connections.insert(id, Connection { writer, meter });
+        id
+    }
+
+    /// The connection is gone.
+    pub(super) fn lost(self: &Arc<Self>, connection: ConnectionId, reason: LossReason) {
+        self.lock().connections.remove(&connection);
+        self.drive(|core, now| core.handle_lost(now, connection, reason));
+    }
+
+    pub(super) fn half_open_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.half_open).try_acquire_owned().ok()
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A panic in another thread must not take the whole server down: the core's invariants hold after each
+    /// single change or were asserted in debug builds.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drain(&self, state: &mut State, work: &mut Vec<Work>) {
+        while let Some(output) = state.core.poll_output() {
+            match output {
+                ServerOutput::Send { connection, request, message, payload } => {
+                    state.send(connection, request, message, payload);
+                }
+                ServerOutput::Close { connection, .. } => {
+                    if let Some(connection) = state.connections.remove(&connection) {
+                        connection.writer.close();
+                    }
+                }
+                ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),
+                ServerOutput::CloseFile { open } => self.files.remove(open),
+                ServerOutput::Note(note) => {
+                    log(&note);
+                    self.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    fn tick(self: &Arc<Self>) {
+        self.drive(|core, now| core.handle_timeout(now));
+    }
+
+    fn feed_progress(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let now = self.clock.now();
+        for (&id, connection) in &state.connections {
+            let bytes = connection.meter.load(std::sync::atomic::Ordering::Relaxed);
+            state.core.handle_progress(now, id, bytes);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        let now = self.clock.now();
+        self.look(|core| core.poll_timeout(now))
+    }
+}
+
+impl State {
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        message: ServerMessage,
+        payload: Option<BytesMut>,
+    ) {
+        let Some(connection) = self.connections.get(&connection) else { return };
+        let (ids, payload) = ((request, RequestId::NONE), payload.map(Outbound::Owned));
+        // A writer that has ended has told the core, or is about to: nothing is lost that a repeat does not bring.
+        match (&connection.writer, message) {
+            (Queue::Control(queue), ServerMessage::Control(message)) => {
+                drop(queue.send(Command::Record { ids, message, payload }));
+            }
+            (Queue::Data(queue), ServerMessage::Data(message)) => {
+                drop(queue.send(Command::Record { ids, message, payload }));
+            }
+            _ => debug_assert!(false, "the core answers on channels of the request's kind"),
+        }
+    }
+}
+
+/// Calls the core when its time has come, until `stop`.
+pub(super) async fn run_timer(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let due = async {
+            match shared.next_timeout() {
+                Some(at) => shared.clock.sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.wake.notified() => {}
+            () = due => {
+                shared.feed_progress();
+                shared.tick();
+            }
+        }
+    }
+}
+
+/// Our log says exactly what the other side is not told.
+fn log(note: &ServerNote) {
+    match note {
+        ServerNote::SessionStarted { session, client } => tracing::info!(%session, ?client, "session started"),
+        ServerNote::SessionEnded { session, reason } => tracing::info!(%session, ?reason, "session ended"),
+        ServerNote::ChannelBound { session, number, kind, protection } => {
+            tracing::info!(%session, channel = %number, %kind, %protection, "channel bound");
+        }
+        ServerNote::ChannelLost { session, number, reason } => {
+            tracing::info!(%session, channel = %number, %reason, "channel lost");
+        }
+        ServerNote::SessionAway { session, kept } => {
+            tracing::info!(%session, ?kept, "no channel reaches the session; its opens wait");
+        }
+        ServerNote::BindRefused { why } => tracing::warn!(?why, "bind refused"),
+        ServerNote::ResumeRefused { session, why } => tracing::warn!(%session, ?why, "resume key refused"),
+        ServerNote::Offence { session, what } => tracing::warn!(%session, ?what, "the peer broke the protocol"),
+    }
+}

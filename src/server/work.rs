@@ -1,0 +1,119 @@
+//! File work: what the core asks for, done at once where the page cache has the bytes, else on the blocking pool.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::BytesMut;
+
+use super::files::{CachedRead, OpenFile};
+use super::shared::Shared;
+use crate::model::{Attributes, FileIdentity, OpenId, Reason, Refusal};
+use crate::session::server::{Completion, Effect, EffectId};
+
+/// The descriptors of all opens.
+#[derive(Debug, Default)]
+pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<OpenFile>>>);
+
+/// A piece of file work.
+pub(super) struct Work {
+    pub(super) id: EffectId,
+    pub(super) effect: Effect<BytesMut>,
+}
+
+impl FileTable {
+    /// Forgets a descriptor; it is closed when the last work on it is done.
+    pub(super) fn remove(&self, open: OpenId) {
+        let file = self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&open);
+        drop(file);
+    }
+
+    fn insert(&self, open: OpenId, file: OpenFile) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(open, Arc::new(file));
+    }
+
+    fn find(&self, open: OpenId) -> Result<Arc<OpenFile>, Refusal> {
+        let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&open).cloned().ok_or_else(|| Reason::BadHandle.into())
+    }
+}
+
+impl Shared {
+    /// Does a piece of work at once and reports it, or gives it to the blocking pool, which reports later.
+    pub(super) fn perform(self: &Arc<Self>, work: Work) -> Option<(EffectId, Completion<BytesMut>)> {
+        let Work { id, effect } = work;
+        match effect {
+            Effect::Read { open, offset, len } => self.read(id, open, offset, len),
+            Effect::Attributes { open } => {
+                let attributes = self.files.find(open).and_then(|file| file.attributes());
+                Some((id, Completion::Attributes(attributes)))
+            }
+            Effect::Write { open, offset, payload } => {
+                self.later(id, move |shared| {
+                    let write = |file: Arc<OpenFile>| file.write(offset, &payload);
+                    Completion::Written(shared.files.find(open).and_then(write))
+                });
+                None
+            }
+            Effect::Sync { open, scope } => {
+                self.later(id, move |shared| {
+                    Completion::Synced(shared.files.find(open).and_then(|file| file.sync(scope)))
+                });
+                None
+            }
+            Effect::OpenFile { open, export, path, rights } => {
+                self.later(id, move |shared| {
+                    let opened = shared.exports.open_file(&export, &path, rights);
+                    Completion::Opened(opened.map(|opened| shared.keep(open, opened)))
+                });
+                None
+            }
+        }
+    }
+
+    fn keep(&self, open: OpenId, opened: super::files::OpenedFile) -> (FileIdentity, Attributes) {
+        self.files.insert(open, opened.file);
+        (opened.identity, opened.attributes)
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        id: EffectId,
+        open: OpenId,
+        offset: u64,
+        len: u32,
+    ) -> Option<(EffectId, Completion<BytesMut>)> {
+        let file = match self.files.find(open) {
+            Ok(file) => file,
+            Err(refusal) => return Some((id, Completion::Read(Err(refusal)))),
+        };
+        let mut into = BytesMut::new();
+        match file.read_cached(offset, len, &mut into) {
+            CachedRead::Done => Some((id, Completion::Read(Ok(counted(into))))),
+            CachedRead::Rest => {
+                // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
+                self.later(id, move |_| {
+                    Completion::Read(file.read(offset, len, &mut into).map(|()| counted(into)))
+                });
+                None
+            }
+        }
+    }
+
+    fn later(
+        self: &Arc<Self>,
+        id: EffectId,
+        work: impl FnOnce(&Arc<Self>) -> Completion<BytesMut> + Send + 'static,
+    ) {
+        let shared = Arc::clone(self);
+        // The report is the task's only result, so nobody has to wait for it.
+        drop(tokio::task::spawn_blocking(move || {
+            let completion = work(&shared);
+            shared.drive(|core, now| core.handle_completion(now, id, completion));
+        }));
+    }
+}
+
+fn counted(bytes: BytesMut) -> (BytesMut, u32) {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    (bytes, len)
+}

@@ -1,0 +1,335 @@
+//! The client's requests: queued under their ids, pulled by channels, repeated when a channel is lost, and
+//! answered once.
+
+use super::channels::Channel;
+use super::output::{Answer, ClientOutput, FromServer, Operation, RequestError, SessionLoss, ToServer};
+use super::{ClientCore, LineKey, Phase, REQUESTS_FOR_CONTROL};
+use crate::model::{ChannelKind, ChannelNumber, LineId, LineSet, RequestId, Time};
+use crate::session::{Input, LossReason};
+use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(super) struct Request<P> {
+    operation: Operation<P>,
+    lines: LineSet,
+    /// The channel that it is under way on; `None`: it is queued.
+    on: Option<ChannelNumber>,
+    was_sent: bool,
+}
+
+impl<P> Request<P> {
+    /// Bytes of the read or write.
+    fn bytes(&self) -> u64 {
+        match &self.operation {
+            Operation::Control(_) => 0,
+            Operation::Read(read) => u64::from(read.len),
+            Operation::Write(_, _, len) => u64::from(*len),
+        }
+    }
+
+    fn kind(&self) -> ChannelKind {
+        match &self.operation {
+            Operation::Control(_) => ChannelKind::Control,
+            Operation::Read(_) | Operation::Write(..) => ChannelKind::Data,
+        }
+    }
+
+    /// Giving something back must not wait for others to give back.
+    fn needs_no_credit(&self) -> bool {
+        matches!(&self.operation, Operation::Control(ClientControl::Close(_)))
+    }
+}
+
+impl<P: Clone> ClientCore<P> {
+    /// Queues what a caller wants; its outcome comes as [`ClientOutput::Complete`]. Reads and writes go over
+    /// `lines` only.
+    pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> RequestId {
+        let id = self.next_request;
+        self.next_request = id.next();
+        let request = Request { operation, lines, on: None, was_sent: false };
+        if let Phase::Ended(loss) = self.phase {
+            let outcome = Err(RequestError::Ended(loss));
+            self.outputs.push_back(ClientOutput::Complete { request: id, outcome });
+            return id;
+        }
+        self.enqueue(id, &request);
+        self.requests.insert(id, request);
+        self.pull(now);
+        id
+    }
+
+    /// A verified record has arrived on a channel.
+    pub fn handle_input(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
+        let Some(channel) = self.channels.get_mut(&number).filter(|channel| channel.is_live()) else {
+            return;
+        };
+        channel.liveness.on_heard(now);
+        let kind = channel.status.kind;
+        match &input.message {
+            Ok(FromServer::Control(ServerControl::Ping(_)) | FromServer::Data(ServerData::Ping(_))) => {
+                self.on_ping(number, kind);
+            }
+            Ok(FromServer::Control(ServerControl::Pong(_)) | FromServer::Data(ServerData::Pong(_))) => {}
+            Ok(
+                FromServer::Control(ServerControl::Farewell(_)) | FromServer::Data(ServerData::Farewell(_)),
+            ) => {
+                self.drop_channel(now, number, LossReason::Farewell);
+            }
+            Ok(FromServer::Control(ServerControl::Ended(ended))) => {
+                let loss = SessionLoss::from(ended.reason);
+                self.end(now, loss);
+            }
+            Ok(_) => self.on_answer(now, number, input),
+            // A server may say what an older client need not understand, as long as it answers nothing.
+            Err(_) if input.request == RequestId::NONE && input.payload_len == 0 => {}
+            Err(_) => self.drop_channel(now, number, LossReason::Offence),
+        }
+    }
+
+    /// How much is queued or under way: requests and their bytes.
+    #[must_use]
+    pub fn outstanding(&self) -> (usize, u64) {
+        (self.requests.len(), self.requests.values().map(Request::bytes).sum())
+    }
+
+    /// What is in flight now, and never above the credit: requests and their bytes.
+    #[must_use]
+    pub fn in_flight(&self) -> (u32, u64) {
+        (self.in_flight_requests, self.in_flight_bytes)
+    }
+
+    /// Lets channels pull what is queued. The unit of bulk work is (handle, offset, length); a channel takes the
+    /// oldest that it may carry while its bytes in flight are below its window, the emptiest channel first, so that
+    /// a faster one takes more.
+    pub(super) fn pull(&mut self, now: Time) {
+        self.pull_control(now);
+        while self.pull_one_chunk(now) {}
+    }
+
+    /// Queues what was under way on a lost channel, in its old order.
+    pub(super) fn requeue(&mut self, channel: &Channel) {
+        for &id in &channel.in_flight {
+            let Some(mut request) = self.requests.remove(&id) else { continue };
+            self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(request.bytes());
+            request.on = None;
+            self.enqueue(id, &request);
+            self.requests.insert(id, request);
+        }
+    }
+
+    pub(super) fn fail_requests(&mut self, error: RequestError) {
+        self.queued_control.clear();
+        self.queued_data.clear();
+        (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
+        for (request, _) in core::mem::take(&mut self.requests) {
+            self.outputs.push_back(ClientOutput::Complete { request, outcome: Err(error) });
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        number: ChannelNumber,
+        request: RequestId,
+        message: ToServer,
+        payload: Option<P>,
+    ) {
+        // Everything below the oldest request without an answer has its answer.
+        let settled = self.requests.first_key_value().map_or(self.next_request, |(&first, _)| first);
+        self.outputs.push_back(ClientOutput::Send { number, request, settled, message, payload });
+    }
+
+    /// Everything below the oldest request without an answer has its answer.
+    fn settled(&self) -> RequestId {
+        self.requests.first_key_value().map_or(self.next_request, |(&first, _)| first)
+    }
+
+    /// Whether the server remembers ids as far ahead of the oldest request without an answer.
+    fn is_in_window(&self, id: RequestId) -> bool {
+        id.0 < self.settled().0.saturating_add(self.limits.window)
+    }
+
+    fn enqueue(&mut self, id: RequestId, request: &Request<P>) {
+        match request.kind() {
+            ChannelKind::Control => self.queued_control.insert(id),
+            ChannelKind::Data => self.queued_data.entry(request.lines.bits()).or_default().insert(id),
+        };
+    }
+
+    fn pull_control(&mut self, now: Time) {
+        // One control channel is in use; the spare one waits until that is lost.
+        let in_use = self
+            .channels
+            .values()
+            .find(|channel| channel.is_live() && channel.status.kind == ChannelKind::Control)
+            .map(|channel| channel.status.number);
+        let Some(number) = in_use else { return };
+        let waiting: Vec<RequestId> = self.queued_control.iter().copied().collect();
+        for id in waiting {
+            let is_free = self.requests.get(&id).is_some_and(Request::needs_no_credit);
+            let has_credit = is_free || self.in_flight_requests < self.limits.requests;
+            if has_credit && self.is_in_window(id) {
+                self.queued_control.remove(&id);
+                self.put(now, id, number);
+            }
+        }
+    }
+
+    /// Gives one chunk to the emptiest channel that may take one.
+    fn pull_one_chunk(&mut self, now: Time) -> bool {
+        if self.in_flight_requests >= self.limits.requests.saturating_sub(REQUESTS_FOR_CONTROL) {
+            return false;
+        }
+        let mut ready: Vec<(u64, ChannelNumber, LineId)> = self
+            .channels
+            .values()
+            .filter(|channel| channel.is_live() && channel.status.kind == ChannelKind::Data)
+            .filter(|channel| channel.in_flight_bytes < self.limits.channel_bytes)
+            .map(|channel| (channel.in_flight_bytes, channel.status.number, channel.status.line))
+            .collect();
+        ready.sort_unstable();
+        for (_, number, line) in ready {
+            if let Some((lines, id)) = self.oldest_for(line) {
+                let bytes = self.requests.get(&id).map_or(0, Request::bytes);
+                let has_credit = self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes;
+                if !has_credit || !self.is_in_window(id) {
+                    return false;
+                }
+                if let Some(queue) = self.queued_data.get_mut(&lines) {
+                    queue.remove(&id);
+                    if queue.is_empty() {
+                        self.queued_data.remove(&lines);
+                    }
+                }
+                self.put(now, id, number);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The oldest queued read or write that `line` may carry.
+    fn oldest_for(&self, line: LineId) -> Option<(LineKey, RequestId)> {
+        self.queued_data
+            .iter()
+            .filter(|(lines, _)| LineSet::from_bits(**lines).contains(line))
+            .filter_map(|(&lines, queue)| Some((lines, *queue.first()?)))
+            .min_by_key(|&(_, id)| id)
+    }
+
+    /// Sends a request on a channel.
+    fn put(&mut self, now: Time, id: RequestId, number: ChannelNumber) {
+        let (Some(request), Some(channel)) = (self.requests.get_mut(&id), self.channels.get_mut(&number))
+        else {
+            return;
+        };
+        let bytes = request.bytes();
+        if core::mem::replace(&mut request.was_sent, true) {
+            channel.status.repeats = channel.status.repeats.saturating_add(1);
+        }
+        request.on = Some(number);
+        channel.in_flight.insert(id);
+        channel.in_flight_bytes = channel.in_flight_bytes.saturating_add(bytes);
+        channel.busy_since.get_or_insert(now);
+        if channel.in_flight.len() == 1 {
+            // Silence counts from when there was something to answer.
+            channel.liveness.on_asked(now);
+        }
+        self.in_flight_requests = self.in_flight_requests.saturating_add(1);
+        self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
+        let (message, payload) = match &request.operation {
+            Operation::Control(message) => (ToServer::Control(message.clone()), None),
+            Operation::Read(read) => (ToServer::Data(ClientData::Read(*read)), None),
+            Operation::Write(write, payload, len) => {
+                (ToServer::Data(ClientData::Write(*write)), (*len > 0).then(|| payload.clone()))
+            }
+        };
+        self.send(number, id, message, payload);
+    }
+
+    /// An answer, which must fit what was asked: the server is not trusted to be well-behaved.
+    fn on_answer(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
+        let id = input.request;
+        let Some(request) = self.requests.get(&id) else {
+            // The answer to a copy whose twin was answered first; an id that was never used is an offence.
+            if id == RequestId::NONE || id >= self.next_request {
+                self.drop_channel(now, number, LossReason::Offence);
+            }
+            return;
+        };
+        let Some(outcome) = outcome(&request.operation, input) else {
+            self.drop_channel(now, number, LossReason::Offence);
+            return;
+        };
+        let (bytes, on) = (request.bytes(), request.on);
+        let is_write = matches!(request.operation, Operation::Write(..));
+        match on {
+            Some(on) => {
+                self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+                if let Some(channel) = self.channels.get_mut(&on) {
+                    channel.in_flight.remove(&id);
+                    channel.in_flight_bytes = channel.in_flight_bytes.saturating_sub(bytes);
+                }
+            }
+            // Queued again, and answered through the first copy after all.
+            None => self.dequeue(id),
+        }
+        if let Some(channel) = self.channels.get_mut(&number) {
+            let status = &mut channel.status;
+            status.requests = status.requests.saturating_add(1);
+            if outcome.is_ok() {
+                let moved = if is_write { &mut status.written_bytes } else { &mut status.read_bytes };
+                *moved = moved.saturating_add(bytes);
+            }
+            status.busy = now.since(channel.busy_since.unwrap_or(now));
+        }
+        self.requests.remove(&id);
+        self.outputs.push_back(ClientOutput::Complete { request: id, outcome });
+        self.pull(now);
+    }
+
+    fn dequeue(&mut self, id: RequestId) {
+        self.queued_control.remove(&id);
+        self.queued_data.retain(|_, queue| {
+            queue.remove(&id);
+            !queue.is_empty()
+        });
+    }
+}
+
+/// What an answer says, if it can be the answer to `operation`.
+fn outcome<P>(
+    operation: &Operation<P>,
+    input: Input<FromServer, P>,
+) -> Option<Result<Answer<P>, RequestError>> {
+    let Input { message, payload, payload_len, .. } = input;
+    match (operation, message.ok()?) {
+        (_, FromServer::Control(ServerControl::Refused(refused)))
+        | (_, FromServer::Data(ServerData::Refused(refused))) => {
+            (payload_len == 0).then_some(Err(RequestError::Refused(refused.refusal)))
+        }
+        (Operation::Read(read), FromServer::Data(ServerData::ReadDone(_))) => {
+            (payload_len <= read.len).then_some(Ok(Answer::Read(payload)))
+        }
+        (Operation::Write(_, _, len), FromServer::Data(ServerData::WriteDone(done))) => {
+            (payload_len == 0 && done.written <= *len).then_some(Ok(Answer::Written(done)))
+        }
+        (Operation::Control(asked), FromServer::Control(answer)) => {
+            (payload_len == 0 && fits(asked, &answer)).then_some(Ok(Answer::Control(answer)))
+        }
+        _ => None,
+    }
+}
+
+fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
+    matches!(
+        (asked, answer),
+        (ClientControl::Open(_) | ClientControl::Resume(_), ServerControl::Opened(_))
+            | (ClientControl::IssueKey(_), ServerControl::KeyIssued(_))
+            | (ClientControl::Close(_), ServerControl::Closed(_))
+            | (ClientControl::Stat(_), ServerControl::Stated(_))
+            | (ClientControl::Sync(_), ServerControl::Synced(_))
+    )
+}

@@ -1,0 +1,265 @@
+//! How channels of the server begin and end: the first record of a session, binds, losses. A failed bind touches
+//! nothing but its own connection. protocol.md: Sessions, Binding.
+
+use super::output::{BindDenial, BindFacts, Binding, ConnectionId, ServerNote, SessionEnd, SessionFacts};
+use super::record::{Channel, Session};
+use super::{ServerCore, ServerMessage};
+use crate::model::{
+    ChannelKind, ChannelNumber, Entropy as _, EntropyError, Limits, Locator, Protection, PublicKey,
+    RequestId, SessionId, Suite, Time,
+};
+use crate::session::liveness::Liveness;
+use crate::session::{LossReason, server::ServerOutput};
+use crate::wire::control::{Attach, Attached, Begin, BindSecret, Purpose, Started, Welcome, WelcomeAnswer};
+use crate::wire::hello::{BindChoice, BindOffer, PROTOCOL_VERSION, SessionChoice, SessionOffer};
+use crate::wire::{ServerControl, ServerData};
+
+impl<P> ServerCore<P> {
+    /// Whether a client may begin a session, and with what choice: asked between the two messages of the handshake.
+    /// Changes nothing, because message 1 may be a replay.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when there is no random session id to be had.
+    pub fn session_choice(
+        &mut self,
+        now: Time,
+        client: &PublicKey,
+        offer: &SessionOffer,
+    ) -> Result<Option<SessionChoice>, EntropyError> {
+        let speaks = (offer.version_min..=offer.version_max).contains(&PROTOCOL_VERSION);
+        let is_allowed = self.policy.access(client, self.wall_us(now) / 1_000_000).is_some();
+        if !speaks || !is_allowed {
+            return Ok(None);
+        }
+        let session = SessionId(self.entropy.bytes()?);
+        Ok(Some(SessionChoice { version: PROTOCOL_VERSION, session }))
+    }
+
+    /// The first record after a session handshake has verified. The connection becomes channel 0 of a new session,
+    /// or gets its answer and ends.
+    pub fn handle_begin(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        facts: &SessionFacts,
+        request: RequestId,
+        begin: &Begin,
+    ) {
+        if begin.offer != facts.offer || begin.choice != facts.choice {
+            self.refuse_bind(connection, BindDenial::Mismatch);
+            return;
+        }
+        let answer = match begin.purpose {
+            Purpose::New => match self.start_session(now, facts, begin) {
+                Ok(started) => WelcomeAnswer::Started(started),
+                Err(denial) => {
+                    self.refuse_bind(connection, denial);
+                    return;
+                }
+            },
+            Purpose::Ask(session) => match self.sessions.get(&session) {
+                Some(known) if known.client == facts.client && known.instance == begin.instance => {
+                    WelcomeAnswer::Lives
+                }
+                _ => WelcomeAnswer::Gone,
+            },
+        };
+        let stays = matches!(answer, WelcomeAnswer::Started(_));
+        let welcome = Welcome { offer: facts.offer, choice: facts.choice, answer };
+        let message = ServerMessage::Control(ServerControl::Welcome(welcome));
+        if stays {
+            let kind = (ChannelKind::Control, Protection::Sealed);
+            self.join(now, connection, facts.choice.session, ChannelNumber(0), kind);
+            self.send(connection, request, message, None);
+        } else {
+            self.outputs.push_back(ServerOutput::Send { connection, request, message, payload: None });
+            self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::Closed });
+        }
+    }
+
+    /// What the handshake of a bind needs to know; `None`: no session has this locator, and the shell answers as
+    /// to any other failure.
+    #[must_use]
+    pub fn bind_facts(&self, locator: &Locator) -> Option<BindFacts> {
+        let session = self.sessions.get(self.locators.get(locator)?)?;
+        Some(BindFacts { session: session.id, client: session.client, secret: session.secret.clone() })
+    }
+
+    /// Whether a bind may go on, and with what choice: asked once message 1 has verified, so only the session's own
+    /// client gets here.
+    pub fn bind_choice(&mut self, now: Time, session: SessionId, offer: &BindOffer) -> Option<BindChoice> {
+        match self.judge_bind(now, session, offer) {
+            Ok(choice) => Some(choice),
+            Err(why) => {
+                self.note(ServerNote::BindRefused { why });
+                None
+            }
+        }
+    }
+
+    /// A bind failed before it reached the core; only for the log.
+    pub fn handle_bind_failed(&mut self, why: BindDenial) {
+        self.note(ServerNote::BindRefused { why });
+    }
+
+    /// The first record after a bind handshake has verified: the bind is in force.
+    pub fn handle_attach(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        binding: &Binding,
+        request: RequestId,
+        attach: &Attach,
+    ) {
+        if attach.offer != binding.offer || attach.choice != binding.choice {
+            self.refuse_bind(connection, BindDenial::Mismatch);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&binding.session) else {
+            self.refuse_bind(connection, BindDenial::UnknownLocator);
+            return;
+        };
+        if !session.take_number(binding.offer.number) {
+            self.refuse_bind(connection, BindDenial::NumberUsed);
+            return;
+        }
+        let kind = (binding.offer.kind, binding.choice.protection);
+        self.join(now, connection, binding.session, binding.offer.number, kind);
+        let attached = Attached { offer: binding.offer, choice: binding.choice };
+        let message = match binding.offer.kind {
+            ChannelKind::Control => ServerMessage::Control(attached.into()),
+            ChannelKind::Data => ServerMessage::Data(ServerData::from(attached)),
+        };
+        self.send(connection, request, message, None);
+    }
+
+    /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
+    pub fn handle_lost(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
+        self.leave(now, connection, reason);
+        self.settle_table();
+    }
+
+    /// The transport of a connection has delivered `bytes` bytes since it began.
+    pub fn handle_progress(&mut self, now: Time, connection: ConnectionId, bytes: u64) {
+        if let Some(channel) = self.channels.get_mut(&connection) {
+            channel.liveness.on_progress(now, bytes);
+        }
+    }
+
+    /// The writer has put an answer with a payload of `bytes` bytes on the wire; its buffer is free.
+    pub fn handle_written(&mut self, connection: ConnectionId, bytes: u64) {
+        if let Some(channel) = self.channels.get_mut(&connection) {
+            channel.unwritten = channel.unwritten.saturating_sub(bytes);
+            channel.unwritten_answers = channel.unwritten_answers.saturating_sub(1);
+        }
+    }
+
+    /// Closes a connection from our side.
+    pub(super) fn close(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
+        self.leave(now, connection, reason);
+        self.outputs.push_back(ServerOutput::Close { connection, reason });
+    }
+
+    fn refuse_bind(&mut self, connection: ConnectionId, why: BindDenial) {
+        self.note(ServerNote::BindRefused { why });
+        self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::Offence });
+    }
+
+    fn judge_bind(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        offer: &BindOffer,
+    ) -> Result<BindChoice, BindDenial> {
+        let session = self.sessions.get(&session).ok_or(BindDenial::UnknownLocator)?;
+        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        if !session.is_free(offer.number) {
+            return Err(BindDenial::NumberUsed);
+        }
+        if session.channels.len() >= self.limits.channels_per_session {
+            return Err(BindDenial::TooMany);
+        }
+        let protection = match offer.kind {
+            ChannelKind::Control => Protection::Sealed,
+            ChannelKind::Data => offer.protection.max(least).max(self.protection_min),
+        };
+        let id = session.id;
+        let session = self.sessions.get_mut(&id).ok_or(BindDenial::UnknownLocator)?;
+        if !session.take_nonce(offer.nonce) {
+            return Err(BindDenial::NonceUsed);
+        }
+        Ok(BindChoice { protection, suite: Suite::ChaCha20Poly1305 })
+    }
+
+    fn start_session(
+        &mut self,
+        now: Time,
+        facts: &SessionFacts,
+        begin: &Begin,
+    ) -> Result<Started, BindDenial> {
+        // The list of clients may have changed since the handshake.
+        let is_allowed = self.policy.access(&facts.client, self.wall_us(now) / 1_000_000).is_some();
+        if !is_allowed {
+            return Err(BindDenial::NotAllowed);
+        }
+        let own = self.sessions.values().filter(|session| session.client == facts.client).count();
+        if own >= self.limits.sessions_per_client || self.sessions.contains_key(&facts.choice.session) {
+            return Err(BindDenial::TooMany);
+        }
+        let exhausted = |_| BindDenial::TooMany;
+        let locator = Locator(self.entropy.bytes().map_err(exhausted)?);
+        let secret = BindSecret(self.entropy.bytes().map_err(exhausted)?);
+        let id = facts.choice.session;
+        let process = (begin.instance, begin.process_id);
+        let mut session = Session::new(id, facts.client, process, (locator, secret.clone()), &self.limits);
+        session.take_number(ChannelNumber(0));
+        self.sessions.insert(id, session);
+        self.locators.insert(locator, id);
+        self.note(ServerNote::SessionStarted { session: id, client: facts.client });
+        Ok(Started {
+            locator,
+            secret,
+            requests: self.limits.requests,
+            bytes: self.limits.bytes,
+            payload_max: u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn join(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        id: SessionId,
+        number: ChannelNumber,
+        (kind, protection): (ChannelKind, Protection),
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.channels.insert(number, connection);
+        session.away_until = None;
+        self.table.session_back(id);
+        let liveness = Liveness::new(now);
+        self.channels.insert(
+            connection,
+            Channel { session: id, number, kind, liveness, unwritten: 0, unwritten_answers: 0 },
+        );
+        self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
+    }
+
+    fn leave(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
+        let Some(channel) = self.channels.remove(&connection) else { return };
+        self.note(ServerNote::ChannelLost { session: channel.session, number: channel.number, reason });
+        let Some(session) = self.sessions.get_mut(&channel.session) else { return };
+        session.channels.remove(&channel.number);
+        if !session.channels.is_empty() {
+            return;
+        }
+        let (id, kept) = (session.id, self.limits.grace_default);
+        session.away_until = Some(now.after(kept));
+        self.table.session_away(now, id);
+        if reason == LossReason::Farewell && self.table.session_holders(id) == 0 {
+            self.drop_session(id, SessionEnd::Closed);
+        } else {
+            self.note(ServerNote::SessionAway { session: id, kept });
+        }
+    }
+}

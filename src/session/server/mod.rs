@@ -1,0 +1,291 @@
+//! The server's core: all sessions, their channels and requests, and the one open table.
+//!
+//! `channels` has what begins and ends a channel, `requests` what a client asks, `effects` what file work reports.
+//! protocol.md: Sessions, Requests.
+
+mod channels;
+mod effects;
+mod output;
+mod record;
+mod requests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+pub use output::{
+    BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence,
+    ServerMessage, ServerNote, ServerOutput, SessionEnd, SessionFacts,
+};
+
+use self::effects::{Job, Sequel};
+use self::record::{Channel, Session};
+use crate::model::{
+    Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, Policy, Protection,
+    RequestId, Rights, SessionId, Time,
+};
+use crate::opens::{OpenTable, TableEvent};
+use crate::session::{LossReason, Pulse};
+use crate::wire::control::{EndReason, Ended};
+use crate::wire::{ServerControl, ServerData};
+
+/// The server's side. `P` is the shell's payload.
+pub struct ServerCore<P> {
+    limits: Limits,
+    policy: Policy,
+    /// The weakest protection that the server gives any data channel.
+    protection_min: Protection,
+    entropy: Box<dyn Entropy>,
+    /// The wall clock at [`Time`] 0, in microseconds since 1970.
+    wall_start_us: u64,
+    table: OpenTable,
+    sessions: BTreeMap<SessionId, Session>,
+    locators: HashMap<Locator, SessionId>,
+    channels: BTreeMap<ConnectionId, Channel>,
+    jobs: HashMap<EffectId, Job>,
+    sequels: HashMap<HandleId, Sequel>,
+    next_effect: u64,
+    outputs: VecDeque<ServerOutput<P>>,
+}
+
+/// What a server's core is made of.
+pub struct ServerSetup {
+    /// Bounds.
+    pub limits: Limits,
+    /// Who may connect.
+    pub policy: Policy,
+    /// The weakest protection of data channels.
+    pub protection_min: Protection,
+    /// Where random bytes come from.
+    pub entropy: Box<dyn Entropy>,
+    /// The wall clock at [`Time`] 0, in microseconds since 1970.
+    pub wall_start_us: u64,
+}
+
+impl core::fmt::Debug for ServerSetup {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ServerSetup").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<P> core::fmt::Debug for ServerCore<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ServerCore")
+            .field("sessions", &self.sessions.len())
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P> ServerCore<P> {
+    /// A server without sessions.
+    ///
+    /// # Errors
+    /// [`EntropyError`]: without random bytes there is no safe table.
+    pub fn new(mut setup: ServerSetup) -> Result<Self, EntropyError> {
+        let table = OpenTable::new(setup.entropy.bytes()?, &setup.limits);
+        Ok(Self {
+            limits: setup.limits,
+            policy: setup.policy,
+            protection_min: setup.protection_min.max(Protection::Signed),
+            entropy: setup.entropy,
+            wall_start_us: setup.wall_start_us,
+            table,
+            sessions: BTreeMap::new(),
+            locators: HashMap::new(),
+            channels: BTreeMap::new(),
+            jobs: HashMap::new(),
+            sequels: HashMap::new(),
+            next_effect: 0,
+            outputs: VecDeque::new(),
+        })
+    }
+
+    /// The list of clients has changed. Clients that are not on it any more lose their sessions and opens at once;
+    /// the others' rights hold from the next request on.
+    pub fn handle_policy(&mut self, now: Time, policy: Policy) {
+        self.policy = policy;
+        self.end_forbidden_sessions(now);
+        self.settle_table();
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.check_pulses(now);
+        self.table.expire(now);
+        self.end_forbidden_sessions(now);
+        self.settle_table();
+        let gone: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| session.away_until.is_some_and(|end| now >= end))
+            .filter(|session| self.table.session_holders(session.id) == 0)
+            .map(|session| session.id)
+            .collect();
+        for session in gone {
+            self.drop_session(session, SessionEnd::Expired);
+        }
+    }
+
+    /// The server is stopping: every session is told.
+    pub fn handle_stop(&mut self, now: Time) {
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in all {
+            self.end_session(now, session, EndReason::Stopping, SessionEnd::Closed);
+        }
+        self.settle_table();
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<ServerOutput<P>> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is wanted next.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+        let pulses =
+            self.channels.values().map(|channel| match channel.liveness.pulse(now, false, &self.limits) {
+                Pulse::Wait(until) => until,
+                Pulse::Ping | Pulse::Dead => now,
+            });
+        let away = self.sessions.values().filter_map(|session| {
+            // While holders remain, the table's own deadlines come first.
+            session.away_until.filter(|_| self.table.session_holders(session.id) == 0)
+        });
+        let expiry = self.sessions.values().filter_map(|session| {
+            let end_us = self.policy.clients.get(&session.client)?.expires_s?.saturating_mul(1_000_000);
+            Some(Time(end_us.saturating_sub(self.wall_start_us)))
+        });
+        pulses.chain(away).chain(expiry).chain(self.table.next_deadline()).min()
+    }
+
+    /// The table of opens, to look at.
+    #[must_use]
+    pub fn table(&self) -> &OpenTable {
+        &self.table
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions_len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn wall_us(&self, now: Time) -> u64 {
+        self.wall_start_us.saturating_add(now.0)
+    }
+
+    /// What the session's client may do now.
+    fn access(&self, now: Time, session: &Session) -> Option<&Access> {
+        self.policy.access(&session.client, self.wall_us(now) / 1_000_000)
+    }
+
+    /// What the session's client may do on an export now.
+    fn export_rights(&self, now: Time, session: &Session, export: &ExportName) -> Option<Rights> {
+        let access = self.access(now, session)?;
+        access.exports.contains(export).then_some(access.rights)
+    }
+
+    fn end_forbidden_sessions(&mut self, now: Time) {
+        let forbidden: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| self.access(now, session).is_none())
+            .map(|session| session.id)
+            .collect();
+        for session in forbidden {
+            self.end_session(now, session, EndReason::NotAllowed, SessionEnd::NotAllowed);
+        }
+    }
+
+    /// Ends a session and everything it holds, and tells its client on the control channels.
+    fn end_session(&mut self, now: Time, session: SessionId, told: EndReason, noted: SessionEnd) {
+        self.table.session_ended(now, session);
+        let connections =
+            self.sessions.get(&session).map(|record| record.channels.clone()).unwrap_or_default();
+        for connection in connections.into_values() {
+            if self.channels.get(&connection).is_some_and(|channel| channel.kind == ChannelKind::Control) {
+                let ended = ServerControl::Ended(Ended { reason: told });
+                self.send(connection, RequestId::NONE, ended.into(), None);
+            }
+            self.channels.remove(&connection);
+            self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::SessionEnded });
+        }
+        self.drop_session(session, noted);
+    }
+
+    /// Forgets a session that has no channels and no holders (or whose holders are being drained).
+    fn drop_session(&mut self, session: SessionId, reason: SessionEnd) {
+        if let Some(record) = self.sessions.remove(&session) {
+            self.locators.remove(&record.locator);
+            self.note(ServerNote::SessionEnded { session, reason });
+        }
+    }
+
+    /// Carries out what the table has decided.
+    fn settle_table(&mut self) {
+        while let Some(event) = self.table.poll_event() {
+            match event {
+                TableEvent::CloseFile { open } => self.outputs.push_back(ServerOutput::CloseFile { open }),
+                TableEvent::Drained { handle, .. } => self.on_drained(handle),
+                TableEvent::ResumeRefused { session, why } => {
+                    self.note(ServerNote::ResumeRefused { session, why });
+                }
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        message: ServerMessage,
+        payload: Option<(P, u64)>,
+    ) {
+        let Some(channel) = self.channels.get_mut(&connection) else { return };
+        let payload = payload.map(|(payload, bytes)| {
+            channel.unwritten = channel.unwritten.saturating_add(bytes);
+            channel.unwritten_answers = channel.unwritten_answers.saturating_add(1);
+            payload
+        });
+        self.outputs.push_back(ServerOutput::Send { connection, request, message, payload });
+    }
+
+    fn note(&mut self, note: ServerNote) {
+        self.outputs.push_back(ServerOutput::Note(note));
+    }
+
+    fn check_pulses(&mut self, now: Time) {
+        let mut due = Vec::new();
+        for (&connection, channel) in &mut self.channels {
+            match channel.liveness.pulse(now, false, &self.limits) {
+                Pulse::Wait(_) => {}
+                Pulse::Ping => {
+                    channel.liveness.on_pinged(now);
+                    due.push((connection, Some(channel.kind)));
+                }
+                Pulse::Dead => due.push((connection, None)),
+            }
+        }
+        for (connection, ping) in due {
+            match ping {
+                Some(ChannelKind::Control) => {
+                    self.send(
+                        connection,
+                        RequestId::NONE,
+                        ServerControl::from(crate::wire::data::Ping {}).into(),
+                        None,
+                    );
+                }
+                Some(ChannelKind::Data) => {
+                    self.send(
+                        connection,
+                        RequestId::NONE,
+                        ServerData::from(crate::wire::data::Ping {}).into(),
+                        None,
+                    );
+                }
+                None => self.close(now, connection, LossReason::Silent),
+            }
+        }
+    }
+}

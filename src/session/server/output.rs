@@ -1,0 +1,291 @@
+//! What goes in and out of the server's core beside verified records.
+
+use core::time::Duration;
+
+use crate::model::{
+    Attributes, ChannelKind, ChannelNumber, ExportName, ExportPath, FileIdentity, OpenId, Protection,
+    PublicKey, Refusal, RequestId, Rights, SessionId, SyncScope,
+};
+use crate::opens::ResumeDenial;
+use crate::session::LossReason;
+use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
+
+/// The shell's name for a connection; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// The core's name for a piece of file work; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId(pub u64);
+
+/// A message from a client, by the kind of channel that it came on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClientMessage {
+    /// On a control channel.
+    Control(ClientControl),
+    /// On a data channel.
+    Data(ClientData),
+}
+
+/// A message to a client, by the kind of channel that it may go on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerMessage {
+    /// On a control channel.
+    Control(ServerControl),
+    /// On a data channel.
+    Data(ServerData),
+}
+
+impl From<ServerControl> for ServerMessage {
+    fn from(message: ServerControl) -> Self {
+        Self::Control(message)
+    }
+}
+
+impl From<ServerData> for ServerMessage {
+    fn from(message: ServerData) -> Self {
+        Self::Data(message)
+    }
+}
+
+/// What a session handshake has settled.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionFacts {
+    /// The proven identity of the client.
+    pub client: PublicKey,
+    /// Its offer.
+    pub offer: SessionOffer,
+    /// The server's choice.
+    pub choice: SessionChoice,
+}
+
+/// What the handshake of a bind needs to know of the session that its locator names.
+#[derive(Debug, Clone)]
+pub struct BindFacts {
+    /// The session.
+    pub session: SessionId,
+    /// Whose it is.
+    pub client: PublicKey,
+    /// Of which the PSK is derived.
+    pub secret: crate::wire::control::BindSecret,
+}
+
+/// What a bind handshake has settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding {
+    /// The session, as [`BindFacts`] named it.
+    pub session: SessionId,
+    /// The client's offer.
+    pub offer: BindOffer,
+    /// The server's choice.
+    pub choice: BindChoice,
+}
+
+/// What the core wants done.
+#[derive(Debug)]
+pub enum ServerOutput<P> {
+    /// Give this record to the connection's writer.
+    Send {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request that it answers.
+        request: RequestId,
+        /// The message.
+        message: ServerMessage,
+        /// The payload, if any.
+        payload: Option<P>,
+    },
+    /// Close the connection once what was given to its writer is out.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        reason: LossReason,
+    },
+    /// Do this file work and report with [`handle_completion`](super::ServerCore::handle_completion).
+    Effect {
+        /// Names the work in its report.
+        id: EffectId,
+        /// The work.
+        effect: Effect<P>,
+    },
+    /// The open has ended; its descriptor can go. Needs no report.
+    CloseFile {
+        /// The open.
+        open: OpenId,
+    },
+    /// Something for the log.
+    Note(ServerNote),
+}
+
+/// File work.
+#[derive(Debug)]
+pub enum Effect<P> {
+    /// Open a file beneath its export and keep its descriptor under `open`; reports [`Completion::Opened`].
+    OpenFile {
+        /// The open to be.
+        open: OpenId,
+        /// The export.
+        export: ExportName,
+        /// The path in it.
+        path: ExportPath,
+        /// What the descriptor must be good for.
+        rights: Rights,
+    },
+    /// Tell the file's attributes; reports [`Completion::Attributes`].
+    Attributes {
+        /// The open.
+        open: OpenId,
+    },
+    /// Read; reports [`Completion::Read`].
+    Read {
+        /// The open.
+        open: OpenId,
+        /// Where, in bytes.
+        offset: u64,
+        /// How many bytes at most.
+        len: u32,
+    },
+    /// Write; reports [`Completion::Written`].
+    Write {
+        /// The open.
+        open: OpenId,
+        /// Where, in bytes.
+        offset: u64,
+        /// What.
+        payload: P,
+    },
+    /// Make durable; reports [`Completion::Synced`].
+    Sync {
+        /// The open.
+        open: OpenId,
+        /// What.
+        scope: SyncScope,
+    },
+}
+
+/// The report of a piece of file work.
+#[derive(Debug)]
+pub enum Completion<P> {
+    /// Of [`Effect::OpenFile`]. After an error no descriptor is kept.
+    Opened(Result<(FileIdentity, Attributes), Refusal>),
+    /// Of [`Effect::Attributes`].
+    Attributes(Result<Attributes, Refusal>),
+    /// Of [`Effect::Read`]: the bytes, and how many they are.
+    Read(Result<(P, u32), Refusal>),
+    /// Of [`Effect::Write`]: how many bytes.
+    Written(Result<u32, Refusal>),
+    /// Of [`Effect::Sync`].
+    Synced(Result<(), Refusal>),
+}
+
+/// Something for the server's log. The other side hears none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerNote {
+    /// A session began.
+    SessionStarted {
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        client: PublicKey,
+    },
+    /// A session is over.
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: SessionEnd,
+    },
+    /// A channel is part of its session.
+    ChannelBound {
+        /// The session.
+        session: SessionId,
+        /// The channel.
+        number: ChannelNumber,
+        /// What it carries.
+        kind: ChannelKind,
+        /// How it is protected.
+        protection: Protection,
+    },
+    /// A channel is gone.
+    ChannelLost {
+        /// The session.
+        session: SessionId,
+        /// The channel.
+        number: ChannelNumber,
+        /// Why.
+        reason: LossReason,
+    },
+    /// No channel reaches the session any more; its opens wait.
+    SessionAway {
+        /// The session.
+        session: SessionId,
+        /// How long it is kept at least.
+        kept: Duration,
+    },
+    /// A bind was refused.
+    BindRefused {
+        /// Why.
+        why: BindDenial,
+    },
+    /// A resume key was refused.
+    ResumeRefused {
+        /// The session that presented it.
+        session: SessionId,
+        /// Why.
+        why: ResumeDenial,
+    },
+    /// A peer broke the protocol.
+    Offence {
+        /// The session.
+        session: SessionId,
+        /// What it did.
+        what: Offence,
+    },
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// The client closed it.
+    Closed,
+    /// No channel came back and it holds nothing.
+    Expired,
+    /// The client is not allowed any more.
+    NotAllowed,
+}
+
+/// Why a bind was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BindDenial {
+    /// No session has this locator.
+    UnknownLocator,
+    /// The keys do not fit.
+    Handshake,
+    /// The nonce was used before.
+    NonceUsed,
+    /// The number is or was in use.
+    NumberUsed,
+    /// The client is not allowed any more.
+    NotAllowed,
+    /// The session has all the channels that it may have.
+    TooMany,
+    /// The first record is not what was negotiated.
+    Mismatch,
+}
+
+/// How a peer broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Offence {
+    /// A request id far beyond the window.
+    RequestBeyondWindow,
+    /// More in flight than its credit allows.
+    OverCredit,
+    /// A message that does not belong here.
+    OutOfPlace,
+}

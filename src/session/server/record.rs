@@ -1,0 +1,162 @@
+//! What the server keeps of one session.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use super::output::{ConnectionId, ServerMessage};
+use crate::model::{
+    AttemptNonce, ChannelKind, ChannelNumber, InstanceId, Limits, Locator, PublicKey, SessionId, Time,
+};
+use crate::session::Window;
+use crate::session::liveness::Liveness;
+use crate::wire::control::BindSecret;
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) client: PublicKey,
+    pub(super) instance: InstanceId,
+    pub(super) process_id: u32,
+    pub(super) locator: Locator,
+    pub(super) secret: BindSecret,
+    pub(super) channels: BTreeMap<ChannelNumber, ConnectionId>,
+    pub(super) window: Window<ConnectionId, ServerMessage>,
+    /// Until when a session without channels and holders is kept.
+    pub(super) away_until: Option<Time>,
+    used: UsedNumbers,
+    nonces: Nonces,
+}
+
+/// One channel, by its connection.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) session: SessionId,
+    pub(super) number: ChannelNumber,
+    pub(super) kind: ChannelKind,
+    pub(super) liveness: Liveness,
+    /// Bytes of answers that its writer holds.
+    pub(super) unwritten: u64,
+    /// Answers that its writer holds.
+    pub(super) unwritten_answers: u32,
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        client: PublicKey,
+        (instance, process_id): (InstanceId, u32),
+        (locator, secret): (Locator, BindSecret),
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            instance,
+            process_id,
+            locator,
+            secret,
+            channels: BTreeMap::new(),
+            window: Window::new(limits.window),
+            away_until: None,
+            used: UsedNumbers::default(),
+            nonces: Nonces::default(),
+        }
+    }
+
+    /// Takes the nonce of an attempt; false if it was taken before.
+    pub(super) fn take_nonce(&mut self, nonce: AttemptNonce) -> bool {
+        self.nonces.take(nonce)
+    }
+
+    /// Whether a channel number is free.
+    pub(super) fn is_free(&self, number: ChannelNumber) -> bool {
+        !self.used.contains(number)
+    }
+
+    /// Uses a channel number up; false if it was used up before.
+    pub(super) fn take_number(&mut self, number: ChannelNumber) -> bool {
+        self.used.take(number)
+    }
+}
+
+/// The channel numbers that are used up: all below a floor, and a few above it. A client counts upwards, so gaps
+/// come of failed attempts only; beyond a bound the floor closes over the oldest gap.
+#[derive(Debug, Default)]
+struct UsedNumbers {
+    floor: u32,
+    above: BTreeSet<u32>,
+}
+
+impl UsedNumbers {
+    const GAPS_MAX: usize = 1024;
+
+    fn contains(&self, number: ChannelNumber) -> bool {
+        number.0 < self.floor || self.above.contains(&number.0)
+    }
+
+    fn take(&mut self, number: ChannelNumber) -> bool {
+        if self.contains(number) {
+            return false;
+        }
+        self.above.insert(number.0);
+        while self.above.len() > Self::GAPS_MAX || self.above.first() == Some(&self.floor) {
+            if let Some(first) = self.above.pop_first() {
+                self.floor = first.saturating_add(1);
+            }
+        }
+        true
+    }
+}
+
+/// The nonces of attempts whose first message verified: only the client itself can fill this, and the oldest is
+/// forgotten first. A replayed forgotten one still cannot make the record that puts a bind in force.
+#[derive(Debug, Default)]
+struct Nonces {
+    known: HashSet<AttemptNonce>,
+    order: VecDeque<AttemptNonce>,
+}
+
+impl Nonces {
+    fn take(&mut self, nonce: AttemptNonce) -> bool {
+        if !self.known.insert(nonce) {
+            return false;
+        }
+        self.order.push_back(nonce);
+        if self.order.len() > Limits::NONCES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_used_once_and_the_set_stays_small() {
+        let mut used = UsedNumbers::default();
+        for number in (0..10_000).step_by(2) {
+            assert!(used.take(ChannelNumber(number)));
+            assert!(!used.take(ChannelNumber(number)));
+        }
+        assert!(used.above.len() <= UsedNumbers::GAPS_MAX);
+        assert!(used.contains(ChannelNumber(1)), "the floor closed over the oldest gaps");
+        assert!(!used.contains(ChannelNumber(9_999)));
+    }
+
+    #[test]
+    fn nonces_are_taken_once_and_bounded() {
+        let mut nonces = Nonces::default();
+        for at in 0..=u16::try_from(Limits::NONCES_MAX).unwrap() {
+            let mut nonce = [0; 16];
+            nonce[..2].copy_from_slice(&at.to_le_bytes());
+            assert!(nonces.take(AttemptNonce(nonce)));
+            assert!(!nonces.take(AttemptNonce(nonce)));
+        }
+        assert_eq!(nonces.order.len(), Limits::NONCES_MAX);
+        assert_eq!(nonces.known.len(), Limits::NONCES_MAX);
+    }
+}

@@ -1,0 +1,360 @@
+//! What a client asks: each request is claimed in its session's window, checked, and turned into file work or an
+//! answer. protocol.md: Requests.
+
+use core::time::Duration;
+
+use super::effects::{Job, Sequel, Task};
+use super::output::{ClientMessage, ConnectionId, Effect, Offence, ServerMessage, ServerNote};
+use super::{ServerCore, ServerOutput};
+use crate::model::{
+    ChannelKind, Entropy as _, HandleId, Limits, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
+    Stability, Time,
+};
+use crate::opens::Claim as KeyClaim;
+use crate::session::{Claim, Input, LossReason};
+use crate::wire::control::{Close, IssueKey, KeyIssued, Open, Refused, Resume, Stat, Sync};
+use crate::wire::data::{Pong, Read, ReadDone, Write, WriteDone};
+use crate::wire::{ClientControl, ClientData, ServerControl, ServerData, message};
+
+/// A request that was claimed and is being served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ticket {
+    pub(super) session: SessionId,
+    pub(super) request: RequestId,
+    pub(super) kind: ChannelKind,
+}
+
+impl<P> ServerCore<P> {
+    /// A verified record has arrived on a channel.
+    pub fn handle_input(&mut self, now: Time, connection: ConnectionId, input: Input<ClientMessage, P>) {
+        let Some(channel) = self.channels.get_mut(&connection) else { return };
+        channel.liveness.on_heard(now);
+        let (session, kind) = (channel.session, channel.kind);
+        if let Some(record) = self.sessions.get_mut(&session) {
+            record.window.settle(input.settled);
+        }
+        match &input.message {
+            Ok(ClientMessage::Control(ClientControl::Ping(_)) | ClientMessage::Data(ClientData::Ping(_))) => {
+                let pong = match kind {
+                    ChannelKind::Control => ServerMessage::Control(Pong {}.into()),
+                    ChannelKind::Data => ServerMessage::Data(Pong {}.into()),
+                };
+                self.send(connection, RequestId::NONE, pong, None);
+            }
+            Ok(ClientMessage::Control(ClientControl::Pong(_)) | ClientMessage::Data(ClientData::Pong(_))) => {
+            }
+            Ok(
+                ClientMessage::Control(ClientControl::Farewell(_))
+                | ClientMessage::Data(ClientData::Farewell(_)),
+            ) => self.close(now, connection, LossReason::Farewell),
+            Ok(
+                ClientMessage::Control(ClientControl::Begin(_) | ClientControl::Attach(_))
+                | ClientMessage::Data(ClientData::Attach(_)),
+            ) => self.offend(now, connection, session, Offence::OutOfPlace),
+            Ok(_) | Err(_) => {
+                self.claim(now, connection, Ticket { session, request: input.request, kind }, input)
+            }
+        }
+        self.settle_table();
+    }
+
+    fn claim(&mut self, now: Time, connection: ConnectionId, ticket: Ticket, input: Input<ClientMessage, P>) {
+        let Some(bytes) = bytes_of(&input) else {
+            self.offend(now, connection, ticket.session, Offence::OutOfPlace);
+            return;
+        };
+        let waiting = self.unwritten(ticket.session);
+        let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
+        match session.window.claim(ticket.request, connection, bytes) {
+            Claim::Run => {}
+            Claim::InProgress | Claim::Settled => return,
+            Claim::Done(answer) => {
+                self.send(connection, ticket.request, answer, None);
+                return;
+            }
+            Claim::Beyond => {
+                self.offend(now, connection, ticket.session, Offence::RequestBeyondWindow);
+                return;
+            }
+        }
+        let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
+        let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
+        let requests = session.window.executing().saturating_add(waiting.0);
+        if requests > requests_max || session.window.bytes().saturating_add(waiting.1) > bytes_max {
+            session.window.finish(ticket.request, None);
+            self.offend(now, connection, ticket.session, Offence::OverCredit);
+            return;
+        }
+        match input.message {
+            Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message),
+            Ok(ClientMessage::Data(message)) => self.serve_data(now, ticket, message, input.payload),
+            Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
+        }
+    }
+
+    fn serve_control(&mut self, now: Time, ticket: Ticket, message: ClientControl) {
+        let served = match message {
+            ClientControl::Open(open) => self.serve_open(now, ticket, open),
+            ClientControl::Resume(resume) => self.serve_resume(now, ticket, &resume),
+            ClientControl::IssueKey(IssueKey { handle }) => self.serve_issue_key(now, ticket, handle),
+            ClientControl::Close(Close { handle }) => self.serve_close(ticket, handle),
+            ClientControl::Stat(Stat { handle }) => {
+                self.begin(now, ticket, handle, Rights::NONE).map(|open| {
+                    self.start(Job { ticket, task: Task::Stat { handle } }, Effect::Attributes { open });
+                })
+            }
+            ClientControl::Sync(Sync { handle, scope }) => {
+                self.begin(now, ticket, handle, Rights::NONE).map(|open| {
+                    self.start(Job { ticket, task: Task::Sync { handle } }, Effect::Sync { open, scope });
+                })
+            }
+            // Taken care of before the claim.
+            ClientControl::Begin(_)
+            | ClientControl::Attach(_)
+            | ClientControl::Ping(_)
+            | ClientControl::Pong(_)
+            | ClientControl::Farewell(_) => Ok(()),
+        };
+        if let Err(refusal) = served {
+            self.answer_refused(ticket, refusal);
+        }
+    }
+
+    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<P>) {
+        let served = match message {
+            ClientData::Read(read) => self.serve_read(now, ticket, read),
+            ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
+            // Taken care of before the claim.
+            ClientData::Attach(_) | ClientData::Ping(_) | ClientData::Pong(_) | ClientData::Farewell(_) => {
+                Ok(())
+            }
+        };
+        if let Err(refusal) = served {
+            self.answer_refused(ticket, refusal);
+        }
+    }
+
+    fn serve_open(&mut self, now: Time, ticket: Ticket, open: Open) -> Result<(), Refusal> {
+        let session = self.sessions.get(&ticket.session).ok_or(Reason::NotFound)?;
+        let allowed = self.export_rights(now, session, &open.export).ok_or(Reason::NotFound)?;
+        let uses = open.mode.rights.intersection(Rights::READ.union(Rights::WRITE));
+        if uses == Rights::NONE {
+            return Err(Reason::Invalid.into());
+        }
+        if !allowed.contains(open.mode.rights) {
+            return Err(Reason::PermissionDenied.into());
+        }
+        let owner = session.client;
+        if let Some(admitted) = self.table.find_created(now, ticket.session, &owner, open.create_id) {
+            let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
+            return self.describe(ticket, admitted.handle, task);
+        }
+        let id = OpenId(u64::from_le_bytes(self.entropy.bytes().map_err(|_| Reason::Exhausted)?));
+        let handle = self.new_handle()?;
+        let effect = Effect::OpenFile {
+            open: id,
+            export: open.export.clone(),
+            path: open.path.clone(),
+            rights: open.mode.rights,
+        };
+        // A handle may lock and grant where its client may.
+        let extra = allowed.intersection(Rights::LOCK.union(Rights::GRANT));
+        let rights = open.mode.rights.union(extra);
+        self.start(Job { ticket, task: Task::Open { open: Box::new(open), id, handle, rights } }, effect);
+        Ok(())
+    }
+
+    fn serve_resume(&mut self, now: Time, ticket: Ticket, resume: &Resume) -> Result<(), Refusal> {
+        let handle = self.new_handle()?;
+        let session = self.sessions.get(&ticket.session).ok_or(Reason::ResumeRefused)?;
+        let access = self.policy.access(&session.client, self.wall_us(now) / 1_000_000);
+        let may_use = |export: &crate::model::ExportName| {
+            access.filter(|access| access.exports.contains(export)).map(|access| access.rights)
+        };
+        let claim = KeyClaim {
+            session: ticket.session,
+            identity: &session.client,
+            handle,
+            predecessor: resume.predecessor,
+            may_use: &may_use,
+        };
+        let admitted = self.table.resume(now, &resume.key, claim)?;
+        let task = Task::Admitted { handle: admitted.handle, with_key: resume.with_key };
+        match resume.predecessor {
+            Some(predecessor) => {
+                // The old handle's operations must not run behind the new one's back.
+                self.sequels.insert(predecessor, Sequel::Describe { ticket, handle, task });
+                Ok(())
+            }
+            None => self.describe(ticket, handle, task),
+        }
+    }
+
+    fn serve_issue_key(&mut self, now: Time, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
+        let key = self.issue_key(now, ticket.session, handle)?;
+        self.answer(ticket, ServerControl::from(KeyIssued { key: Some(key) }).into(), None);
+        Ok(())
+    }
+
+    fn serve_close(&mut self, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
+        self.table.begin_close(ticket.session, handle)?;
+        self.sequels.insert(handle, Sequel::Closed { ticket });
+        Ok(())
+    }
+
+    fn serve_read(&mut self, now: Time, ticket: Ticket, read: Read) -> Result<(), Refusal> {
+        let Read { handle, offset, len } = read;
+        if !is_range(offset, len) || usize::try_from(len).is_ok_and(|len| len > Limits::PAYLOAD_LEN_MAX) {
+            return Err(Reason::Invalid.into());
+        }
+        let open = self.begin(now, ticket, handle, Rights::READ)?;
+        if len == 0 {
+            self.table.end_operation(handle);
+            self.answer(ticket, ServerData::from(ReadDone {}).into(), None);
+        } else {
+            self.start(Job { ticket, task: Task::Read { handle } }, Effect::Read { open, offset, len });
+        }
+        Ok(())
+    }
+
+    fn serve_write(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        write: Write,
+        payload: Option<P>,
+    ) -> Result<(), Refusal> {
+        let Write { handle, offset } = write;
+        if !is_range(offset, 0) {
+            return Err(Reason::Invalid.into());
+        }
+        let open = self.begin(now, ticket, handle, Rights::WRITE)?;
+        match payload {
+            Some(payload) => {
+                self.start(
+                    Job { ticket, task: Task::Write { handle } },
+                    Effect::Write { open, offset, payload },
+                );
+            }
+            None => {
+                self.table.end_operation(handle);
+                let done = WriteDone { written: 0, stability: Stability::Received };
+                self.answer(ticket, ServerData::from(done).into(), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins an operation on a handle: it is this session's, not draining, and has the right, by the open and by
+    /// the list of clients as it is now.
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        handle: HandleId,
+        needed: Rights,
+    ) -> Result<OpenId, Refusal> {
+        let session = self.sessions.get(&ticket.session).ok_or(Reason::BadHandle)?;
+        let holder = self.table.holder(ticket.session, handle)?;
+        let allowed = self.export_rights(now, session, &holder.export).ok_or(Reason::PermissionDenied)?;
+        if !allowed.contains(needed) {
+            return Err(Reason::PermissionDenied.into());
+        }
+        self.table.begin_operation(ticket.session, handle, needed)
+    }
+
+    /// Asks for the attributes that come with a handle.
+    pub(super) fn describe(&mut self, ticket: Ticket, handle: HandleId, task: Task) -> Result<(), Refusal> {
+        let open = self.table.begin_operation(ticket.session, handle, Rights::NONE)?;
+        self.start(Job { ticket, task }, Effect::Attributes { open });
+        Ok(())
+    }
+
+    /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
+    pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
+        let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
+        let Some(connection) = session.window.finish(ticket.request, kept(&message)) else { return };
+        self.send(connection, ticket.request, message, payload);
+    }
+
+    pub(super) fn answer_refused(&mut self, ticket: Ticket, refusal: Refusal) {
+        let refused = Refused { refusal };
+        let message = match ticket.kind {
+            ChannelKind::Control => ServerMessage::Control(refused.into()),
+            ChannelKind::Data => ServerMessage::Data(ServerData::from(refused)),
+        };
+        self.answer(ticket, message, None);
+    }
+
+    fn new_handle(&mut self) -> Result<HandleId, Refusal> {
+        let bytes = self.entropy.bytes().map_err(|_| Refusal::from(Reason::Exhausted))?;
+        // 0 and the last value are reserved, so that neither can be mistaken for a handle.
+        Ok(HandleId(u64::from_le_bytes(bytes).clamp(1, u64::MAX - 1)))
+    }
+
+    fn offend(&mut self, now: Time, connection: ConnectionId, session: SessionId, what: Offence) {
+        self.note(ServerNote::Offence { session, what });
+        self.close(now, connection, LossReason::Offence);
+    }
+
+    /// Answers and bytes that the writers of a session's channels hold.
+    fn unwritten(&self, session: SessionId) -> (u32, u64) {
+        let Some(session) = self.sessions.get(&session) else { return (0, 0) };
+        session.channels.values().filter_map(|connection| self.channels.get(connection)).fold(
+            (0, 0),
+            |(answers, bytes): (u32, u64), channel| {
+                (answers.saturating_add(channel.unwritten_answers), bytes.saturating_add(channel.unwritten))
+            },
+        )
+    }
+
+    pub(super) fn start(&mut self, job: Job, effect: Effect<P>) {
+        let id = super::EffectId(self.next_effect);
+        self.next_effect = self.next_effect.saturating_add(1);
+        self.jobs.insert(id, job);
+        self.outputs.push_back(ServerOutput::Effect { id, effect });
+    }
+
+    pub(super) fn grace(&self, asked_ms: u64) -> Duration {
+        if asked_ms == 0 {
+            self.limits.grace_default
+        } else {
+            Duration::from_millis(asked_ms).min(self.limits.grace_max)
+        }
+    }
+}
+
+/// How many bytes a request holds while it executes; `None` if its parts contradict each other.
+fn bytes_of<P>(input: &Input<ClientMessage, P>) -> Option<u64> {
+    let payload = u64::from(input.payload_len);
+    match &input.message {
+        Ok(ClientMessage::Data(ClientData::Read(read))) => {
+            // A length over the limit is refused later, and reserves nothing.
+            let fits = usize::try_from(read.len).is_ok_and(|len| len <= Limits::PAYLOAD_LEN_MAX);
+            (payload == 0).then(|| if fits { u64::from(read.len) } else { 0 })
+        }
+        Ok(ClientMessage::Data(ClientData::Write(_))) => Some(payload),
+        Ok(_) => (payload == 0).then_some(0),
+        Err(unknown) => (!message::is_known(unknown.0)).then_some(payload),
+    }
+}
+
+/// Whether a range ends within what a file can have.
+fn is_range(offset: u64, len: u32) -> bool {
+    i64::try_from(offset).is_ok_and(|offset| offset.checked_add(i64::from(len)).is_some())
+}
+
+/// What is kept of an answer for copies of its request.
+fn kept(message: &ServerMessage) -> Option<ServerMessage> {
+    match message {
+        ServerMessage::Data(ServerData::ReadDone(_)) => None,
+        ServerMessage::Control(ServerControl::Opened(opened)) => {
+            let without_key = crate::wire::control::Opened { key: None, ..opened.clone() };
+            Some(ServerMessage::Control(without_key.into()))
+        }
+        ServerMessage::Control(ServerControl::KeyIssued(_)) => {
+            Some(ServerMessage::Control(KeyIssued { key: None }.into()))
+        }
+        other => Some(other.clone()),
+    }
+}

@@ -1,0 +1,184 @@
+//! The window of a session's request ids: what makes a mutating request run once. protocol.md: Requests.
+//!
+//! Ids belong to the session, so a copy of a request that arrives on another channel, or late on the first one,
+//! is known by its id: it is answered again or left to its original, and never executed a second time. Below
+//! `settled` the client has all answers, and every copy that still arrives is refused by its id alone.
+
+use std::collections::BTreeMap;
+
+use crate::model::RequestId;
+
+/// The requests of one session that are executing, and the kept answers `A` of those that are done.
+///
+/// `C` names the channel on which a request last arrived: that is where its answer goes.
+#[derive(Debug)]
+pub struct Window<C, A> {
+    settled: RequestId,
+    slots: BTreeMap<RequestId, Slot<C, A>>,
+    width: u64,
+    executing: u32,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Slot<C, A> {
+    Executing { channel: C, bytes: u64 },
+    Done(A),
+}
+
+/// What is to be done with a request that has arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim<A> {
+    /// It is the first copy: execute it.
+    Run,
+    /// Its original is executing; the answer will go where this copy came from.
+    InProgress,
+    /// It is done, and this was the answer.
+    Done(A),
+    /// The client has its answer: drop the copy.
+    Settled,
+    /// No well-behaved client uses this id now.
+    Beyond,
+}
+
+impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
+    /// An empty window over `width` ids.
+    #[must_use]
+    pub fn new(width: u64) -> Self {
+        Self { settled: RequestId::FIRST, slots: BTreeMap::new(), width, executing: 0, bytes: 0 }
+    }
+
+    /// The client has all answers below `settled`. Older statements, which overtaken records bear, change nothing.
+    /// A statement beyond the window is kept at its end.
+    pub fn settle(&mut self, settled: RequestId) {
+        let end = RequestId(self.settled.0.saturating_add(self.width));
+        let settled = settled.min(end);
+        if settled <= self.settled {
+            return;
+        }
+        self.settled = settled;
+        while let Some(first) = self.slots.first_entry() {
+            if *first.key() >= settled || matches!(first.get(), Slot::Executing { .. }) {
+                break;
+            }
+            first.remove();
+        }
+    }
+
+    /// A whole and verified request has arrived on `channel`; it holds `bytes` bytes while it executes.
+    pub fn claim(&mut self, id: RequestId, channel: C, bytes: u64) -> Claim<A> {
+        match self.slots.get_mut(&id) {
+            Some(Slot::Executing { channel: at, .. }) => {
+                *at = channel;
+                return Claim::InProgress;
+            }
+            Some(Slot::Done(answer)) => return Claim::Done(answer.clone()),
+            None => {}
+        }
+        if id < self.settled {
+            return Claim::Settled;
+        }
+        if id.0 >= self.settled.0.saturating_add(self.width) {
+            return Claim::Beyond;
+        }
+        self.slots.insert(id, Slot::Executing { channel, bytes });
+        self.executing = self.executing.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+        Claim::Run
+    }
+
+    /// The request has been executed. Tells the channel that asked last; `answer` is kept for copies, and `None`
+    /// keeps nothing: a copy of such a request runs again, which is right for reads alone.
+    pub fn finish(&mut self, id: RequestId, answer: Option<A>) -> Option<C> {
+        let (channel, bytes) = match self.slots.get(&id) {
+            Some(Slot::Executing { channel, bytes }) => (*channel, *bytes),
+            Some(Slot::Done(_)) | None => return None,
+        };
+        self.executing = self.executing.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        match answer {
+            // The client cannot have settled what was not answered; a peer that says so gets nothing kept.
+            Some(answer) if id >= self.settled => drop(self.slots.insert(id, Slot::Done(answer))),
+            _ => drop(self.slots.remove(&id)),
+        }
+        Some(channel)
+    }
+
+    /// How many requests are executing.
+    #[must_use]
+    pub fn executing(&self) -> u32 {
+        self.executing
+    }
+
+    /// How many bytes they hold.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window() -> Window<char, u8> {
+        Window::new(16)
+    }
+
+    #[test]
+    fn the_late_first_copy_is_refused_by_its_id() {
+        let mut window = window();
+        // W1 is stuck on channel a, its repeat runs on b, and the client gets the answer.
+        assert_eq!(window.claim(RequestId(1), 'b', 4), Claim::Run);
+        assert_eq!(window.finish(RequestId(1), Some(7)), Some('b'));
+        assert_eq!(window.claim(RequestId(1), 'a', 4), Claim::Done(7), "before the client settled it");
+        // W2 is sent by a client that has the answer to W1; then W1 comes at last.
+        window.settle(RequestId(2));
+        assert_eq!(window.claim(RequestId(2), 'b', 4), Claim::Run);
+        assert_eq!(window.claim(RequestId(1), 'a', 4), Claim::Settled);
+    }
+
+    #[test]
+    fn a_repeat_takes_over_the_answer_of_its_executing_original() {
+        let mut window = window();
+        assert_eq!(window.claim(RequestId(3), 'a', 10), Claim::Run);
+        assert_eq!(window.claim(RequestId(3), 'b', 10), Claim::InProgress);
+        assert_eq!((window.executing(), window.bytes()), (1, 10), "the copy counts nothing");
+        assert_eq!(window.finish(RequestId(3), Some(1)), Some('b'));
+        assert_eq!((window.executing(), window.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_read_leaves_nothing_behind() {
+        let mut window = window();
+        assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
+        assert_eq!(window.finish(RequestId(1), None), Some('a'));
+        assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
+    }
+
+    #[test]
+    fn ids_beyond_the_window_are_an_offence_and_cost_nothing() {
+        let mut window = window();
+        assert_eq!(window.claim(RequestId(17), 'a', 1), Claim::Beyond);
+        assert_eq!(window.claim(RequestId(u64::MAX), 'a', 1), Claim::Beyond);
+        assert_eq!(window.claim(RequestId(16), 'a', 1), Claim::Run);
+        assert_eq!(window.claim(RequestId(0), 'a', 1), Claim::Settled, "0 is no request");
+    }
+
+    #[test]
+    fn settling_frees_answers_and_spares_what_executes() {
+        let mut window = window();
+        for id in 1..=3 {
+            assert_eq!(window.claim(RequestId(id), 'a', 1), Claim::Run);
+        }
+        window.finish(RequestId(1), Some(1));
+        window.finish(RequestId(3), Some(3));
+        window.settle(RequestId(4));
+        assert_eq!(window.slots.len(), 2, "1 is gone, 2 executes, 3 waits behind it");
+        assert_eq!(window.finish(RequestId(2), Some(2)), Some('a'));
+        window.settle(RequestId(5));
+        assert_eq!(window.slots.len(), 0);
+        window.settle(RequestId(u64::MAX));
+        assert_eq!(window.settled, RequestId(21), "a statement cannot leap over the window");
+    }
+}
