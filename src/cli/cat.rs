@@ -70,7 +70,8 @@ impl Source {
         let text = |bytes: &[u8], what: &str| {
             String::from_utf8(bytes.to_vec()).map_err(|_| wrong(&format!("the {what} is no text")))
         };
-        let path = ExportPath::new(path.get(1..).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
+        let path =
+            ExportPath::new(path.get(1..).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
         Ok(Self { peer: text(peer, "peer")?, export: text(export, "export")?, path })
     }
 

@@ -17,7 +17,9 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
     absolute("XDG_CONFIG_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".config")))
         .map(|directory| directory.join("bowline").join(name))
-        .ok_or_else(|| Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set")))
+        .ok_or_else(|| {
+            Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
+        })
 }
 
 /// The identity in `given`, or in the usual place.

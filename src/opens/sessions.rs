@@ -60,6 +60,12 @@ impl OpenTable {
         self.check_in_debug();
     }
 
+    /// How many handles a session has.
+    #[must_use]
+    pub fn session_holders(&self, session: SessionId) -> usize {
+        self.by_session.get(&session).map_or(0, |part| part.handles.len())
+    }
+
     /// Closes every orphan whose grace is over: its holders stop, and it ends when nothing of it is executing.
     pub fn expire(&mut self, now: Time) {
         while let Some((_, id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {

@@ -230,6 +230,12 @@ impl OpenTable {
         self.view(handle, holder).ok_or_else(|| Reason::BadHandle.into())
     }
 
+    /// Whether a handle exists, of whichever session; one that is being closed still does.
+    #[must_use]
+    pub fn has_holder(&self, handle: HandleId) -> bool {
+        self.holders.contains_key(&handle)
+    }
+
     /// When [`OpenTable::expire`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {

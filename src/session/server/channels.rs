@@ -257,6 +257,7 @@ impl<P> ServerCore<P> {
         session.away_until = Some(now.after(kept));
         self.table.session_away(now, id);
         if reason == LossReason::Farewell && self.table.session_holders(id) == 0 {
+            self.table.session_ended(id);
             self.drop_session(id, SessionEnd::Closed);
         } else {
             self.note(ServerNote::SessionAway { session: id, kept });

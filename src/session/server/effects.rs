@@ -73,9 +73,10 @@ impl<P> ServerCore<P> {
             (Task::Sync { handle }, Completion::Synced(result)) => {
                 self.end(ticket, handle, result.map(|()| (ServerControl::from(Synced {}).into(), None)));
             }
-            (Task::Read { handle, len }, Completion::Read(result)) => {
-                let answer =
-                    |payload| (ServerData::from(ReadDone {}).into(), Some((payload, u64::from(len))));
+            (Task::Read { handle }, Completion::Read(result)) => {
+                let answer = |(payload, len): (P, u32)| {
+                    (ServerData::from(ReadDone {}).into(), (len > 0).then(|| (payload, u64::from(len))))
+                };
                 self.end(ticket, handle, result.map(answer));
             }
             (Task::Write { handle }, Completion::Written(result)) => {
@@ -92,16 +93,15 @@ impl<P> ServerCore<P> {
 
     /// A holder is gone and nothing of it is executing.
     pub(super) fn on_drained(&mut self, handle: HandleId) {
-        match self.sequels.remove(&handle) {
-            Some(Sequel::Closed { ticket }) => {
-                self.answer(ticket, ServerControl::from(Closed {}).into(), None);
-            }
-            Some(Sequel::Describe { ticket, handle, task }) => {
-                if let Err(refusal) = self.describe(ticket, handle, task) {
-                    self.answer_refused(ticket, refusal);
+        for sequel in self.sequels.remove(&handle).unwrap_or_default() {
+            match sequel {
+                Sequel::Closed { ticket } => self.answer(ticket, ServerControl::from(Closed {}).into(), None),
+                Sequel::Describe { ticket, handle, task } => {
+                    if let Err(refusal) = self.describe(ticket, handle, task) {
+                        self.answer_refused(ticket, refusal);
+                    }
                 }
             }
-            None => {}
         }
     }
 
@@ -163,13 +163,7 @@ impl<P> ServerCore<P> {
         file: FileIdentity,
     ) -> Result<HandleId, Refusal> {
         // The session may have ended while the file was being opened.
-        let record = self.sessions.get(&session).ok_or(Reason::BadHandle)?;
-        let (owner, is_away) = (record.client, record.channels.is_empty());
-        if let Some(earlier) = self.table.find_created(now, session, &owner, open.create_id) {
-            // The same open was asked for twice at once; the first one stands.
-            self.outputs.push_back(ServerOutput::CloseFile { open: id });
-            return Ok(earlier.handle);
-        }
+        let owner = self.sessions.get(&session).ok_or(Reason::BadHandle)?.client;
         let admitted = self.table.admit(
             now,
             Admission {
@@ -185,8 +179,9 @@ impl<P> ServerCore<P> {
                 grace: self.grace(open.grace_ms),
             },
         )?;
-        if is_away {
-            self.table.session_away(now, session);
+        if !admitted.is_new_open {
+            // The same open was asked for twice at once; the first one stands.
+            self.outputs.push_back(ServerOutput::CloseFile { open: id });
         }
         Ok(admitted.handle)
     }

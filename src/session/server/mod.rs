@@ -41,7 +41,7 @@ pub struct ServerCore<P> {
     locators: HashMap<Locator, SessionId>,
     channels: BTreeMap<ConnectionId, Channel>,
     jobs: HashMap<EffectId, Job>,
-    sequels: HashMap<HandleId, Sequel>,
+    sequels: HashMap<HandleId, Vec<Sequel>>,
     next_effect: u64,
     outputs: VecDeque<ServerOutput<P>>,
 }
@@ -121,15 +121,16 @@ impl<P> ServerCore<P> {
             .map(|session| session.id)
             .collect();
         for session in gone {
+            self.table.session_ended(session);
             self.drop_session(session, SessionEnd::Expired);
         }
     }
 
     /// The server is stopping: every session is told.
-    pub fn handle_stop(&mut self, now: Time) {
+    pub fn handle_stop(&mut self) {
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
-            self.end_session(now, session, EndReason::Stopping, SessionEnd::Closed);
+            self.end_session(session, EndReason::Stopping, SessionEnd::Closed);
         }
         self.settle_table();
     }
@@ -193,13 +194,13 @@ impl<P> ServerCore<P> {
             .map(|session| session.id)
             .collect();
         for session in forbidden {
-            self.end_session(now, session, EndReason::NotAllowed, SessionEnd::NotAllowed);
+            self.end_session(session, EndReason::NotAllowed, SessionEnd::NotAllowed);
         }
     }
 
     /// Ends a session and everything it holds, and tells its client on the control channels.
-    fn end_session(&mut self, now: Time, session: SessionId, told: EndReason, noted: SessionEnd) {
-        self.table.session_ended(now, session);
+    fn end_session(&mut self, session: SessionId, told: EndReason, noted: SessionEnd) {
+        self.table.session_ended(session);
         let connections =
             self.sessions.get(&session).map(|record| record.channels.clone()).unwrap_or_default();
         for connection in connections.into_values() {
@@ -227,7 +228,7 @@ impl<P> ServerCore<P> {
             match event {
                 TableEvent::CloseFile { open } => self.outputs.push_back(ServerOutput::CloseFile { open }),
                 TableEvent::Drained { handle, .. } => self.on_drained(handle),
-                TableEvent::ResumeRefused { session, why } => {
+                TableEvent::ResumeRefused { session, why, .. } => {
                     self.note(ServerNote::ResumeRefused { session, why });
                 }
             }

@@ -10,7 +10,7 @@ use crate::model::{
     ChannelKind, Entropy as _, HandleId, Limits, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
     Stability, Time,
 };
-use crate::opens::Claim as KeyClaim;
+use crate::opens::{Claim as KeyClaim, Repeat};
 use crate::session::{Claim, Input, LossReason};
 use crate::wire::control::{Close, IssueKey, KeyIssued, Open, Refused, Resume, Stat, Sync};
 use crate::wire::data::{Pong, Read, ReadDone, Write, WriteDone};
@@ -145,21 +145,29 @@ impl<P> ServerCore<P> {
             return Err(Reason::PermissionDenied.into());
         }
         let owner = session.client;
-        if let Some(admitted) = self.table.find_created(now, ticket.session, &owner, open.create_id) {
+        // A handle may lock and grant where its client may.
+        let rights = open.mode.rights.union(allowed.intersection(Rights::LOCK.union(Rights::GRANT)));
+        let handle = self.new_handle()?;
+        let repeat = Repeat {
+            session: ticket.session,
+            owner: &owner,
+            create_id: open.create_id,
+            handle,
+            export: &open.export,
+            mode: open.mode,
+            rights,
+        };
+        if let Some(admitted) = self.table.find_created(now, &repeat)? {
             let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
             return self.describe(ticket, admitted.handle, task);
         }
         let id = OpenId(u64::from_le_bytes(self.entropy.bytes().map_err(|_| Reason::Exhausted)?));
-        let handle = self.new_handle()?;
         let effect = Effect::OpenFile {
             open: id,
             export: open.export.clone(),
             path: open.path.clone(),
             rights: open.mode.rights,
         };
-        // A handle may lock and grant where its client may.
-        let extra = allowed.intersection(Rights::LOCK.union(Rights::GRANT));
-        let rights = open.mode.rights.union(extra);
         self.start(Job { ticket, task: Task::Open { open: Box::new(open), id, handle, rights } }, effect);
         Ok(())
     }
@@ -178,12 +186,13 @@ impl<P> ServerCore<P> {
             predecessor: resume.predecessor,
             may_use: &may_use,
         };
+        // The old handle's operations must not run behind the new one's back.
+        let draining = resume.predecessor.filter(|&predecessor| self.table.has_holder(predecessor));
         let admitted = self.table.resume(now, &resume.key, claim)?;
         let task = Task::Admitted { handle: admitted.handle, with_key: resume.with_key };
-        match resume.predecessor {
+        match draining {
             Some(predecessor) => {
-                // The old handle's operations must not run behind the new one's back.
-                self.sequels.insert(predecessor, Sequel::Describe { ticket, handle, task });
+                self.sequels.entry(predecessor).or_default().push(Sequel::Describe { ticket, handle, task });
                 Ok(())
             }
             None => self.describe(ticket, handle, task),
@@ -198,7 +207,7 @@ impl<P> ServerCore<P> {
 
     fn serve_close(&mut self, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
         self.table.begin_close(ticket.session, handle)?;
-        self.sequels.insert(handle, Sequel::Closed { ticket });
+        self.sequels.entry(handle).or_default().push(Sequel::Closed { ticket });
         Ok(())
     }
 
@@ -256,7 +265,7 @@ impl<P> ServerCore<P> {
     ) -> Result<OpenId, Refusal> {
         let session = self.sessions.get(&ticket.session).ok_or(Reason::BadHandle)?;
         let holder = self.table.holder(ticket.session, handle)?;
-        let allowed = self.export_rights(now, session, &holder.export).ok_or(Reason::PermissionDenied)?;
+        let allowed = self.export_rights(now, session, holder.export).ok_or(Reason::PermissionDenied)?;
         if !allowed.contains(needed) {
             return Err(Reason::PermissionDenied.into());
         }
