@@ -16,7 +16,7 @@ pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
     let identity = identity(arguments.key)?;
     let peers = place(arguments.peers, "peers.toml")?;
     let known = Peers::load(&peers).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
-    let peer = known.find(&source.peer).ok_or_else(|| {
+    let peer = known.named(&source.peer).ok_or_else(|| {
         Failure::new(format!("no peer \"{}\" in {}", source.peer.escape_debug(), peers.display()))
             .try_this(format!("add a [[peer]] with its name, key and addresses to {}", peers.display()))
     })?;

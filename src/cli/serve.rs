@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bowline::model::Limits;
-use bowline::net::FileWatch;
+use bowline::net::{FileWatch, LOOK_EVERY};
 use bowline::server::{Exports, Server, ServerConfig, load_clients, parse_export_argument};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()
         .and_then(Exports::open)
         .map_err(|error| Failure::of("cannot serve", &error))?;
-    let mut watch = FileWatch::new(clients.clone());
+    let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
     let policy = load_clients(&clients).map_err(|error| {
         Failure::of("cannot use the list of clients", &error)
             .try_this(format!("put an entry for each client into {} (docs: README)", clients.display()))
@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = &mut stdin => break,
-            () = watch.changed() => reload(&server, &clients),
+            _ = watch.changed() => reload(&server, &clients),
         }
     }
     server.stop().await;

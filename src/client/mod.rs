@@ -9,7 +9,7 @@
 //!
 //! let identity = Identity::from_text(&key_file::read("key".as_ref())?)?;
 //! let peers = Peers::load("peers.toml".as_ref())?;
-//! let peer = peers.find("store").ok_or("no such peer")?;
+//! let peer = peers.named("store").ok_or("no such peer")?;
 //!
 //! let session = Client::new(Arc::new(identity))?.connect(peer).await?;
 //! let file = session.open("media", "clip.mov", &OpenOptions::new().read(true)).await?;
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use file::{File, OpenOptions, ReadAhead};
-pub use peers::{DEFAULT_PORT, LineConfig, Peer, Peers, PeersError};
+pub use peers::{DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem};
 pub use session::{LineStatus, Session};
 
 pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
@@ -63,7 +63,7 @@ impl Client {
             instance: InstanceId(SystemEntropy.bytes()?),
             limits: Limits::default(),
             request_timeout: Self::REQUEST_TIMEOUT,
-            clock: Clock::start(),
+            clock: Clock,
         })
     }
 

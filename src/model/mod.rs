@@ -22,6 +22,7 @@ pub use id::{
     SessionId,
 };
 pub use key::{KeyTextError, PublicKey};
+pub(crate) use key::base32;
 pub use limits::{Limits, len_u64};
 pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, NameError};

@@ -1,1 +1,24 @@
-//! The tokio shell: sockets, clock, randomness, key files.
+//! The tokio shell of both sides: sockets, records on them, clock, randomness, key and settings files.
+//!
+//! The only place with asynchronous I/O on sockets, a clock or randomness. It decides nothing about sessions or
+//! opens: `session` does.
+
+mod channel;
+mod clock;
+mod entropy;
+mod greeting;
+pub mod key_file;
+mod records;
+pub mod settings;
+pub mod socket;
+mod watch;
+
+pub use channel::{Command, Queue, run_channel, with_sources};
+pub use clock::Clock;
+pub use entropy::SystemEntropy;
+pub use greeting::{GreetingError, exchange, read_hello};
+pub use key_file::KeyFileError;
+pub use records::{Meter, Outbound, ReadError, Received, RecordReader, RecordWriter};
+pub use settings::SettingsError;
+pub use socket::Via;
+pub use watch::{FileWatch, LOOK_EVERY, Seen};

@@ -13,7 +13,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(3);
 const BACKLOG: u32 = 1024;
 
 /// Where a connection is to leave this machine.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Via {
     /// From this local address.
     Address(IpAddr),

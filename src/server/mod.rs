@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use clients::{ClientsError, load as load_clients, parse as parse_clients};
-pub use exports::{ExportError, Exports, parse_export_argument};
+pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
+pub use files::{CachedRead, Descriptor};
 
 use self::shared::Shared;
 use crate::model::{EntropyError, Limits, Policy, Protection};
@@ -114,7 +115,7 @@ impl Server {
             let bound = listener.local_addr().map_err(error)?;
             listeners.push((listener, bound));
         }
-        let clock = Clock::start();
+        let clock = Clock;
         let core = ServerCore::new(ServerSetup {
             limits: config.limits.clone(),
             policy: config.policy,
@@ -155,7 +156,7 @@ impl Server {
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
     pub async fn stop(self) {
-        self.shared.drive(|core, now| core.handle_stop(now));
+        self.shared.drive(|core, _| core.handle_stop());
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -5,14 +5,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::BytesMut;
 
-use super::files::{CachedRead, OpenFile};
+use super::exports::OpenedFile;
+use super::files::{CachedRead, Descriptor};
 use super::shared::Shared;
 use crate::model::{Attributes, FileIdentity, OpenId, Reason, Refusal};
 use crate::session::server::{Completion, Effect, EffectId};
 
 /// The descriptors of all opens.
 #[derive(Debug, Default)]
-pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<OpenFile>>>);
+pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<Descriptor>>>);
 
 /// A piece of file work.
 pub(super) struct Work {
@@ -27,11 +28,11 @@ impl FileTable {
         drop(file);
     }
 
-    fn insert(&self, open: OpenId, file: OpenFile) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(open, Arc::new(file));
+    fn insert(&self, open: OpenId, file: Arc<Descriptor>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(open, file);
     }
 
-    fn find(&self, open: OpenId) -> Result<Arc<OpenFile>, Refusal> {
+    fn find(&self, open: OpenId) -> Result<Arc<Descriptor>, Refusal> {
         let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
         files.get(&open).cloned().ok_or_else(|| Reason::BadHandle.into())
     }
@@ -49,7 +50,7 @@ impl Shared {
             }
             Effect::Write { open, offset, payload } => {
                 self.later(id, move |shared| {
-                    let write = |file: Arc<OpenFile>| file.write(offset, &payload);
+                    let write = |file: Arc<Descriptor>| file.write(offset, &payload);
                     Completion::Written(shared.files.find(open).and_then(write))
                 });
                 None
@@ -70,7 +71,7 @@ impl Shared {
         }
     }
 
-    fn keep(&self, open: OpenId, opened: super::files::OpenedFile) -> (FileIdentity, Attributes) {
+    fn keep(&self, open: OpenId, opened: OpenedFile) -> (FileIdentity, Attributes) {
         self.files.insert(open, opened.file);
         (opened.identity, opened.attributes)
     }
@@ -89,10 +90,12 @@ impl Shared {
         let mut into = BytesMut::new();
         match file.read_cached(offset, len, &mut into) {
             CachedRead::Done => Some((id, Completion::Read(Ok(counted(into))))),
-            CachedRead::Rest => {
+            CachedRead::Partial | CachedRead::NotCached => {
                 // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
                 self.later(id, move |_| {
-                    Completion::Read(file.read(offset, len, &mut into).map(|()| counted(into)))
+                    let have = u32::try_from(into.len()).unwrap_or(len);
+                    let rest = file.read(offset.saturating_add(u64::from(have)), len.saturating_sub(have), &mut into);
+                    Completion::Read(rest.map(|()| counted(into)))
                 });
                 None
             }
