@@ -1,4 +1,5 @@
 //! The recording proxy does what the other tests believe of it.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -116,7 +117,10 @@ async fn more_bytes_than_are_kept_are_passed_on_and_counted() {
     round(&mut stream, b"abc").await.unwrap();
     round(&mut stream, b"defghi").await.unwrap();
     let (label, recording) = (recorder.labels()[0], recorder.connections().remove(0));
-    assert_eq!((recording.to_server.as_slice(), recording.to_client.as_slice()), (&b"abcde"[..], &b"abcde"[..]));
+    assert_eq!(
+        (recording.to_server.as_slice(), recording.to_client.as_slice()),
+        (&b"abcde"[..], &b"abcde"[..])
+    );
     assert_eq!((label.to_server_len, label.to_client_len), (9, 9));
 }
 
@@ -206,9 +210,8 @@ async fn an_unreachable_server_is_a_reset() {
     recorder.until(|labels| !labels[0].is_open).await.unwrap();
 }
 
-const SECRET: [u8; 16] = [
-    0xd1, 0x4e, 0x8b, 0xf0, 0x37, 0xa9, 0x5c, 0x12, 0xee, 0x63, 0x0d, 0xb8, 0x94, 0x2f, 0xc7, 0x7a,
-];
+const SECRET: [u8; 16] =
+    [0xd1, 0x4e, 0x8b, 0xf0, 0x37, 0xa9, 0x5c, 0x12, 0xee, 0x63, 0x0d, 0xb8, 0x94, 0x2f, 0xc7, 0x7a];
 
 #[test]
 fn a_secret_is_found_in_each_form() {

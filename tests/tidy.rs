@@ -1,5 +1,6 @@
 //! Fails on untidy source: each rule is a function from a file's text to what is wrong with it, one test applies
 //! it to the tree, and another shows on planted text that it catches what it should.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -120,9 +121,11 @@ fn links_lead_somewhere() {
         let text = std::fs::read_to_string(&file).expect("a document is text");
         let folder = file.parent().expect("a file is in a folder");
         let broken = links(&text).into_iter().filter(|(_, target)| !folder.join(target).exists());
-        found.extend(broken.map(|(line, target)| {
-            format!("{}:{line}: nothing stands at {target}", shown(&file).display())
-        }));
+        found.extend(
+            broken.map(|(line, target)| {
+                format!("{}:{line}: nothing stands at {target}", shown(&file).display())
+            }),
+        );
     }
     report(&found);
 }
@@ -266,7 +269,11 @@ fn is_impure(path: &NamedPath, impure: &str) -> bool {
 fn opening(file: &str, source: &str) -> Vec<String> {
     let first = source.lines().next().unwrap_or_default();
     let says = first.strip_prefix("//!").is_some_and(|text| !text.trim().is_empty());
-    if says { Vec::new() } else { vec![format!("{file}:1: the file does not open with `//!` and what it is for")] }
+    if says {
+        Vec::new()
+    } else {
+        vec![format!("{file}:1: the file does not open with `//!` and what it is for")]
+    }
 }
 
 /// Rule: files are short, and lines end where their text ends.
@@ -320,7 +327,8 @@ fn places(file: &str, source: &str) -> Vec<String> {
         }
     }
     for path in paths(&tokens) {
-        let reads_clock = path.segments.windows(2).any(|pair| CLOCKS.contains(&pair[0].as_str()) && pair[1] == "now");
+        let reads_clock =
+            path.segments.windows(2).any(|pair| CLOCKS.contains(&pair[0].as_str()) && pair[1] == "now");
         if reads_clock && file.starts_with("src/") && file != CLOCK {
             found.push(format!("{file}:{}: {}: the clock is read in {CLOCK} only", path.line, path.text()));
         }

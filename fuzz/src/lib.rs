@@ -1,7 +1,7 @@
 //! What each fuzz target does with its bytes. `tests/corpus.rs` includes this file and does the same with the
 //! committed corpus, so that what a fuzzer once found is tried in every test run, on every toolchain.
 
-use bowline::model::{Limits, ResumeKey};
+use bowline::model::{Limits, ResumeKey, len_u64};
 use bowline::wire::hello::{self, Hello};
 use bowline::wire::{ClientControl, ClientData, Head, Message, ServerControl, ServerData};
 
@@ -19,8 +19,8 @@ pub fn hello(bytes: &[u8]) {
 pub fn head(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk() else { return };
     let Ok(head) = Head::decode(bytes) else { return };
-    assert!(head.body_len as usize <= Limits::BODY_LEN_MAX);
-    assert!(head.payload_len as usize <= Limits::PAYLOAD_LEN_MAX);
+    assert!(u64::from(head.body_len) <= len_u64(Limits::BODY_LEN_MAX));
+    assert!(u64::from(head.payload_len) <= len_u64(Limits::PAYLOAD_LEN_MAX));
     assert_eq!(&head.encode(), bytes, "two heads with one meaning");
 }
 
@@ -49,7 +49,9 @@ pub fn decodes<M: Message>(kind: u8, body: &[u8]) -> bool {
 
 /// A text is refused, or it is the one text of its key.
 pub fn resume_key_text(bytes: &[u8]) {
-    let Some(key) = str::from_utf8(bytes).ok().and_then(|text| text.parse::<ResumeKey>().ok()) else { return };
+    let Some(key) = str::from_utf8(bytes).ok().and_then(|text| text.parse::<ResumeKey>().ok()) else {
+        return;
+    };
     assert_eq!(key.to_text().as_bytes(), bytes, "two texts of one key");
     assert!(ResumeKey::from_bytes(&key.to_bytes()) == key, "the binary form does not come back");
 }

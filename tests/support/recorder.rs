@@ -1,6 +1,7 @@
 //! A recording TCP proxy: it stands between client and server, keeps what went over each connection, and can cut,
 //! freeze or refuse connections. What a test knows of the wire it knows from here, not from either end's word.
 #![allow(dead_code, reason = "each includer uses a part of it")]
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bowline::model::{ChannelKind, ChannelNumber, Limits, Protection};
+use bowline::model::{ChannelKind, ChannelNumber, Limits, Protection, len_u64};
 use bowline::wire::hello::{self, Hello, Offer};
 use data_encoding::{BASE32_NOPAD, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use socket2::SockRef;
@@ -337,7 +338,7 @@ async fn pump(
 fn keep(direction: &mut Direction, bytes: &[u8], kept: usize) {
     let room = kept.saturating_sub(direction.kept.len()).min(bytes.len());
     direction.kept.extend_from_slice(&bytes[..room]);
-    direction.len += bytes.len() as u64;
+    direction.len += len_u64(bytes.len());
 }
 
 /// Closes a connection so that the other end sees a reset, not an end.
