@@ -201,7 +201,7 @@ impl Session {
         inner.close();
         inner.channel_tasks.close();
         // Farewells leave before the caller goes on, and perhaps ends the process. A peer that takes none is left.
-        drop(inner.party.clock.timeout(FAREWELL_LIMIT, inner.channel_tasks.wait()).await);
+        let _left = inner.party.clock.timeout(FAREWELL_LIMIT, inner.channel_tasks.wait()).await;
     }
 
     pub(super) fn guard(&self) -> &Arc<Guard> {

@@ -1,0 +1,256 @@
+//! What integration tests stand on: a real server process, recorders between it and its clients, and the check
+//! that no recorded data channel ever shows a key.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+
+pub(crate) mod recorder;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bowline::client::{Client, Error, File, LineConfig, Peer, Session};
+use bowline::model::{LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
+use bowline::net::{SystemEntropy, Via, key_file};
+use bowline::secure::Identity;
+use recorder::{Kind, Recorder, Recording, contains_secret};
+use tempfile::TempDir;
+
+/// Longer than anything here takes; a test that waits this long has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+/// The export of every world.
+pub(crate) const EXPORT: &str = "data";
+
+pub(crate) const LINE_1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+pub(crate) const LINE_2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// An entry of the server's list of clients.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) key: PublicKey,
+    pub(crate) rights: &'static [&'static str],
+    pub(crate) protection: Protection,
+}
+
+impl Entry {
+    pub(crate) fn all(key: PublicKey) -> Self {
+        Self { key, rights: &["read", "write", "lock", "grant"], protection: Protection::Signed }
+    }
+}
+
+/// A server process, two recorded lines to it, and a client identity that it knows. Dropping it checks every
+/// recorded data channel for every key that the test has seen.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) server_key: PublicKey,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) recorders: Vec<Recorder>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    child: Child,
+    /// What must never be readable, with what it is.
+    secrets: Mutex<Vec<Vec<u8>>>,
+}
+
+impl World {
+    /// A world with one allowed client, and this file content under the name `file`.
+    pub(crate) async fn start(content: &[u8]) -> Self {
+        let identity = new_identity();
+        let entry = Entry::all(identity.public());
+        Self::with_clients(content, identity, &[entry]).await
+    }
+
+    pub(crate) async fn with_clients(content: &[u8], identity: Arc<Identity>, entries: &[Entry]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("file"), content).unwrap();
+        let server = new_identity();
+        key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
+        write_clients(folder.path(), entries);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+            .arg("serve")
+            .arg(format!("{EXPORT}={}", data.display()))
+            .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
+            .arg(folder.path().join("server.key"))
+            .arg("--clients")
+            .arg(folder.path().join("clients.toml"))
+            .env("BOWLINE_LOG", "bowline=debug")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.path().join("server.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let words = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
+        let addresses: Vec<SocketAddr> = words.split(' ').map(|word| word.parse().unwrap()).collect();
+        let mut recorders = Vec::new();
+        for (line, &address) in [LINE_1, LINE_2].into_iter().zip(&addresses) {
+            recorders.push(Recorder::start(line, address).await.unwrap());
+        }
+        let server_key = server.public();
+        // Nobody ever shows the identities' secret halves either.
+        let secrets = Mutex::new(vec![secret_half(&server), secret_half(&identity)]);
+        Self { folder, server_key, identity, recorders, addresses, child, secrets }
+    }
+
+    /// A peer over the two recorded lines, with these roles.
+    pub(crate) fn peer(&self, roles: [LineRole; 2]) -> Peer {
+        let lines = self.recorders.iter().zip(roles).zip([LINE_1, LINE_2]);
+        let lines = lines.map(|((recorder, role), from)| LineConfig {
+            address: recorder.address(),
+            via: Some(Via::Address(from)),
+            role,
+        });
+        Peer { name: "server".into(), key: self.server_key, protection_min: None, lines: lines.collect() }
+    }
+
+    /// A peer over one recorded line.
+    pub(crate) fn peer_on(&self, line: usize) -> Peer {
+        let mut peer = self.peer([LineRole::Both; 2]);
+        peer.lines = vec![peer.lines[line].clone()];
+        peer
+    }
+
+    /// A session of the world's own client over both lines, both up.
+    pub(crate) async fn connect(&self, roles: [LineRole; 2]) -> Session {
+        self.connect_as(&self.identity, &self.peer(roles)).await
+    }
+
+    pub(crate) async fn connect_as(&self, identity: &Arc<Identity>, peer: &Peer) -> Session {
+        let session = Client::new(Arc::clone(identity)).unwrap().connect(peer).await.unwrap();
+        session.all_lines_up(LONG).await.unwrap();
+        session
+    }
+
+    /// The key of a file, noted as a secret.
+    pub(crate) async fn key_of(&self, file: &File) -> ResumeKey {
+        let key = file.resume_key().await.unwrap();
+        self.note_key(&key);
+        key
+    }
+
+    /// Remembers a key that no data channel may ever show.
+    pub(crate) fn note_key(&self, key: &ResumeKey) {
+        self.secrets.lock().unwrap().push(key.secret.to_vec());
+    }
+
+    /// Everything that was recorded, on both lines.
+    pub(crate) fn recordings(&self, line: usize) -> Vec<Recording> {
+        self.recorders[line].connections()
+    }
+
+    pub(crate) fn data_recordings(&self, line: usize) -> Vec<Recording> {
+        self.recordings(line).into_iter().filter(|recording| recording.kind == Kind::BindData).collect()
+    }
+
+    /// Puts another list of clients in the server's place.
+    pub(crate) fn set_clients(&self, entries: &[Entry]) {
+        write_clients(self.folder.path(), entries);
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("server.log")).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// No connection of either line shows a secret in any form, whatever it carried; nor does the server's log.
+    pub(crate) fn check_secrets(&self) {
+        let secrets = self.secrets.lock().unwrap();
+        for secret in secrets.iter() {
+            for line in 0..self.recorders.len() {
+                for recording in self.recordings(line) {
+                    for bytes in [&recording.to_server, &recording.to_client] {
+                        let found = contains_secret(bytes, secret);
+                        assert_eq!(found, None, "line {line}, connection {}, {:?}", recording.number, recording.kind);
+                    }
+                }
+            }
+            assert_eq!(contains_secret(self.log().as_bytes(), secret), None, "the server's log");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // The child ends when its standard input closes; a test that has failed does not wait for it.
+        drop(self.child.stdin.take());
+        if std::thread::panicking() {
+            drop(self.child.kill());
+            eprintln!("--- the server's log ---\n{}", self.log());
+        }
+        let status = self.child.wait().unwrap();
+        if !std::thread::panicking() {
+            assert!(status.success(), "the server ended with {status}");
+            self.check_secrets();
+        }
+    }
+}
+
+pub(crate) fn new_identity() -> Arc<Identity> {
+    Arc::new(Identity::generate(&mut SystemEntropy).unwrap())
+}
+
+fn secret_half(identity: &Identity) -> Vec<u8> {
+    let text = identity.to_text();
+    let encoded = text.rsplit('-').next().unwrap().to_uppercase();
+    data_encoding::BASE32_NOPAD.decode(encoded.as_bytes()).unwrap()
+}
+
+fn write_clients(folder: &Path, entries: &[Entry]) {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let Entry { key, rights, protection } = entry;
+        writeln!(
+            text,
+            "[[client]]\nkey = \"{key}\"\nname = \"client-{at}\"\nexports = [\"{EXPORT}\"]\nrights = {rights:?}\nprotection = \"{protection}\"\n"
+        )
+        .unwrap();
+    }
+    // Replaced as a whole, as an administrator's editor does.
+    let new = folder.join("clients.toml.new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, folder.join("clients.toml")).unwrap();
+}
+
+/// Bytes that are found again wherever they are readable, and different at each offset.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Whether a whole block of `content` is readable in `recorded`.
+pub(crate) fn shows(recorded: &[u8], content: &[u8]) -> bool {
+    let needle = &content[content.len() / 2..content.len() / 2 + 64];
+    recorded.windows(needle.len()).any(|window| window == needle)
+}
+
+pub(crate) fn only(line: usize) -> LineSet {
+    [bowline::model::LineId(u8::try_from(line).unwrap())].into_iter().collect()
+}
+
+/// The reason of an expected refusal.
+pub(crate) fn reason<T: std::fmt::Debug>(outcome: Result<T, Error>) -> Reason {
+    let error = outcome.unwrap_err();
+    error.reason().unwrap_or_else(|| panic!("no refusal: {error}"))
+}
