@@ -1,1 +1,55 @@
-//! The open table as a state machine: events and the time in, decisions out.
+//! The open table as a state machine: events and the time in, decisions and effects out.
+//!
+//! An *open* is the server's record of one open file: which file it is, in which mode it is open, whose it is,
+//! and the hashes of its resume keys. A *holder* is one session's part in an open, and a handle is the client's
+//! name of a holder. A duplicate handle is a further holder of the same open. The share mode belongs to the
+//! open, never to a session or a channel; so an open outlives both, and resuming it adds a holder and never
+//! re-points one.
+//!
+//! ```text
+//!   holder:   open, resume               open:   first holder
+//!                  |                                  |
+//!                  v      session away                v     none Live, one Away
+//!                Live -----------------> Away       Held ------------------------> Orphaned (deadline)
+//!                  |  <-----------------  |           |  <------------------------  |
+//!                  |      session back    |           |          one Live           |
+//!                  |                      |           |                             |
+//!                  | close, replaced, session ended,  | every holder that           |
+//!                  | grace over           |           | is left drains              |
+//!                  v                      |           v                             |
+//!               Draining <----------------+        Closing <------------------------+
+//!                  | nothing executing                | no holder left
+//!                  v                                  v
+//!                Gone: Drained                      Ended: CloseFile
+//! ```
+//!
+//! The transitions stand as data in `state.rs`. The one function that decides whether a resume key may resume
+//! is `keys::decide`.
+//!
+//! **Rules that hold at every moment** ([`OpenTable::check_invariants`]):
+//! - Two opens of one file that exist side by side are compatible. An open that ends counts until nothing of it
+//!   is executing.
+//! - A holder that drains takes no new operation, and it is gone as soon as nothing of it is executing.
+//! - An open is orphaned when it has holders that are away and none that is live; its deadline is the latest of
+//!   theirs. A deadline is over from its very microsecond on, whether a sweeper has run or not.
+//! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
+//!
+//! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk and
+//! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
+//! of events by itself: one call makes at most one event for each holder and open that it ends, and the caller
+//! drains [`OpenTable::poll_event`] after each call.
+
+mod check;
+mod keys;
+mod open;
+mod resume;
+mod sessions;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use keys::{Claim, ResumeDenial};
+pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};
+pub use state::{HolderPhase, OpenPhase};
+pub use table::{OpenTable, TableEvent};

@@ -1,0 +1,130 @@
+//! The rules that hold between any two calls.
+
+use super::open::{Holder, Open, rights_max};
+use super::state::{HolderPhase, OpenPhase};
+use super::table::OpenTable;
+use crate::model::{HandleId, OpenId};
+
+/// Up to this many holders the whole table is checked after every change in debug builds; beyond it that
+/// would make long runs quadratic.
+const CHECKED_HOLDERS_MAX: usize = 512;
+
+impl OpenTable {
+    /// Asserts every rule that the module states, and that each index agrees with the records. Walks the whole
+    /// table.
+    pub fn check_invariants(&self) {
+        self.opens.iter().for_each(|(id, open)| self.check_open(*id, open));
+        self.holders.iter().for_each(|(handle, holder)| self.check_holder(*handle, holder));
+        self.check_files();
+        self.check_indexes();
+    }
+
+    pub(super) fn check_in_debug(&self) {
+        if cfg!(debug_assertions) && self.holders.len() <= CHECKED_HOLDERS_MAX {
+            self.check_invariants();
+        }
+    }
+
+    fn check_open(&self, id: OpenId, open: &Open) {
+        let holders: Vec<&Holder> =
+            open.holders.iter().filter_map(|handle| self.holders.get(handle)).collect();
+        assert_eq!(holders.len(), open.holders.len(), "{id:?} names a holder that does not exist");
+        assert!(holders.iter().all(|holder| holder.open == id), "{id:?} names a holder of another open");
+        assert!(holders.len() <= Self::HOLDERS_PER_OPEN_MAX + 1, "{id:?} has too many holders");
+        let has = |phase| holders.iter().any(|holder| holder.phase == phase);
+        let (phase, deadline) = if has(HolderPhase::Live) {
+            (OpenPhase::Held, None)
+        } else if has(HolderPhase::Away) {
+            (OpenPhase::Orphaned, holders.iter().filter_map(|holder| holder.deadline).max())
+        } else {
+            assert!(has(HolderPhase::Draining), "{id:?} has no holder");
+            (OpenPhase::Closing, None)
+        };
+        assert_eq!((open.phase, open.deadline), (phase, deadline), "{id:?} and its holders differ");
+        if let Some(deadline) = open.deadline {
+            assert!(self.deadlines.contains(&(deadline, id)), "nobody watches the deadline of {id:?}");
+        }
+        self.check_keys(id, open);
+    }
+
+    fn check_keys(&self, id: OpenId, open: &Open) {
+        let records = open.keys.records();
+        assert!(records.len() <= self.keys_per_open.max(1), "{id:?} has too many keys");
+        for (at, record) in records.iter().enumerate() {
+            assert!(record.generation <= open.keys.issued(), "{id:?} has a key that was not issued");
+            let home = self.holders.get(&record.home).filter(|holder| holder.open == id);
+            assert!(home.is_some_and(|home| !home.is_draining()), "a key of {id:?} outlived its holder");
+            for other in records.iter().skip(at + 1) {
+                assert_ne!(record.generation, other.generation, "{id:?} has a generation twice");
+                let is_second = record.is_own && other.is_own && record.home == other.home;
+                assert!(!is_second, "a holder of {id:?} has two keys of its own");
+            }
+        }
+    }
+
+    fn check_holder(&self, handle: HandleId, holder: &Holder) {
+        let open = self.opens.get(&holder.open);
+        let times = open.map(|open| open.holders.iter().filter(|other| **other == handle).count());
+        assert_eq!(times, Some(1), "the open of {handle:?} does not name it once");
+        assert!(
+            open.is_some_and(|open| rights_max(open.mode).contains(holder.rights)),
+            "{handle:?} has more rights than its open"
+        );
+        assert_eq!(holder.deadline.is_some(), holder.phase == HolderPhase::Away, "{handle:?}: deadline");
+        assert_ne!(holder.phase, HolderPhase::Gone, "{handle:?} is gone and still here");
+        assert!(holder.phase != HolderPhase::Draining || holder.executing > 0, "{handle:?} drains nothing");
+        let part = self.by_session.get(&holder.session);
+        assert!(part.is_some_and(|part| part.handles.contains(&handle)), "the session of {handle:?}");
+        let is_away = part.is_some_and(|part| part.is_away);
+        assert!(
+            holder.phase == HolderPhase::Draining || is_away == (holder.phase == HolderPhase::Away),
+            "{handle:?} and its session differ"
+        );
+    }
+
+    /// Two opens of one file are compatible, and so is each mode with itself where it is open twice.
+    fn check_files(&self) {
+        for (file, groups) in &self.by_file {
+            assert!(!groups.is_empty(), "{file:?} is listed without an open");
+            for (at, (mode, ids)) in groups.iter().enumerate() {
+                assert!(!ids.is_empty(), "{file:?} lists {mode} without an open");
+                assert!(ids.len() == 1 || mode.is_compatible(*mode), "{file:?} is open twice in {mode}");
+                let mut others = groups.iter().skip(at + 1);
+                assert!(
+                    others.all(|(other, _)| other != mode && mode.is_compatible(*other)),
+                    "{file:?} is open in modes that exclude each other"
+                );
+                for id in ids {
+                    let open = self.opens.get(id);
+                    assert!(
+                        open.is_some_and(|open| open.file == *file && open.mode == *mode),
+                        "{id:?}: file"
+                    );
+                }
+            }
+        }
+    }
+
+    /// With the checks above, equal counts say that each index has every record and nothing else.
+    fn check_indexes(&self) {
+        let opens = self.opens.len();
+        let filed: usize = self.by_file.values().flatten().map(|(_, ids)| ids.len()).sum();
+        assert_eq!(filed, opens, "the index of files");
+        assert_eq!(self.by_create_id.len(), opens, "the index of create ids");
+        for ((owner, create_id), id) in &self.by_create_id {
+            let open = self.opens.get(id);
+            assert!(open.is_some_and(|open| open.owner == *owner && open.create_id == *create_id), "{id:?}");
+        }
+        assert_eq!(self.by_owner.values().sum::<usize>(), opens, "the counts of identities");
+        for (owner, len) in &self.by_owner {
+            assert!((1..=self.opens_per_client).contains(len), "{owner:?} has {len} opens");
+            assert_eq!(self.opens.values().filter(|open| open.owner == *owner).count(), *len, "{owner:?}");
+        }
+        let orphans = self.opens.values().filter(|open| open.deadline.is_some()).count();
+        assert_eq!(self.deadlines.len(), orphans, "the deadlines");
+        let handles: usize = self.by_session.values().map(|part| part.handles.len()).sum();
+        assert_eq!(handles, self.holders.len(), "the index of sessions");
+        let is_empty = |part: &super::sessions::SessionPart| part.handles.is_empty() && !part.is_away;
+        assert!(!self.by_session.values().any(is_empty), "a session is kept for nothing");
+    }
+}

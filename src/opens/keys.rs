@@ -1,0 +1,291 @@
+//! Resume keys as the table keeps them, and the one function that decides whether a key may resume.
+//!
+//! A key's selector (file id, time stamp, process id, generation) can be guessed; its secret and the identity
+//! of the session that presents it authorise. The table keeps a keyed hash over all of them, so a copy of its
+//! memory or of its store resumes nothing.
+//!
+//! Which keys an open has: each holder has at most one key of its own, the one issued last. When a holder is
+//! replaced, its keys move to the holder that replaces it, so that a client whose answer was lost can present
+//! the same key again. When a holder is closed on purpose or ended, its keys die. Beyond the limit for one open
+//! the oldest key that was moved goes first, then the oldest of all.
+
+use core::fmt;
+
+use blake2::Blake2sMac256;
+use blake2::digest::Mac;
+use subtle::{Choice, ConstantTimeEq};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::open::{Open, Standing, is_of_use};
+use crate::model::{ExportName, HandleId, OpenId, PublicKey, ResumeKey, Rights, SessionId, Time};
+
+/// Who presents a resume key, and what for.
+pub struct Claim<'a> {
+    /// The session that asks.
+    pub session: SessionId,
+    /// The identity of that session.
+    pub identity: &'a PublicKey,
+    /// A random id for the new holder.
+    pub handle: HandleId,
+    /// The holder that the new one replaces.
+    pub predecessor: Option<HandleId>,
+    /// What the configuration allows this identity on an export now; `None`: nothing at all.
+    pub may_use: &'a dyn Fn(&ExportName) -> Option<Rights>,
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("session", &self.session)
+            .field("identity", &self.identity)
+            .field("handle", &self.handle)
+            .field("predecessor", &self.predecessor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a resume key was refused: for the server's own log, never for the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum ResumeDenial {
+    /// The file id names no open.
+    #[error("no open has this file id")]
+    NoSuchOpen,
+    /// The open has no key of this generation: never issued, dropped over the limit, or its holder was closed.
+    #[error("the open has no key of this generation")]
+    NoSuchKey,
+    /// The hash differs: the secret, the time stamp or the process id is wrong.
+    #[error("the key does not match the one that was issued")]
+    WrongSecret,
+    /// The key is right, and another identity presents it.
+    #[error("the key was issued to another identity")]
+    WrongIdentity,
+    /// The last holder is being closed.
+    #[error("the open is being closed")]
+    Closing,
+    /// The grace of the orphan is over.
+    #[error("the grace of the open is over")]
+    Expired,
+    /// The configuration does not allow the identity on the export any more.
+    #[error("the export is not allowed to this identity any more")]
+    ExportNotAllowed,
+    /// Of the key's rights, none with which bytes can be read or written is allowed any more.
+    #[error("none of the key's rights is allowed any more")]
+    NoRights,
+    /// The predecessor is a holder of another open.
+    #[error("the predecessor belongs to another open")]
+    WrongPredecessor,
+    /// The open has as many holders as it can have.
+    #[error("the open has too many holders")]
+    TooManyHolders,
+    /// The random id for the new holder is taken.
+    #[error("the id for the new handle is taken")]
+    HandleTaken,
+}
+
+/// What the table looked up for a claim before anything was decided.
+pub(super) struct Facts<'a> {
+    /// The open that the key names.
+    pub(super) open: Option<&'a Open>,
+    /// The open of the predecessor that the claim names, where that predecessor exists.
+    pub(super) predecessor_open: Option<OpenId>,
+    /// Whether the id for the new holder is taken.
+    pub(super) is_handle_taken: bool,
+    /// The most holders that an open can have.
+    pub(super) holders_max: usize,
+}
+
+/// Decides whether `key` may resume at `now`, which open and with which rights. Nothing else decides it.
+///
+/// Selector, hash and identity come first and cost the same whether the open exists or not: only the rightful
+/// owner gets past them.
+///
+/// # Errors
+/// The [`ResumeDenial`] that applies first.
+pub(super) fn decide<'a>(
+    hasher: &KeyHasher,
+    now: Time,
+    key: &ResumeKey,
+    claim: &Claim<'_>,
+    facts: &Facts<'a>,
+) -> Result<(&'a Open, Rights), ResumeDenial> {
+    let (open, record) = authenticate(hasher, key, claim, facts.open)?;
+    match open.standing(now) {
+        Standing::Held | Standing::Grace(_) => {}
+        Standing::Over => return Err(ResumeDenial::Expired),
+        Standing::Closing => return Err(ResumeDenial::Closing),
+    }
+    let allowed = (claim.may_use)(&open.export).ok_or(ResumeDenial::ExportNotAllowed)?;
+    let rights = record.rights.intersection(allowed);
+    if !is_of_use(rights) {
+        return Err(ResumeDenial::NoRights);
+    }
+    // A predecessor that is gone is no reason to refuse: it may be the answer to its replacement that was lost.
+    if facts.predecessor_open.is_some_and(|other| other != key.file_id) {
+        return Err(ResumeDenial::WrongPredecessor);
+    }
+    let replaced = usize::from(facts.predecessor_open.is_some());
+    if open.holders.len().saturating_sub(replaced) >= facts.holders_max {
+        return Err(ResumeDenial::TooManyHolders);
+    }
+    if facts.is_handle_taken {
+        return Err(ResumeDenial::HandleTaken);
+    }
+    Ok((open, rights))
+}
+
+fn authenticate<'a>(
+    hasher: &KeyHasher,
+    key: &ResumeKey,
+    claim: &Claim<'_>,
+    open: Option<&'a Open>,
+) -> Result<(&'a Open, &'a KeyRecord), ResumeDenial> {
+    let found = open.map(|open| (open, open.keys.record(key.generation)));
+    let (owner, hash) = match found {
+        Some((open, Some(record))) => (open.owner, record.hash),
+        // The same work against values that match nothing.
+        Some((_, None)) | None => (PublicKey([0; 32]), KeyHash([0; 32])),
+    };
+    let is_secret_right = hasher.hash(key, &owner).ct_eq(&hash);
+    let is_identity_right = owner.0.ct_eq(&claim.identity.0);
+    let is_right = bool::from(is_secret_right & is_identity_right);
+    match found {
+        Some((open, Some(record))) if is_right => Ok((open, record)),
+        Some((_, Some(_))) if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
+        Some((_, Some(_))) => Err(ResumeDenial::WrongSecret),
+        Some((_, None)) => Err(ResumeDenial::NoSuchKey),
+        None => Err(ResumeDenial::NoSuchOpen),
+    }
+}
+
+/// Hashes resume keys under a key that lives as long as the server and is wiped when it ends.
+pub(super) struct KeyHasher(Zeroizing<[u8; 32]>);
+
+impl KeyHasher {
+    pub(super) fn new(hash_key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(hash_key))
+    }
+
+    /// BLAKE2s-256, keyed, over: file id, time stamp, process id, generation, owner, secret. Every field has
+    /// one length, so that two keys never give the same bytes.
+    pub(super) fn hash(&self, key: &ResumeKey, owner: &PublicKey) -> KeyHash {
+        let mut mac = <Blake2sMac256 as Mac>::new((&*self.0).into());
+        mac.update(&key.file_id.0.to_le_bytes());
+        mac.update(&key.time_stamp_us.to_le_bytes());
+        mac.update(&key.process_id.to_le_bytes());
+        mac.update(&key.generation.to_le_bytes());
+        mac.update(&owner.0);
+        mac.update(&key.secret);
+        KeyHash(mac.finalize().into_bytes().into())
+    }
+}
+
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHasher(..)")
+    }
+}
+
+/// What the table keeps of a key's secret. It has no `==`: only [`KeyHash::ct_eq`], in constant time.
+#[derive(Clone, Copy)]
+pub(super) struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(..)")
+    }
+}
+
+/// A resume key that was issued.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRecord {
+    /// Names it among the keys of its open.
+    pub(super) generation: u32,
+    pub(super) hash: KeyHash,
+    /// The holder with which it dies.
+    pub(super) home: HandleId,
+    /// The rights of the holder that it was issued to.
+    pub(super) rights: Rights,
+    /// Whether it was issued to its home, and not moved there.
+    pub(super) is_own: bool,
+}
+
+/// For comparing two images of a table; no decision depends on it.
+impl PartialEq for KeyRecord {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && bool::from(self.hash.ct_eq(&other.hash))
+            && self.home == other.home
+            && self.rights == other.rights
+            && self.is_own == other.is_own
+    }
+}
+
+impl Eq for KeyRecord {}
+
+/// The keys of one open.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct KeyRing {
+    records: Vec<KeyRecord>,
+    /// The generation of the key that was issued last.
+    issued: u32,
+}
+
+impl KeyRing {
+    /// The generation of the next key; none when the numbers are used up.
+    pub(super) fn next_generation(&self) -> Option<u32> {
+        self.issued.checked_add(1)
+    }
+
+    /// Adds a key; the former own key of its home goes, and beyond `keys_max` the one that can best be spared.
+    pub(super) fn add(&mut self, record: KeyRecord, keys_max: usize) {
+        self.issued = record.generation;
+        self.records.retain(|old| !(old.is_own && old.home == record.home));
+        self.records.push(record);
+        while self.records.len() > keys_max.max(1) {
+            let spared = self.records.iter().map(|old| (old.is_own, old.generation)).min();
+            self.records.retain(|old| Some((old.is_own, old.generation)) != spared);
+        }
+    }
+
+    /// Moves the keys of `from` to `to`.
+    pub(super) fn rehome(&mut self, from: HandleId, to: HandleId) {
+        for record in self.records.iter_mut().filter(|record| record.home == from) {
+            record.home = to;
+            record.is_own = false;
+        }
+    }
+
+    /// Drops the keys of a holder that ends.
+    pub(super) fn forget(&mut self, home: HandleId) {
+        self.records.retain(|record| record.home != home);
+    }
+
+    pub(super) fn record(&self, generation: u32) -> Option<&KeyRecord> {
+        self.records.iter().find(|record| record.generation == generation)
+    }
+
+    pub(super) fn records(&self) -> &[KeyRecord] {
+        &self.records
+    }
+
+    pub(super) fn issued(&self) -> u32 {
+        self.issued
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+}

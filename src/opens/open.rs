@@ -1,0 +1,293 @@
+//! The records of the table, and the values that go in and come out.
+
+use core::time::Duration;
+
+use super::keys::KeyRing;
+use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
+use crate::model::{
+    CreateId, ExportName, FileIdentity, HandleId, OpenId, OpenMode, PublicKey, Reason, Refusal, Rights,
+    SessionId, Time,
+};
+
+/// A request to open a file, after the file was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admission {
+    /// The session that asks.
+    pub session: SessionId,
+    /// The identity of that session; the open is its own.
+    pub owner: PublicKey,
+    /// A random id for the open, should it become a new one.
+    pub open: OpenId,
+    /// A random id for the holder.
+    pub handle: HandleId,
+    /// Which file it is.
+    pub file: FileIdentity,
+    /// The export through which it was found.
+    pub export: ExportName,
+    /// What the client wants to do, and what others may do meanwhile.
+    pub mode: OpenMode,
+    /// What the handle may do: the rights of the mode, and [`Rights::LOCK`] and [`Rights::GRANT`] where the
+    /// client has them.
+    pub rights: Rights,
+    /// Made by the client for this open.
+    pub create_id: CreateId,
+    /// How long the open stays when no channel reaches any of its holders.
+    pub grace: Duration,
+}
+
+/// A request to open a file, before any file work: only its create id can be looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Repeat<'a> {
+    /// The session that asks.
+    pub session: SessionId,
+    /// The identity of that session.
+    pub owner: &'a PublicKey,
+    /// Made by the client for this open.
+    pub create_id: CreateId,
+    /// A random id for the holder, should a fresh one be needed.
+    pub handle: HandleId,
+    /// The export that the request names.
+    pub export: &'a ExportName,
+    /// The mode that the request names.
+    pub mode: OpenMode,
+    /// As [`Admission::rights`].
+    pub rights: Rights,
+}
+
+/// A handle was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// The open that the handle is a part of.
+    pub open: OpenId,
+    /// The handle, valid in the session that asked.
+    pub handle: HandleId,
+    /// The mode in which the file is open.
+    pub mode: OpenMode,
+    /// What the handle may be used for.
+    pub rights: Rights,
+    /// Whether the open is new. If not, a descriptor that was opened for it is not needed.
+    pub is_new_open: bool,
+    /// The export through which the file was opened.
+    pub export: ExportName,
+}
+
+/// A holder as others may see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HolderView<'a> {
+    /// The open that it is a part of.
+    pub open: OpenId,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// The name by which the client knows it.
+    pub handle: HandleId,
+    /// What it may be used for.
+    pub rights: Rights,
+    /// The mode in which the file is open.
+    pub mode: OpenMode,
+    /// The export through which the file was opened.
+    pub export: &'a ExportName,
+    /// How it stands.
+    pub phase: HolderPhase,
+    /// Until when it waits for its session, while it is away.
+    pub deadline: Option<Time>,
+    /// Operations of it that are executing.
+    pub executing: u32,
+}
+
+/// An open as others may see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenView<'a> {
+    /// Its random index.
+    pub open: OpenId,
+    /// Whose it is.
+    pub owner: &'a PublicKey,
+    /// The export through which the file was opened.
+    pub export: &'a ExportName,
+    /// Which file it is.
+    pub file: FileIdentity,
+    /// The mode in which the file is open.
+    pub mode: OpenMode,
+    /// How it stands.
+    pub phase: OpenPhase,
+    /// When its grace is over, while it is orphaned.
+    pub deadline: Option<Time>,
+    /// Its handles.
+    pub holders: &'a [HandleId],
+    /// How many resume keys of it are valid.
+    pub keys: usize,
+}
+
+/// How a holder came to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// By a request to open: the same request of the same session gets it again.
+    Opened,
+    /// By a resume key.
+    Resumed,
+}
+
+/// One session's part in an open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Holder {
+    pub(super) open: OpenId,
+    pub(super) session: SessionId,
+    pub(super) rights: Rights,
+    pub(super) phase: HolderPhase,
+    /// Present while it is away.
+    pub(super) deadline: Option<Time>,
+    pub(super) executing: u32,
+    pub(super) origin: Origin,
+}
+
+impl Holder {
+    pub(super) fn new(open: OpenId, session: SessionId, rights: Rights, origin: Origin) -> Self {
+        let phase = HolderPhase::Live;
+        Self { open, session, rights, phase, deadline: None, executing: 0, origin }
+    }
+
+    pub(super) fn on_session_away(&mut self, deadline: Time) {
+        let was_live = self.phase == HolderPhase::Live;
+        self.step(HolderEvent::SessionAway);
+        if was_live {
+            self.deadline = Some(deadline);
+        }
+    }
+
+    pub(super) fn on_session_back(&mut self) {
+        self.step(HolderEvent::SessionBack);
+        self.deadline = None;
+    }
+
+    /// Stops the intake; says whether the holder is gone by that.
+    pub(super) fn on_stop(&mut self) -> bool {
+        self.step(HolderEvent::Stop);
+        self.deadline = None;
+        self.on_maybe_idle()
+    }
+
+    /// One operation ended; says whether the holder is gone by that.
+    pub(super) fn on_operation_ended(&mut self) -> bool {
+        debug_assert!(self.executing > 0, "an operation ended that never began");
+        self.executing = self.executing.saturating_sub(1);
+        self.on_maybe_idle()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.phase, HolderPhase::Draining | HolderPhase::Gone)
+    }
+
+    fn on_maybe_idle(&mut self) -> bool {
+        if self.executing == 0 {
+            self.step(HolderEvent::Idle);
+        }
+        self.phase == HolderPhase::Gone
+    }
+
+    fn step(&mut self, event: HolderEvent) {
+        let next = self.phase.next(event);
+        debug_assert!(next.is_some(), "a holder cannot meet {event:?} while {:?}", self.phase);
+        self.phase = next.unwrap_or(self.phase);
+    }
+}
+
+/// The server's record of an open file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Open {
+    pub(super) owner: PublicKey,
+    pub(super) export: ExportName,
+    pub(super) file: FileIdentity,
+    pub(super) mode: OpenMode,
+    pub(super) create_id: CreateId,
+    pub(super) grace: Duration,
+    pub(super) phase: OpenPhase,
+    /// Present while it is orphaned.
+    pub(super) deadline: Option<Time>,
+    pub(super) holders: Vec<HandleId>,
+    pub(super) keys: KeyRing,
+}
+
+/// How an open looks to somebody who wants to come in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// A holder is live.
+    Held,
+    /// Orphaned, and the grace lasts for this long.
+    Grace(Duration),
+    /// Orphaned, and the grace is over.
+    Over,
+    /// It ends as soon as nothing of it is executing.
+    Closing,
+}
+
+impl Open {
+    pub(super) fn new(admission: &Admission, grace: Duration) -> Self {
+        Self {
+            owner: admission.owner,
+            export: admission.export.clone(),
+            file: admission.file,
+            mode: admission.mode,
+            create_id: admission.create_id,
+            grace,
+            phase: OpenPhase::Held,
+            deadline: None,
+            holders: Vec::new(),
+            keys: KeyRing::default(),
+        }
+    }
+
+    pub(super) fn standing(&self, now: Time) -> Standing {
+        match (self.phase, self.deadline) {
+            (OpenPhase::Held, _) => Standing::Held,
+            (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Standing::Grace(deadline.since(now)),
+            (OpenPhase::Orphaned, _) => Standing::Over,
+            (OpenPhase::Closing | OpenPhase::Ended, _) => Standing::Closing,
+        }
+    }
+
+    /// Takes the next phase; `deadline` is the latest of the holders that are away.
+    pub(super) fn step(&mut self, event: OpenEvent, deadline: Option<Time>) {
+        let next = self.phase.next(event);
+        debug_assert!(next.is_some(), "an open cannot meet {event:?} while {:?}", self.phase);
+        self.phase = next.unwrap_or(self.phase);
+        self.deadline = deadline.filter(|_| self.phase == OpenPhase::Orphaned);
+    }
+
+    pub(super) fn admitted(&self, open: OpenId, handle: HandleId, rights: Rights) -> Admitted {
+        Admitted { open, handle, mode: self.mode, rights, is_new_open: false, export: self.export.clone() }
+    }
+
+    pub(super) fn view(&self, open: OpenId) -> OpenView<'_> {
+        OpenView {
+            open,
+            owner: &self.owner,
+            export: &self.export,
+            file: self.file,
+            mode: self.mode,
+            phase: self.phase,
+            deadline: self.deadline,
+            holders: &self.holders,
+            keys: self.keys.len(),
+        }
+    }
+}
+
+/// The most that a handle of an open in `mode` can have.
+pub(super) fn rights_max(mode: OpenMode) -> Rights {
+    mode.rights.union(Rights::LOCK).union(Rights::GRANT)
+}
+
+/// The rights of a first handle: those of the mode, which must all be allowed, and the two that need no mode.
+pub(super) fn first_rights(mode: OpenMode, allowed: Rights) -> Result<Rights, Refusal> {
+    if !is_of_use(mode.rights) {
+        return Err(Reason::Invalid.into());
+    }
+    if !allowed.contains(mode.rights) {
+        return Err(Reason::PermissionDenied.into());
+    }
+    Ok(allowed.intersection(rights_max(mode)))
+}
+
+/// Whether a handle with these rights can do anything with the file's bytes.
+pub(super) fn is_of_use(rights: Rights) -> bool {
+    rights.contains(Rights::READ) || rights.contains(Rights::WRITE)
+}

@@ -1,0 +1,84 @@
+//! Issuing resume keys, and resuming with them.
+
+use zeroize::Zeroize;
+
+use super::keys::{Claim, Facts, KeyRecord, decide};
+use super::open::{Admitted, Holder, Origin};
+use super::table::{OpenTable, TableEvent};
+use crate::model::{HandleId, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time};
+
+impl OpenTable {
+    /// Issues a resume key for a handle; it replaces the one that was issued for this handle before.
+    ///
+    /// `stamp_us` is the time since 1970, `process_id` what the client states, and `secret` random. A key that
+    /// came to this handle from a predecessor stays valid beside it. Beyond the limit for one open the oldest
+    /// of the keys that came from predecessors goes, then the oldest of all.
+    ///
+    /// # Errors
+    /// - [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed.
+    /// - [`Reason::Exhausted`]: the open has used up the numbers of its keys.
+    pub fn issue_key(
+        &mut self,
+        session: SessionId,
+        handle: HandleId,
+        stamp_us: u64,
+        process_id: u32,
+        mut secret: [u8; SECRET_LEN],
+    ) -> Result<ResumeKey, Refusal> {
+        let keys_max = self.keys_per_open;
+        let (holder, open) = self.open_of(session, handle)?;
+        let (id, rights, owner) = (holder.open, holder.rights, open.owner);
+        let generation = open.keys.next_generation().ok_or(Reason::Exhausted)?;
+        let key = ResumeKey { file_id: id, time_stamp_us: stamp_us, process_id, generation, secret };
+        secret.zeroize();
+        let hash = self.hasher.hash(&key, &owner);
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.keys.add(KeyRecord { generation, hash, home: handle, rights, is_own: true }, keys_max);
+        }
+        self.check_in_debug();
+        Ok(key)
+    }
+
+    /// Adds a holder to the open that `key` names, if the key may resume: the right secret, presented by the
+    /// identity that it was issued to, before the open's grace is over.
+    ///
+    /// The new handle has the rights of the handle that the key was issued to, as far as the configuration
+    /// allows them now. The key stays valid. The predecessor that the claim names is drained and dropped, and
+    /// its keys move to the new holder; one that does not exist any more is none.
+    ///
+    /// # Errors
+    /// [`Reason::ResumeRefused`] for every cause; [`TableEvent::ResumeRefused`] tells it to the server's log.
+    /// A resume that fails changes nothing.
+    #[expect(clippy::needless_pass_by_value, reason = "a claim is made for one attempt and used up by it")]
+    pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
+        let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
+        let facts = Facts {
+            open: self.opens.get(&key.file_id),
+            predecessor_open: predecessor.map(|holder| holder.open),
+            is_handle_taken: self.holders.contains_key(&claim.handle),
+            holders_max: Self::HOLDERS_PER_OPEN_MAX,
+        };
+        let admitted = match decide(&self.hasher, now, key, &claim, &facts) {
+            Ok((open, rights)) => open.admitted(key.file_id, claim.handle, rights),
+            Err(why) => {
+                let (session, open) = (claim.session, key.file_id);
+                self.events.push_back(TableEvent::ResumeRefused { session, open, why });
+                return Err(Reason::ResumeRefused.into());
+            }
+        };
+        self.on_resumed(now, &claim, &admitted);
+        self.check_in_debug();
+        Ok(admitted)
+    }
+
+    fn on_resumed(&mut self, now: Time, claim: &Claim<'_>, admitted: &Admitted) {
+        let holder = Holder::new(admitted.open, claim.session, admitted.rights, Origin::Resumed);
+        // The newcomer first: the open must not end between its two holders.
+        self.add_holder(now, claim.handle, holder);
+        let Some(predecessor) = claim.predecessor else { return };
+        if let Some(open) = self.opens.get_mut(&admitted.open) {
+            open.keys.rehome(predecessor, claim.handle);
+        }
+        self.stop_holder(predecessor);
+    }
+}

@@ -1,0 +1,93 @@
+//! What sessions and the time do to the table.
+
+use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+
+use super::table::OpenTable;
+use crate::model::{HandleId, SessionId, Time};
+
+/// What the table knows of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct SessionPart {
+    /// Its holders, those that drain included.
+    pub(super) handles: BTreeSet<HandleId>,
+    /// Whether no channel reaches it.
+    pub(super) is_away: bool,
+}
+
+impl OpenTable {
+    /// No channel reaches the session any more. Each of its opens that nobody else holds is an orphan from now
+    /// on, until its grace, counted from `now`, is over. A session that is away stays so: its deadlines do not
+    /// move. Operations that were received before go on, and holders that are still admitted for it start away.
+    pub fn session_away(&mut self, now: Time, session: SessionId) {
+        self.by_session.entry(session).or_default().is_away = true;
+        for handle in self.handles_of(session) {
+            let Some(holder) = self.holders.get_mut(&handle) else { continue };
+            let id = holder.open;
+            if let Some(open) = self.opens.get(&id) {
+                holder.on_session_away(now.after(open.grace));
+            }
+            self.settle(id);
+        }
+        self.check_in_debug();
+    }
+
+    /// A channel reaches the session again: what is left of its holders is live. An orphan that nobody has
+    /// closed yet is held again even if its deadline has passed, because nobody has taken anything from it.
+    pub fn session_back(&mut self, session: SessionId) {
+        if let Some(part) = self.by_session.get_mut(&session) {
+            part.is_away = false;
+        }
+        for handle in self.handles_of(session) {
+            let Some(holder) = self.holders.get_mut(&handle) else { continue };
+            holder.on_session_back();
+            let id = holder.open;
+            self.settle(id);
+        }
+        self.forget_session(session);
+        self.check_in_debug();
+    }
+
+    /// The session is over for good: every holder of it stops at once and is dropped when nothing of it is
+    /// executing, and their resume keys die. To be called for each session that ends, after which nothing is
+    /// admitted or resumed for it.
+    pub fn session_ended(&mut self, session: SessionId) {
+        if let Some(part) = self.by_session.get_mut(&session) {
+            part.is_away = false;
+        }
+        self.handles_of(session).into_iter().for_each(|handle| self.stop_holder(handle));
+        self.forget_session(session);
+        self.check_in_debug();
+    }
+
+    /// Closes every orphan whose grace is over: its holders stop, and it ends when nothing of it is executing.
+    pub fn expire(&mut self, now: Time) {
+        while let Some((_, id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            // One that still executes is closing now: it has no deadline any more and ends by itself.
+            let _still_executing = self.stop_open(id);
+        }
+        self.check_in_debug();
+    }
+
+    /// Takes a handle that is gone out of its session.
+    pub(super) fn forget_handle(&mut self, session: SessionId, handle: HandleId) {
+        if let Some(part) = self.by_session.get_mut(&session) {
+            part.handles.remove(&handle);
+        }
+        self.forget_session(session);
+    }
+
+    /// Drops what is known of a session if that is nothing: no holder, and not away.
+    fn forget_session(&mut self, session: SessionId) {
+        if let Entry::Occupied(part) = self.by_session.entry(session)
+            && part.get().handles.is_empty()
+            && !part.get().is_away
+        {
+            part.remove();
+        }
+    }
+
+    fn handles_of(&self, session: SessionId) -> Vec<HandleId> {
+        self.by_session.get(&session).map(|part| part.handles.iter().copied().collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,500 @@
+//! The table: its indexes, opening, operations and closing. Resuming stands in `resume.rs`, sessions and time
+//! in `sessions.rs`.
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::keys::{KeyHasher, ResumeDenial};
+use super::open::{
+    Admission, Admitted, Holder, HolderView, Open, OpenView, Origin, Repeat, Standing, first_rights,
+};
+use super::sessions::SessionPart;
+use super::state::{HolderPhase, OpenEvent, OpenPhase};
+use crate::model::{
+    CreateId, FileIdentity, HandleId, Limits, OpenId, OpenMode, PublicKey, Reason, Refusal, Rights,
+    SessionId, Time,
+};
+
+/// What the table has to say after a call; see [`OpenTable::poll_event`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TableEvent {
+    /// An open has ended: its descriptor can go.
+    CloseFile {
+        /// The open that was.
+        open: OpenId,
+    },
+    /// A holder is gone: it was closed, replaced or ended, or its open expired, and nothing of it is executing.
+    Drained {
+        /// The session that it belonged to.
+        session: SessionId,
+        /// Its handle.
+        handle: HandleId,
+    },
+    /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
+    ResumeRefused {
+        /// The session that presented the key.
+        session: SessionId,
+        /// The open that the key names; it need not exist.
+        open: OpenId,
+        /// The cause.
+        why: ResumeDenial,
+    },
+}
+
+/// The opens of a server: the one owner of share modes, grace times and resume keys.
+///
+/// The time and all random ids come in; what is to be done comes out of [`OpenTable::poll_event`], which the
+/// caller drains after each call.
+///
+/// ```
+/// use core::time::Duration;
+/// use bowline::model::{
+///     CreateId, FileIdentity, HandleId, Limits, OpenId, OpenMode, PublicKey, Rights, SessionId, Time,
+/// };
+/// use bowline::opens::{Admission, Claim, OpenTable};
+///
+/// let mut table = OpenTable::new([7; 32], &Limits::default());
+/// let owner = PublicKey([1; 32]);
+/// let first = SessionId([1; 16]);
+/// let admitted = table.admit(Time(0), Admission {
+///     session: first,
+///     owner,
+///     open: OpenId(10),
+///     handle: HandleId(100),
+///     file: FileIdentity { device: 1, inode: 2 },
+///     export: "media".parse().unwrap(),
+///     mode: OpenMode::READ_WRITE,
+///     rights: OpenMode::READ_WRITE.rights,
+///     create_id: CreateId([1; 16]),
+///     grace: Duration::from_secs(60),
+/// })?;
+/// let key = table.issue_key(first, admitted.handle, 1_700_000_000_000_000, 4711, [9; 16])?;
+///
+/// // The session loses its last channel; within the grace the key gets a duplicate handle.
+/// table.session_away(Time(1_000_000), first);
+/// assert_eq!(table.next_deadline(), Some(Time(61_000_000)));
+/// let duplicate = table.resume(Time(2_000_000), &key, Claim {
+///     session: SessionId([2; 16]),
+///     identity: &owner,
+///     handle: HandleId(101),
+///     predecessor: None,
+///     may_use: &|_| Some(Rights::ALL),
+/// })?;
+/// assert_eq!((duplicate.open, duplicate.rights), (admitted.open, admitted.rights));
+/// # Ok::<(), bowline::model::Refusal>(())
+/// ```
+pub struct OpenTable {
+    pub(super) hasher: KeyHasher,
+    pub(super) opens_per_client: usize,
+    pub(super) keys_per_open: usize,
+    grace_max: Duration,
+    pub(super) opens: HashMap<OpenId, Open>,
+    pub(super) holders: HashMap<HandleId, Holder>,
+    /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
+    pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
+    pub(super) by_create_id: HashMap<(PublicKey, CreateId), OpenId>,
+    /// How many opens each identity has.
+    pub(super) by_owner: HashMap<PublicKey, usize>,
+    pub(super) by_session: HashMap<SessionId, SessionPart>,
+    /// The orphans in the order of their deadlines.
+    pub(super) deadlines: BTreeSet<(Time, OpenId)>,
+    pub(super) events: VecDeque<TableEvent>,
+}
+
+impl OpenTable {
+    /// Most holders of one open. One is needed for each process that shares the open, and one for each session
+    /// that was lost and not named as predecessor.
+    pub const HOLDERS_PER_OPEN_MAX: usize = 256;
+
+    /// What a contender is told to wait while an open that ends still has operations executing: longer than a
+    /// write to a page cache takes, shorter than a user notices.
+    pub const DRAIN_RETRY: Duration = Duration::from_millis(100);
+
+    /// An empty table. `hash_key` is random and new at each start of a server; it is wiped with the table.
+    #[must_use]
+    pub fn new(hash_key: [u8; 32], limits: &Limits) -> Self {
+        Self {
+            hasher: KeyHasher::new(hash_key),
+            opens_per_client: limits.opens_per_client,
+            keys_per_open: limits.keys_per_open,
+            grace_max: limits.grace_max,
+            opens: HashMap::new(),
+            holders: HashMap::new(),
+            by_file: HashMap::new(),
+            by_create_id: HashMap::new(),
+            by_owner: HashMap::new(),
+            by_session: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Looks for the open that an earlier request with the same create id made, before any file work.
+    ///
+    /// The session that made it, or repeated it before, gets the same handle again. Another session of the same
+    /// identity gets a holder of its own, and an orphan is held again by that. An open whose grace is over is
+    /// closed, and the answer is `None`: the request makes a new one.
+    ///
+    /// # Errors
+    /// - [`Reason::Invalid`]: the create id was used with another export or mode, or the mode neither reads nor
+    ///   writes.
+    /// - [`Reason::PermissionDenied`]: the rights do not cover the mode.
+    /// - [`Reason::Busy`]: the open is ending, and something of it is still executing.
+    /// - [`Reason::Quota`]: the open has too many holders.
+    /// - [`Reason::Exhausted`]: the random id for the holder is taken.
+    pub fn find_created(&mut self, now: Time, repeat: &Repeat<'_>) -> Result<Option<Admitted>, Refusal> {
+        let found = self.repeat(now, repeat, None);
+        self.check_in_debug();
+        found
+    }
+
+    /// Opens a file that was found by its identity, if no other open keeps it out.
+    ///
+    /// Every other open of the same file counts, whoever it belongs to. A request whose create id is known by
+    /// now is answered as [`OpenTable::find_created`] does: two copies of it may have been looking for the file
+    /// at the same time. A request that is refused touches no other open, with one exception: orphans whose
+    /// grace is over and of which something is still executing are stopped, and the request is to come again.
+    ///
+    /// # Errors
+    /// - [`Reason::Busy`]: an incompatible open is held (no time is named), is an orphan within its grace (the
+    ///   time left is named), or ends and is still executing ([`OpenTable::DRAIN_RETRY`]).
+    /// - [`Reason::Quota`]: the identity has as many opens as it may have.
+    /// - [`Reason::Exhausted`]: a random id is taken.
+    /// - As [`OpenTable::find_created`]; [`Reason::Invalid`] too where the create id belongs to another file.
+    pub fn admit(&mut self, now: Time, admission: Admission) -> Result<Admitted, Refusal> {
+        let admitted = self.try_admit(now, &admission);
+        self.check_in_debug();
+        admitted
+    }
+
+    /// Counts an operation of a holder as executing, until [`OpenTable::end_operation`].
+    ///
+    /// # Errors
+    /// - [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed.
+    /// - [`Reason::PermissionDenied`]: the handle has not all of `needed`.
+    pub fn begin_operation(
+        &mut self,
+        session: SessionId,
+        handle: HandleId,
+        needed: Rights,
+    ) -> Result<OpenId, Refusal> {
+        let holder = self
+            .holders
+            .get_mut(&handle)
+            .filter(|holder| holder.session == session && !holder.is_draining())
+            .ok_or(Reason::BadHandle)?;
+        if !holder.rights.contains(needed) {
+            return Err(Reason::PermissionDenied.into());
+        }
+        holder.executing = holder.executing.checked_add(1).ok_or(Reason::Exhausted)?;
+        Ok(holder.open)
+    }
+
+    /// An operation that [`OpenTable::begin_operation`] counted has ended, however it did. A holder that drains
+    /// ends with its last one.
+    pub fn end_operation(&mut self, handle: HandleId) {
+        let is_gone = self.holders.get_mut(&handle).map(Holder::on_operation_ended);
+        debug_assert!(is_gone.is_some(), "an operation ended on a holder that does not exist");
+        if is_gone == Some(true) {
+            self.remove_holder(handle);
+            self.check_in_debug();
+        }
+    }
+
+    /// Closes a handle on purpose: its intake stops, its resume keys die, and [`TableEvent::Drained`] says when
+    /// nothing of it is executing any more. The last handle takes its open along.
+    ///
+    /// # Errors
+    /// [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed already.
+    pub fn begin_close(&mut self, session: SessionId, handle: HandleId) -> Result<(), Refusal> {
+        self.open_of(session, handle)?;
+        self.stop_holder(handle);
+        self.check_in_debug();
+        Ok(())
+    }
+
+    /// The next thing that the caller has to do or to know, in the order in which it came about.
+    pub fn poll_event(&mut self) -> Option<TableEvent> {
+        self.events.pop_front()
+    }
+
+    /// A handle of a session; also while it is being closed, because its last answers are still to be made.
+    ///
+    /// # Errors
+    /// [`Reason::BadHandle`]: the handle is not one of this session.
+    pub fn holder(&self, session: SessionId, handle: HandleId) -> Result<HolderView<'_>, Refusal> {
+        let holder =
+            self.holders.get(&handle).filter(|holder| holder.session == session).ok_or(Reason::BadHandle)?;
+        self.view(handle, holder).ok_or_else(|| Reason::BadHandle.into())
+    }
+
+    /// When [`OpenTable::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// How many opens there are.
+    #[must_use]
+    pub fn opens_len(&self) -> usize {
+        self.opens.len()
+    }
+
+    /// How many holders there are.
+    #[must_use]
+    pub fn holders_len(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Every open, in no particular order: for telling the state of the server, not for serving requests.
+    pub fn opens(&self) -> impl Iterator<Item = OpenView<'_>> {
+        self.opens.iter().map(|(id, open)| open.view(*id))
+    }
+
+    /// Every holder, in no particular order: for telling the state of the server, not for serving requests.
+    pub fn holders(&self) -> impl Iterator<Item = HolderView<'_>> {
+        self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
+    }
+
+    fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
+        self.opens.get(&holder.open).map(|open| HolderView {
+            open: holder.open,
+            session: holder.session,
+            handle,
+            rights: holder.rights,
+            mode: open.mode,
+            export: &open.export,
+            phase: holder.phase,
+            deadline: holder.deadline,
+            executing: holder.executing,
+        })
+    }
+
+    fn try_admit(&mut self, now: Time, admission: &Admission) -> Result<Admitted, Refusal> {
+        let repeat = Repeat {
+            session: admission.session,
+            owner: &admission.owner,
+            create_id: admission.create_id,
+            handle: admission.handle,
+            export: &admission.export,
+            mode: admission.mode,
+            rights: admission.rights,
+        };
+        if let Some(admitted) = self.repeat(now, &repeat, Some(admission.file))? {
+            return Ok(admitted);
+        }
+        let rights = first_rights(admission.mode, admission.rights)?;
+        if self.by_owner.get(&admission.owner).is_some_and(|&len| len >= self.opens_per_client) {
+            return Err(Reason::Quota.into());
+        }
+        if self.opens.contains_key(&admission.open) || self.holders.contains_key(&admission.handle) {
+            return Err(Reason::Exhausted.into());
+        }
+        self.make_way(now, admission.file, admission.mode)?;
+        let admitted = self.insert_open(admission, rights);
+        self.add_holder(
+            now,
+            admission.handle,
+            Holder::new(admission.open, admission.session, rights, Origin::Opened),
+        );
+        Ok(admitted)
+    }
+
+    /// What `find_created` does; `file` is known once the file was found.
+    fn repeat(
+        &mut self,
+        now: Time,
+        repeat: &Repeat<'_>,
+        file: Option<FileIdentity>,
+    ) -> Result<Option<Admitted>, Refusal> {
+        let Some(&id) = self.by_create_id.get(&(*repeat.owner, repeat.create_id)) else { return Ok(None) };
+        let Some(open) = self.opens.get(&id) else { return Ok(None) };
+        match open.standing(now) {
+            Standing::Held | Standing::Grace(_) => {}
+            Standing::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
+            Standing::Over => return self.stop_open(id).map(|()| None),
+        }
+        let is_same = open.export == *repeat.export && open.mode == repeat.mode;
+        if !is_same || file.is_some_and(|file| file != open.file) {
+            return Err(Reason::Invalid.into());
+        }
+        let rights = first_rights(repeat.mode, repeat.rights)?;
+        let is_same_request =
+            |holder: &Holder| holder.session == repeat.session && holder.origin == Origin::Opened;
+        let same = open.holders.iter().find_map(|handle| {
+            let holder = self.holders.get(handle)?;
+            (is_same_request(holder) && !holder.is_draining()).then_some((*handle, holder.rights))
+        });
+        if let Some((handle, rights)) = same {
+            return Ok(Some(open.admitted(id, handle, rights)));
+        }
+        if open.holders.len() >= Self::HOLDERS_PER_OPEN_MAX {
+            return Err(Reason::Quota.into());
+        }
+        if self.holders.contains_key(&repeat.handle) {
+            return Err(Reason::Exhausted.into());
+        }
+        let admitted = open.admitted(id, repeat.handle, rights);
+        self.add_holder(now, repeat.handle, Holder::new(id, repeat.session, rights, Origin::Opened));
+        Ok(Some(admitted))
+    }
+
+    /// Closes the orphans that stand in the way and whose grace is over; or says why the newcomer has to wait,
+    /// and touches nothing.
+    fn make_way(&mut self, now: Time, file: FileIdentity, mode: OpenMode) -> Result<(), Refusal> {
+        let mut wait = Duration::ZERO;
+        let mut over = Vec::new();
+        let groups = self.by_file.get(&file).into_iter().flatten();
+        for id in groups.filter(|(other, _)| !mode.is_compatible(*other)).flat_map(|(_, ids)| ids) {
+            match self.opens.get(id).map(|open| open.standing(now)) {
+                Some(Standing::Held) => return Err(Refusal::busy(Duration::ZERO)),
+                Some(Standing::Grace(left)) => wait = wait.max(left),
+                Some(Standing::Closing) => wait = wait.max(Self::DRAIN_RETRY),
+                Some(Standing::Over) => over.push(*id),
+                None => {}
+            }
+        }
+        if wait > Duration::ZERO {
+            return Err(Refusal::busy(wait));
+        }
+        // Every one is stopped, so that one retry finds all of them gone.
+        over.into_iter().map(|id| self.stop_open(id)).fold(Ok(()), Result::and)
+    }
+
+    fn insert_open(&mut self, admission: &Admission, rights: Rights) -> Admitted {
+        let open = Open::new(admission, admission.grace.min(self.grace_max));
+        let admitted =
+            Admitted { is_new_open: true, ..open.admitted(admission.open, admission.handle, rights) };
+        let groups = self.by_file.entry(open.file).or_default();
+        if let Some((_, ids)) = groups.iter_mut().find(|(mode, _)| *mode == open.mode) {
+            ids.insert(admission.open);
+        } else {
+            groups.push((open.mode, BTreeSet::from([admission.open])));
+        }
+        self.by_create_id.insert((open.owner, open.create_id), admission.open);
+        *self.by_owner.entry(open.owner).or_default() += 1;
+        self.opens.insert(admission.open, open);
+        admitted
+    }
+
+    /// Puts a holder in. While no channel reaches its session it starts away: the answer to a request can be
+    /// ready after the channel has broken.
+    pub(super) fn add_holder(&mut self, now: Time, handle: HandleId, mut holder: Holder) {
+        let id = holder.open;
+        let Some(open) = self.opens.get_mut(&id) else { return };
+        let part = self.by_session.entry(holder.session).or_default();
+        part.handles.insert(handle);
+        if part.is_away {
+            holder.on_session_away(now.after(open.grace));
+        }
+        open.holders.push(handle);
+        self.holders.insert(handle, holder);
+        self.settle(id);
+    }
+
+    /// Stops the intake of a holder; it goes at once if nothing of it is executing.
+    pub(super) fn stop_holder(&mut self, handle: HandleId) {
+        let Some(holder) = self.holders.get_mut(&handle) else { return };
+        let id = holder.open;
+        let is_gone = holder.on_stop();
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.keys.forget(handle);
+        }
+        if is_gone {
+            self.remove_holder(handle);
+        } else {
+            self.settle(id);
+        }
+    }
+
+    /// Stops every holder of an open. `Err` says that it is still executing and when to ask again.
+    pub(super) fn stop_open(&mut self, id: OpenId) -> Result<(), Refusal> {
+        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
+        handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
+    }
+
+    /// The open of a handle that this session can still use.
+    pub(super) fn open_of(
+        &mut self,
+        session: SessionId,
+        handle: HandleId,
+    ) -> Result<(&Holder, &mut Open), Refusal> {
+        let holder = self
+            .holders
+            .get(&handle)
+            .filter(|holder| holder.session == session && !holder.is_draining())
+            .ok_or(Reason::BadHandle)?;
+        let open = self.opens.get_mut(&holder.open).ok_or(Reason::BadHandle)?;
+        Ok((holder, open))
+    }
+
+    /// Brings the phase of an open in line with its holders, after one of them has changed.
+    pub(super) fn settle(&mut self, id: OpenId) {
+        let Some(open) = self.opens.get_mut(&id) else { return };
+        let mut event = OpenEvent::Emptied;
+        let mut latest = None;
+        for holder in open.holders.iter().filter_map(|handle| self.holders.get(handle)) {
+            latest = latest.max(holder.deadline);
+            event = match (event, holder.phase) {
+                (OpenEvent::Reached, _) | (_, HolderPhase::Live) => OpenEvent::Reached,
+                (OpenEvent::Unreached, _) | (_, HolderPhase::Away) => OpenEvent::Unreached,
+                (_, HolderPhase::Draining | HolderPhase::Gone) => OpenEvent::Stopped,
+            };
+        }
+        if let Some(deadline) = open.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        open.step(event, latest);
+        if let Some(deadline) = open.deadline {
+            self.deadlines.insert((deadline, id));
+        }
+        if open.phase == OpenPhase::Ended {
+            self.remove_open(id);
+        }
+    }
+
+    fn remove_holder(&mut self, handle: HandleId) {
+        let Some(holder) = self.holders.remove(&handle) else { return };
+        self.forget_handle(holder.session, handle);
+        self.events.push_back(TableEvent::Drained { session: holder.session, handle });
+        if let Some(open) = self.opens.get_mut(&holder.open) {
+            open.holders.retain(|other| *other != handle);
+        }
+        self.settle(holder.open);
+    }
+
+    fn remove_open(&mut self, id: OpenId) {
+        let Some(open) = self.opens.remove(&id) else { return };
+        self.by_create_id.remove(&(open.owner, open.create_id));
+        if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {
+            groups.get_mut().retain_mut(|(_, ids)| {
+                ids.remove(&id);
+                !ids.is_empty()
+            });
+            if groups.get().is_empty() {
+                groups.remove();
+            }
+        }
+        if let Entry::Occupied(mut len) = self.by_owner.entry(open.owner) {
+            *len.get_mut() = len.get().saturating_sub(1);
+            if *len.get() == 0 {
+                len.remove();
+            }
+        }
+        self.events.push_back(TableEvent::CloseFile { open: id });
+    }
+}
+
+/// Counts only: the table holds names of files and of clients.
+impl fmt::Debug for OpenTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenTable")
+            .field("opens", &self.opens.len())
+            .field("holders", &self.holders.len())
+            .field("orphans", &self.deadlines.len())
+            .finish_non_exhaustive()
+    }
+}
