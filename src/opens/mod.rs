@@ -7,17 +7,20 @@
 //! re-points one.
 //!
 //! ```text
-//!              Begin, Resume                        every holder Away
-//!                    |                   +-----------------------------------+
-//!                    v                   |                                   v
-//!   holder:        Live <----> Away      |       open:  Held <---------- Orphaned (deadline)
-//!                    |          |                        |  a holder Live    |
-//!      close, replace|, end,    |                        |                   | grace over
-//!      expiry        v          |                        v                   |
-//!                Draining <-----+                     Closing <--------------+
-//!                    | nothing executing                 | no holder left
-//!                    v                                   v
-//!                  Gone                                Ended -> TableEvent::CloseFile
+//!   holder:   open, resume               open:   first holder
+//!                  |                                  |
+//!                  v      session away                v     none Live, one Away
+//!                Live -----------------> Away       Held ------------------------> Orphaned (deadline)
+//!                  |  <-----------------  |           |  <------------------------  |
+//!                  |      session back    |           |          one Live           |
+//!                  |                      |           |                             |
+//!                  | close, replaced, session ended,  | every holder that           |
+//!                  | grace over           |           | is left drains              |
+//!                  v                      |           v                             |
+//!               Draining <----------------+        Closing <------------------------+
+//!                  | nothing executing                | no holder left
+//!                  v                                  v
+//!                Gone: Drained                      Ended: CloseFile
 //! ```
 //!
 //! The transitions stand as data in `state.rs`. The one function that decides whether a resume key may resume

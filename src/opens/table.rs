@@ -154,8 +154,8 @@ impl OpenTable {
     ///
     /// Every other open of the same file counts, whoever it belongs to. A request whose create id is known by
     /// now is answered as [`OpenTable::find_created`] does: two copies of it may have been looking for the file
-    /// at the same time. A refused request breaks no orphan, but for one: an orphan whose grace is over and
-    /// that still executes is stopped, and the request is to come again.
+    /// at the same time. A request that is refused touches no other open, with one exception: orphans whose
+    /// grace is over and of which something is still executing are stopped, and the request is to come again.
     ///
     /// # Errors
     /// - [`Reason::Busy`]: an incompatible open is held (no time is named), is an orphan within its grace (the

@@ -64,7 +64,13 @@ fn create_id(n: u64) -> CreateId {
     CreateId([u8::try_from(n).unwrap(); 16])
 }
 
-fn admit(table: &mut OpenTable, now: Time, session: SessionId, n: u64, mode: OpenMode) -> Result<Admitted, Refusal> {
+fn admit(
+    table: &mut OpenTable,
+    now: Time,
+    session: SessionId,
+    n: u64,
+    mode: OpenMode,
+) -> Result<Admitted, Refusal> {
     table.admit(now, admission(session, n, FILE, mode))
 }
 
@@ -254,10 +260,7 @@ fn handles_work_in_their_own_session_and_within_their_rights() {
         assert_eq!(table.begin_close(session, HandleId(1)), Err(refused(Reason::BadHandle)));
         assert!(table.issue_key(session, HandleId(1), 0, 0, SECRET).is_err());
     }
-    assert_eq!(
-        table.begin_operation(A1, HandleId(1), Rights::WRITE),
-        Err(refused(Reason::PermissionDenied))
-    );
+    assert_eq!(table.begin_operation(A1, HandleId(1), Rights::WRITE), Err(refused(Reason::PermissionDenied)));
     assert_eq!(table.holder(A1, HandleId(1)).unwrap().executing, 0, "what was refused does not count");
 }
 
