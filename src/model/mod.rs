@@ -21,6 +21,7 @@ pub use id::{
     AttemptNonce, ChannelNumber, CreateId, HandleId, InstanceId, LineId, LineSet, Locator, OpenId, RequestId,
     SessionId,
 };
+pub(crate) use key::base32;
 pub use key::{KeyTextError, PublicKey};
 pub use limits::{Limits, len_u64};
 pub use mode::{OpenMode, Rights, ShareMode};
