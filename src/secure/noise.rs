@@ -240,8 +240,8 @@ pub(super) mod testing {
         }
     }
 
-    /// The seven public keys (and the twist's) to which every secret gives the all-zero value, as curve and twist
-    /// have them below 2^255: orders 1, 2, 4 and 8, and the three that are not reduced.
+    /// The public keys below 2^255 with which every secret gives the all-zero value: 0, 1, two of order 8 and the
+    /// prime less one, then the prime and the prime plus one, which are other spellings of 0 and 1.
     pub(crate) fn low_order() -> Vec<[u8; 32]> {
         let mut one = [0; 32];
         one[0] = 1;

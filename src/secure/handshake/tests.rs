@@ -436,6 +436,14 @@ fn debug_and_errors_show_no_secret() {
     assert!(error.source().is_some());
 }
 
+/// Tasks hold these while they wait for the network.
+#[test]
+fn handshakes_and_records_can_go_to_another_thread() {
+    fn goes<T: Send + Sync>() {}
+    goes::<(Identity, SessionInitiator, SessionResponder, BindInitiator, BindResponder)>();
+    goes::<(Sealer<ClientData>, Opener<ServerData>, RecordKeys, HandshakeError)>();
+}
+
 /// A listener has the whole transcript and both public keys; a client's static key is even told to it, though `IK` hides
 /// it. Whatever it can compute of these opens no record.
 #[test]
