@@ -147,8 +147,10 @@ async fn a_cut_resets_what_it_means_and_nothing_else() {
 async fn a_reset_by_one_end_reaches_the_other() {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let recorder = Recorder::start(LOCALHOST, listener.local_addr().unwrap()).await.unwrap();
-    let stream = TcpStream::connect(recorder.address()).await.unwrap();
-    let (server, _) = listener.accept().await.unwrap();
+    let mut stream = TcpStream::connect(recorder.address()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"x").await.unwrap();
+    stream.read_exact(&mut [0; 1]).await.unwrap();
     socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
     drop(server);
     assert_eq!(end(stream).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
