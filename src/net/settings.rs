@@ -1,0 +1,236 @@
+//! What the readers of settings files share: a bounded read, TOML, and errors of one line that say which file,
+//! where in it, and what.
+
+use core::fmt;
+use core::ops::Range;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::model::{Protection, len_u64};
+
+/// Longest settings file, in bytes: thousands of entries.
+pub const LEN_MAX: u64 = 1 << 20;
+
+/// A settings file that is not used, and why: the file, the line, the problem `P`.
+#[derive(Debug)]
+pub struct SettingsError<P> {
+    /// The file; `None` if the text came from elsewhere.
+    pub file: Option<PathBuf>,
+    /// The line, counted from 1, where the problem has one.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub problem: P,
+}
+
+/// What is wrong with a settings file as a text.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TextProblem {
+    /// It could not be opened or read.
+    #[error("the file cannot be read")]
+    Read(#[source] io::Error),
+    /// It is a folder, a pipe, a device or a socket.
+    #[error("this is not a regular file")]
+    NotRegular,
+    /// Whoever has an account on the machine could change it.
+    #[error("every user of this machine can write to the file: chmod o-w it")]
+    Writable,
+    /// It is longer than [`LEN_MAX`].
+    #[error("the file has more than {LEN_MAX} bytes")]
+    TooLong,
+    /// It is not UTF-8.
+    #[error("the file is not UTF-8 text")]
+    NotText,
+    /// It is not TOML, or has a key or a type that does not belong there.
+    #[error("{0}")]
+    Toml(String),
+}
+
+/// Why a word does not name a protection of data channels.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProtectionProblem {
+    /// There is no such word.
+    #[error("{0:?} is no protection: use \"signed\" or \"sealed\"")]
+    Unknown(String),
+    /// The word is known, and the protection is not offered.
+    #[error("protection \"clear\" is not offered by this version: use \"signed\" or \"sealed\"")]
+    Clear,
+}
+
+impl<P> SettingsError<P> {
+    /// The problem of the text that starts at `span`.
+    pub(crate) fn at(text: &str, span: &Range<usize>, problem: impl Into<P>) -> Self {
+        Self { file: None, line: Some(line_of(text, span.start)), problem: problem.into() }
+    }
+
+    /// The same, said of `file`.
+    pub(crate) fn of_file(self, file: &Path) -> Self {
+        Self { file: Some(file.to_owned()), ..self }
+    }
+}
+
+impl<P: fmt::Display> fmt::Display for SettingsError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        self.problem.fmt(f)
+    }
+}
+
+impl<P: Error> Error for SettingsError<P> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.problem.source()
+    }
+}
+
+/// Reads the settings file `path` and hands its text to `parse`.
+pub(crate) fn load<T, P: From<TextProblem>>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, SettingsError<P>>,
+) -> Result<T, SettingsError<P>> {
+    let text = read_text(path).map_err(|problem| SettingsError {
+        file: Some(path.to_owned()),
+        line: None,
+        problem: problem.into(),
+    })?;
+    parse(&text).map_err(|error| error.of_file(path))
+}
+
+/// The value that a TOML text spells.
+pub(crate) fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(
+    text: &str,
+) -> Result<T, SettingsError<P>> {
+    toml::from_str(text).map_err(|error| SettingsError {
+        file: None,
+        line: error.span().map(|span| line_of(text, span.start)),
+        problem: TextProblem::Toml(one_line(error.message())).into(),
+    })
+}
+
+/// Whether `text` is a name that can stand in tables, logs and commands: 1 to 64 of `a-z A-Z 0-9 . _ -`.
+pub(crate) fn is_plain_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+/// The protection that `text` asks for on data channels.
+pub(crate) fn data_protection(text: &str) -> Result<Protection, ProtectionProblem> {
+    match text.parse() {
+        Ok(Protection::Clear) => Err(ProtectionProblem::Clear),
+        Ok(protection) => Ok(protection),
+        Err(_) => Err(ProtectionProblem::Unknown(text.to_owned())),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, TextProblem> {
+    let cannot = |errno: rustix::io::Errno| TextProblem::Read(errno.into());
+    // Non-blocking, so that a pipe without a writer is refused instead of waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(cannot)?);
+    let stat = rustix::fs::fstat(&file).map_err(cannot)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(TextProblem::NotRegular);
+    }
+    if stat.st_mode & 0o002 != 0 {
+        return Err(TextProblem::Writable);
+    }
+    let mut bytes = Vec::new();
+    file.take(LEN_MAX + 1).read_to_end(&mut bytes).map_err(TextProblem::Read)?;
+    if len_u64(bytes.len()) > LEN_MAX {
+        return Err(TextProblem::TooLong);
+    }
+    String::from_utf8(bytes).map_err(|_| TextProblem::NotText)
+}
+
+/// The number of the line, from 1, that the byte at `offset` is in.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
+}
+
+/// A message without line ends and control characters, whatever the file has put into it.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(", ").replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    type Table = BTreeMap<String, u32>;
+
+    fn load_table(path: &Path) -> Result<Table, SettingsError<TextProblem>> {
+        load(path, from_toml)
+    }
+
+    fn file(bytes: &[u8], mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn errors_name_file_line_and_problem_in_one_line() {
+        let broken = file(b"a = 1\nb = 2\nb = 3\n", 0o600);
+        let error = load_table(broken.path()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: line 3: duplicate key", broken.path().display()));
+        let hostile = "\n\"a\\u0007\\nb\" = \"x\"".to_owned();
+        let error = from_toml::<Table, TextProblem>(&hostile).unwrap_err().to_string();
+        assert!(error.starts_with("line 2: ") && !error.contains(char::is_control), "{error:?}");
+    }
+
+    #[test]
+    fn files_that_cannot_be_trusted_or_read_are_refused() {
+        assert_eq!(load_table(file(b"a = 1", 0o664).path()).unwrap(), Table::from([("a".to_owned(), 1)]));
+        let problem = |path: &Path| load_table(path).unwrap_err().problem;
+        assert!(matches!(problem(file(b"a = 1", 0o602).path()), TextProblem::Writable));
+        assert!(matches!(problem(file(b"\xff", 0o600).path()), TextProblem::NotText));
+        assert!(matches!(
+            problem(file(&vec![b' '; 1 << 20], 0o600).path().parent().unwrap()),
+            TextProblem::NotRegular
+        ));
+        assert!(load_table(file(&vec![b' '; 1 << 20], 0o600).path()).unwrap().is_empty());
+        assert!(matches!(problem(file(&vec![b' '; (1 << 20) + 1], 0o600).path()), TextProblem::TooLong));
+        let missing = load_table(Path::new("/nonexistent/file")).unwrap_err();
+        assert_eq!(missing.to_string(), "/nonexistent/file: the file cannot be read");
+        let source = missing.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(load_table(&pipe).unwrap_err().problem, TextProblem::NotRegular));
+    }
+
+    #[test]
+    fn names_and_protections() {
+        for good in ["a", "edit-station_1.x", &"x".repeat(64)] {
+            assert!(is_plain_name(good), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "ä", "a\n", "a:b", &"x".repeat(65)] {
+            assert!(!is_plain_name(bad), "{bad}");
+        }
+        assert_eq!(data_protection("sealed"), Ok(Protection::Sealed));
+        assert_eq!(data_protection("clear"), Err(ProtectionProblem::Clear));
+        assert_eq!(data_protection("Signed"), Err(ProtectionProblem::Unknown("Signed".to_owned())));
+    }
+}

@@ -1,0 +1,299 @@
+//! The directories that a server exports, and how a name in one becomes an open file.
+//!
+//! A path is resolved by the kernel, beneath the export's root, in one step (`openat2`): it does not climb, follow
+//! links out, pass through `/proc` or cross into another file system, whatever other programs rename meanwhile.
+//! The first open has no rights and no effects (`O_PATH`), so that a pipe, a device or a socket is recognised
+//! before anything is done to it. The second open is of that same file, by its descriptor and not by its name.
+//!
+//! Nothing here takes a path in two steps, and nothing compares paths of clients as text.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+use thiserror::Error;
+
+use super::files::{Descriptor, attributes_of, identity_of, refusal};
+use crate::model::{Attributes, ExportName, ExportPath, FileIdentity, NameError, Reason, Refusal, Rights};
+
+/// How often a path is resolved again because names in it moved meanwhile. Whoever moves them all the time keeps
+/// one request busy this long, and no longer.
+const RESOLVE_ATTEMPTS_MAX: u32 = 16;
+
+/// How far a path may lead.
+const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+
+/// Why a server does not start with these exports.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// An argument that is not of the form `NAME=DIR`.
+    #[error("{0:?} is no export: write NAME=DIR")]
+    Argument(OsString),
+    /// A name that no export can have.
+    #[error("{name:?} is no name for an export: {reason}; use 1 to 64 of a-z A-Z 0-9 . _ -")]
+    Name {
+        /// What stands there.
+        name: OsString,
+        /// What is wrong with it.
+        reason: NameError,
+    },
+    /// Two exports of one name.
+    #[error("there are two exports \"{0}\"")]
+    Double(ExportName),
+    /// The root of the file system, which holds the keys of everything.
+    #[error("export \"{0}\": \"/\" is never exported")]
+    Root(ExportName),
+    /// There is nothing there.
+    #[error("export \"{name}\": there is no directory {path:?}")]
+    Missing {
+        /// The export.
+        name: ExportName,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// There is something else there.
+    #[error("export \"{name}\": {path:?} is not a directory")]
+    NotDirectory {
+        /// The export.
+        name: ExportName,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It is there and cannot be used.
+    #[error("export \"{name}\": {path:?} cannot be opened")]
+    Unusable {
+        /// The export.
+        name: ExportName,
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One directory is the other, or lies in it: one file would have two names and two sets of rights.
+    #[error("the exports \"{first}\" ({first_path:?}) and \"{second}\" ({second_path:?}) overlap")]
+    Overlap {
+        /// The export that was named first.
+        first: ExportName,
+        /// Where it is.
+        first_path: PathBuf,
+        /// The other one.
+        second: ExportName,
+        /// Where that is.
+        second_path: PathBuf,
+    },
+    /// The kernel cannot resolve paths safely.
+    #[error("Linux 5.6 or newer is needed")]
+    OldKernel,
+    /// Descriptors cannot be opened again.
+    #[error("\"/proc\" is needed: mount it")]
+    NoProc(#[source] io::Error),
+}
+
+/// One exported directory.
+#[derive(Debug)]
+struct Export {
+    name: ExportName,
+    /// Opened once; what is renamed or mounted over its path later changes nothing.
+    root: OwnedFd,
+    /// Where it was found, without links.
+    path: PathBuf,
+    identity: FileIdentity,
+}
+
+/// The exported directories, by their names.
+#[derive(Debug)]
+pub struct Exports {
+    by_name: BTreeMap<ExportName, Export>,
+    /// This process's table of descriptors, through which a file is opened a second time.
+    descriptors: OwnedFd,
+}
+
+/// A file that was opened, and what it was at that moment.
+#[derive(Clone, Debug)]
+pub struct OpenedFile {
+    /// The open file.
+    pub file: Arc<Descriptor>,
+    /// Which file it is.
+    pub identity: FileIdentity,
+    /// Its size and times.
+    pub attributes: Attributes,
+}
+
+/// The export that the argument `NAME=DIR` describes.
+///
+/// # Errors
+/// [`ExportError::Argument`] if there is no `=` or nothing after it; [`ExportError::Name`].
+pub fn parse_export_argument(argument: &OsStr) -> Result<(ExportName, PathBuf), ExportError> {
+    let wrong = || ExportError::Argument(argument.to_owned());
+    let mut parts = argument.as_bytes().splitn(2, |&byte| byte == b'=');
+    let name = parts.next().ok_or_else(wrong)?;
+    let path = parts.next().filter(|path| !path.is_empty()).ok_or_else(wrong)?;
+    let parsed = str::from_utf8(name).map_err(|_| NameError::Byte).and_then(str::parse);
+    let name =
+        parsed.map_err(|reason| ExportError::Name { name: OsStr::from_bytes(name).to_owned(), reason })?;
+    Ok((name, PathBuf::from(OsStr::from_bytes(path))))
+}
+
+impl Exports {
+    /// Opens the directories, or refuses them all.
+    ///
+    /// # Errors
+    /// [`ExportError`] with the first thing that is wrong.
+    pub fn open(list: impl IntoIterator<Item = (ExportName, PathBuf)>) -> Result<Self, ExportError> {
+        let descriptors = open_descriptor_table().map_err(|errno| ExportError::NoProc(errno.into()))?;
+        let mut exports: Vec<Export> = Vec::new();
+        for (name, path) in list {
+            if exports.iter().any(|other| other.name == name) {
+                return Err(ExportError::Double(name));
+            }
+            let export = open_export(&descriptors, name, &path)?;
+            if let Some(other) = exports.iter().find(|other| other.overlaps(&export)) {
+                return Err(ExportError::Overlap {
+                    first: other.name.clone(),
+                    first_path: other.path.clone(),
+                    second: export.name,
+                    second_path: export.path,
+                });
+            }
+            exports.push(export);
+        }
+        let by_name = exports.into_iter().map(|export| (export.name.clone(), export)).collect();
+        Ok(Self { by_name, descriptors })
+    }
+
+    /// The names of the exports.
+    pub fn names(&self) -> impl Iterator<Item = &ExportName> {
+        self.by_name.keys()
+    }
+
+    /// Opens the regular file `path` of the export for what `rights` say: reading, writing or both. Never waits
+    /// for anything but the file system: not for a pipe's writer, not for a device, not for the end of a lease.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: [`Reason::NotFound`], also for an unknown export; [`Reason::Invalid`] without a right to
+    /// read or write; [`Reason::IsDirectory`], [`Reason::NotRegular`]; [`Reason::Outside`] if the path leads out
+    /// of the export or into another file system; [`Reason::Busy`] if names in the path do not stop moving, or
+    /// another program holds a lease on the file; else what the file system reports.
+    pub fn open_file(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+    ) -> Result<OpenedFile, Refusal> {
+        let access = access_of(rights).ok_or(Reason::Invalid)?;
+        let export = self.by_name.get(export).ok_or(Reason::NotFound)?;
+        let found = resolve(&export.root, path.as_bytes()).map_err(refusal)?;
+        let identity = regular(&rustix::fs::fstat(&found).map_err(refusal)?)?;
+        let file = self.reopen(&found, access).map_err(refusal)?;
+        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
+        if regular(&stat)? != identity {
+            // A descriptor that leads to another file than its own: nothing that it is asked can be trusted.
+            return Err(Reason::Io.into());
+        }
+        let attributes = attributes_of(&stat);
+        Ok(OpenedFile { file: Arc::new(Descriptor::new(file)), identity, attributes })
+    }
+
+    /// Opens the file behind a descriptor again, for `access`.
+    fn reopen(&self, found: &OwnedFd, access: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(&self.descriptors, DecInt::from_fd(found), flags, Mode::empty())
+        })
+    }
+}
+
+impl Export {
+    /// Whether one is the other, or lies in it; by place, and by identity for what is mounted twice.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.identity == other.identity
+            || self.path.starts_with(&other.path)
+            || other.path.starts_with(&self.path)
+    }
+}
+
+/// How a file is opened for `rights`; `None` if they neither read nor write.
+fn access_of(rights: Rights) -> Option<OFlags> {
+    match (rights.contains(Rights::READ), rights.contains(Rights::WRITE)) {
+        (true, true) => Some(OFlags::RDWR),
+        (true, false) => Some(OFlags::RDONLY),
+        (false, true) => Some(OFlags::WRONLY),
+        (false, false) => None,
+    }
+}
+
+/// The identity of a regular file; anything else is refused.
+fn regular(stat: &Stat) -> Result<FileIdentity, Reason> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(identity_of(stat)),
+        FileType::Directory => Err(Reason::IsDirectory),
+        _ => Err(Reason::NotRegular),
+    }
+}
+
+/// Finds what `path` names beneath `root`, without opening it for anything.
+fn resolve(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    retry_moved(|| rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), RESOLVE))
+}
+
+/// Tries again, a bounded number of times, while the kernel says that names moved under it.
+fn retry_moved<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 1..RESOLVE_ATTEMPTS_MAX {
+        match attempt() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
+}
+
+/// Opens this process's table of descriptors, if that is what is there.
+fn open_descriptor_table() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let table = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let is_proc = rustix::fs::fstatfs(&table)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+    if is_proc { Ok(table) } else { Err(Errno::NOENT) }
+}
+
+fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<Export, ExportError> {
+    let failed = |errno: Errno| export_error(name.clone(), path, errno);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
+    let identity = identity_of(&rustix::fs::fstat(&root).map_err(failed)?);
+    let found = path_of(descriptors, &root).map_err(failed)?;
+    let top = rustix::fs::stat("/").map_err(failed)?;
+    if found == Path::new("/") || identity == identity_of(&top) {
+        return Err(ExportError::Root(name));
+    }
+    // Proves, before a client asks, that the kernel has what every later open needs.
+    resolve(&root, b".").map_err(failed)?;
+    Ok(Export { name, root, path: found, identity })
+}
+
+/// Where a descriptor's directory is, by the kernel's account: absolute and without links.
+fn path_of(descriptors: &OwnedFd, directory: &OwnedFd) -> Result<PathBuf, Errno> {
+    let link = rustix::fs::readlinkat(descriptors, DecInt::from_fd(directory.as_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
+}
+
+fn export_error(name: ExportName, path: &Path, errno: Errno) -> ExportError {
+    let path = path.to_owned();
+    match errno {
+        Errno::NOENT => ExportError::Missing { name, path },
+        Errno::NOTDIR => ExportError::NotDirectory { name, path },
+        Errno::NOSYS => ExportError::OldKernel,
+        errno => ExportError::Unusable { name, path, source: errno.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

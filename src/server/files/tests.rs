@@ -1,0 +1,217 @@
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+fn descriptor(bytes: &[u8]) -> (Descriptor, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let opened = File::options().read(true).write(true).open(file.path()).unwrap();
+    (Descriptor::new(opened.into()), file)
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
+}
+
+/// A file system of which each answer is written down beforehand. Reads fill with `x`.
+struct Script {
+    answers: VecDeque<Result<usize, Errno>>,
+    asked: Vec<(u64, usize)>,
+}
+
+impl Script {
+    fn new(answers: &[Result<usize, Errno>]) -> Self {
+        Self { answers: answers.iter().copied().collect(), asked: Vec::new() }
+    }
+
+    fn answer(&mut self, offset: u64, len: usize) -> Result<usize, Errno> {
+        self.asked.push((offset, len));
+        self.answers.pop_front().expect("asked more often than expected")
+    }
+
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        assert!(buffer.iter().all(|&byte| byte == 0), "a buffer with somebody's bytes");
+        let count = self.answer(offset, buffer.len())?;
+        buffer[..count].fill(b'x');
+        Ok(count)
+    }
+}
+
+#[test]
+fn reads_append_and_stop_at_the_end_of_the_file() {
+    let bytes = pattern(300_000);
+    let (file, _keep) = descriptor(&bytes);
+    for (offset, len) in
+        [(0, 300_000), (0, 1), (7, 131_072), (299_999, 10), (300_000, 10), (1 << 40, 10), (5, 0)]
+    {
+        let mut into = BytesMut::from(&b"before"[..]);
+        file.read(offset, len, &mut into).unwrap();
+        let start = usize::try_from(offset).unwrap().min(bytes.len());
+        let end = (start + usize::try_from(len).unwrap()).min(bytes.len());
+        assert_eq!(into[..6], b"before"[..]);
+        assert_eq!(into[6..], bytes[start..end], "{len} bytes at {offset}");
+    }
+}
+
+/// Whether a file system answers from memory is its own business; what it answers is not.
+#[test]
+fn cached_reads_never_invent_bytes() {
+    let bytes = pattern(300_000);
+    let (file, _keep) = descriptor(&bytes);
+    for (offset, len) in [(0, 300_000), (7, 131_072), (299_999, 10), (300_000, 10), (5, 0)] {
+        let mut into = BytesMut::from(&b"before"[..]);
+        let outcome = file.read_cached(offset, len, &mut into);
+        let start = usize::try_from(offset).unwrap();
+        let end = (start + usize::try_from(len).unwrap()).min(bytes.len());
+        assert!(bytes[start..end].starts_with(&into[6..]));
+        match outcome {
+            CachedRead::Done => assert_eq!(into.len() - 6, end - start),
+            CachedRead::Partial => assert!(into.len() > 6 && into.len() - 6 < end - start),
+            CachedRead::NotCached => assert_eq!(into.len(), 6),
+        }
+        if outcome == CachedRead::NotCached {
+            eprintln!("this file system does not read from memory only: {offset} {len}");
+        }
+    }
+}
+
+#[test]
+fn a_cached_read_goes_on_until_memory_ends() {
+    let run = |len, answers: &[_]| {
+        let mut script = Script::new(answers);
+        let mut into = BytesMut::from(&b"-"[..]);
+        let outcome = read_cached_with(100, len, &mut into, |at, buffer| script.read(at, buffer));
+        assert!(script.answers.is_empty());
+        assert!(into[1..].iter().all(|&byte| byte == b'x'));
+        (outcome, into.len() - 1, script.asked)
+    };
+    let two = vec![(100, 10), (104, 6)];
+    assert_eq!(run(10, &[Ok(10)]), (CachedRead::Done, 10, vec![(100, 10)]));
+    assert_eq!(run(10, &[Ok(4), Ok(6)]), (CachedRead::Done, 10, two.clone()));
+    assert_eq!(run(10, &[Ok(4), Err(Errno::AGAIN)]), (CachedRead::Partial, 4, two.clone()));
+    assert_eq!(run(10, &[Ok(4), Ok(0)]), (CachedRead::Done, 4, two));
+    assert_eq!(run(10, &[Err(Errno::INTR), Ok(10)]), (CachedRead::Done, 10, vec![(100, 10); 2]));
+    for errno in [Errno::AGAIN, Errno::OPNOTSUPP, Errno::IO] {
+        assert_eq!(run(10, &[Err(errno)]), (CachedRead::NotCached, 0, vec![(100, 10)]));
+    }
+    assert_eq!(run(0, &[]), (CachedRead::Done, 0, vec![]));
+}
+
+#[test]
+fn a_read_that_fails_half_way_is_no_short_read() {
+    let run = |answers: &[_]| {
+        let mut script = Script::new(answers);
+        let mut into = BytesMut::from(&b"-"[..]);
+        let outcome = read_with(100, 10, &mut into, |at, buffer| script.read(at, buffer));
+        assert!(script.answers.is_empty());
+        (outcome, into.len() - 1)
+    };
+    assert_eq!(run(&[Ok(4), Err(Errno::IO)]), (Err(Errno::IO), 0));
+    assert_eq!(run(&[Ok(4), Err(Errno::INTR), Ok(6)]), (Ok(()), 10));
+    assert_eq!(run(&[Ok(4), Ok(3), Ok(0)]), (Ok(()), 7));
+}
+
+#[test]
+fn a_write_tells_how_far_it_came() {
+    let run = |answers: &[_]| {
+        let mut script = Script::new(answers);
+        let outcome = write_with(100, &[7; 10], |at, rest| script.answer(at, rest.len()));
+        assert!(script.answers.is_empty());
+        (outcome, script.asked)
+    };
+    assert_eq!(run(&[Ok(10)]), (Ok(10), vec![(100, 10)]));
+    assert_eq!(run(&[Ok(4), Err(Errno::INTR), Ok(6)]), (Ok(10), vec![(100, 10), (104, 6), (104, 6)]));
+    assert_eq!(run(&[Ok(4), Err(Errno::NOSPC)]), (Ok(4), vec![(100, 10), (104, 6)]));
+    assert_eq!(run(&[Ok(4), Ok(0)]), (Ok(4), vec![(100, 10), (104, 6)]));
+    assert_eq!(run(&[Err(Errno::NOSPC)]), (Err(Errno::NOSPC), vec![(100, 10)]));
+    assert_eq!(run(&[Ok(0)]), (Err(Errno::IO), vec![(100, 10)]));
+}
+
+#[test]
+fn writes_land_where_they_belong_and_grow_the_file() {
+    let (file, keep) = descriptor(b"0123456789");
+    assert_eq!(file.write(3, b"abc"), Ok(3));
+    assert_eq!(file.write(12, b"z"), Ok(1));
+    assert_eq!(std::fs::read(keep.path()).unwrap(), b"012abc6789\0\0z");
+    assert_eq!(file.attributes().unwrap().len, 13);
+    file.sync(SyncScope::Data).unwrap();
+    file.sync(SyncScope::All).unwrap();
+}
+
+#[test]
+fn an_empty_write_changes_nothing() {
+    let (file, keep) = descriptor(b"x");
+    let past = std::time::UNIX_EPOCH + core::time::Duration::from_secs(1000);
+    File::options().write(true).open(keep.path()).unwrap().set_modified(past).unwrap();
+    let before = file.attributes().unwrap();
+    assert_eq!(file.write(100, b""), Ok(0));
+    assert_eq!(file.attributes().unwrap(), before);
+    assert_eq!(before.modified_ns, 1_000_000_000_000);
+}
+
+#[test]
+fn ranges_beyond_the_greatest_offset_are_invalid() {
+    let (file, _keep) = descriptor(b"x");
+    let mut into = BytesMut::new();
+    for offset in [END_MAX, END_MAX + 1, u64::MAX] {
+        assert_eq!(file.write(offset, b"ab"), Err(Reason::Invalid.into()), "{offset}");
+        assert_eq!(file.read(offset, 2, &mut into), Err(Reason::Invalid.into()), "{offset}");
+        assert_eq!(file.read_cached(offset, 2, &mut into), CachedRead::NotCached);
+    }
+    let over = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap() + 1;
+    assert_eq!(file.read(0, over, &mut into), Err(Reason::Invalid.into()));
+    assert_eq!(file.read_cached(0, over, &mut into), CachedRead::NotCached);
+    assert_eq!((into.len(), into.capacity()), (0, 0), "nothing is set aside for what is refused");
+    assert_eq!(file.read(END_MAX - 1, 1, &mut into), Ok(()), "the greatest offset is past the end, no error");
+}
+
+#[test]
+fn a_full_file_system_is_named() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(Descriptor::new(full.into()).write(0, b"x"), Err(Reason::NoSpace.into()));
+}
+
+#[test]
+fn attributes_are_those_of_the_file() {
+    let (file, keep) = descriptor(b"12345");
+    let expected = std::fs::metadata(keep.path()).unwrap();
+    let found = file.attributes().unwrap();
+    assert_eq!((found.len, found.permissions), (5, expected.mode() & 0o7777));
+    assert_eq!(found.modified_ns, expected.mtime() * 1_000_000_000 + expected.mtime_nsec());
+    assert_eq!(found.changed_ns, expected.ctime() * 1_000_000_000 + expected.ctime_nsec());
+    assert_eq!(nanoseconds(i64::MAX, 1), i64::MAX);
+    assert_eq!(nanoseconds(-1, 5), -999_999_995);
+}
+
+#[test]
+fn each_error_has_its_reason() {
+    let table = [
+        (Errno::NOENT, Reason::NotFound),
+        (Errno::NOTDIR, Reason::NotFound),
+        (Errno::ACCESS, Reason::PermissionDenied),
+        (Errno::PERM, Reason::PermissionDenied),
+        (Errno::XDEV, Reason::Outside),
+        (Errno::LOOP, Reason::Outside),
+        (Errno::ISDIR, Reason::IsDirectory),
+        (Errno::NOSPC, Reason::NoSpace),
+        (Errno::DQUOT, Reason::Quota),
+        (Errno::ROFS, Reason::ReadOnly),
+        (Errno::MFILE, Reason::Exhausted),
+        (Errno::NFILE, Reason::Exhausted),
+        (Errno::NOMEM, Reason::Exhausted),
+        (Errno::INVAL, Reason::Invalid),
+        (Errno::FBIG, Reason::Invalid),
+        (Errno::NAMETOOLONG, Reason::Invalid),
+        (Errno::AGAIN, Reason::Busy),
+        (Errno::TXTBSY, Reason::Busy),
+        (Errno::IO, Reason::Io),
+        (Errno::BADF, Reason::Io),
+        (Errno::STALE, Reason::Io),
+    ];
+    for (errno, reason) in table {
+        assert_eq!(refusal(errno), Refusal::from(reason), "{errno:?}");
+    }
+}
