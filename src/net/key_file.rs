@@ -143,7 +143,7 @@ pub fn create(path: &Path, text: &str) -> Result<(), KeyFileError> {
 pub fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let cannot_read = |source: io::Error| KeyFileError::Read { path: path.to_owned(), source };
     // Non-blocking, so that a pipe without a writer is refused instead of waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Err(KeyFileError::Missing { path: path.to_owned() }),

@@ -174,6 +174,10 @@ mod tests {
 
     type Table = BTreeMap<String, u32>;
 
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
     fn load_table(path: &Path) -> Result<Table, SettingsError<TextProblem>> {
         load(path, from_toml)
     }
@@ -190,9 +194,9 @@ mod tests {
         let broken = file(b"a = 1\nb = 2\nb = 3\n", 0o600);
         let error = load_table(broken.path()).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: line 3: duplicate key", broken.path().display()));
-        let hostile = "\n\"a\\u0007\\nb\" = \"x\"".to_owned();
-        let error = from_toml::<Table, TextProblem>(&hostile).unwrap_err().to_string();
-        assert!(error.starts_with("line 2: ") && !error.contains(char::is_control), "{error:?}");
+        let hostile = "\n\"a\\u0007\\nb\" = 1";
+        let error = from_toml::<Nothing, TextProblem>(hostile).unwrap_err().to_string();
+        assert_eq!(error, "line 2: unknown field `a , b`, there are no fields");
     }
 
     #[test]

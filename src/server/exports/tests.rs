@@ -303,7 +303,7 @@ fn what_the_file_system_forbids_stays_forbidden() {
 fn a_swapped_link_shows_no_secret() {
     const ROUNDS: usize = 20_000;
     let ground = Ground::new();
-    symlink(ground.folder.path().join("outside"), ground.at("link")).unwrap();
+    symlink("../outside", ground.at("link")).unwrap();
     let (first, second) = (ground.at("dir"), ground.at("link"));
     let swap = || renameat_with(CWD, &first, CWD, &second, RenameFlags::EXCHANGE);
     if let Err(errno) = swap() {
@@ -397,6 +397,19 @@ fn wrong_exports_are_refused_with_one_line() {
     assert_eq!(open(&[]).unwrap().names().count(), 0);
     let old = export_error(name("x"), &a, Errno::NOSYS);
     assert_eq!(old.to_string(), "Linux 5.6 or newer is needed");
+}
+
+/// What is mounted at two places has two paths and one identity.
+#[test]
+fn one_directory_under_two_paths_overlaps() {
+    let ground = Ground::new();
+    let export = |path: &str| {
+        let descriptors = &ground.exports.descriptors;
+        let export = open_export(descriptors, name("x"), &ground.at(path)).unwrap();
+        Export { path: PathBuf::from("/mount").join(path), ..export }
+    };
+    let twice = Export { path: PathBuf::from("/elsewhere"), ..export("dir") };
+    assert!(twice.overlaps(&export("dir")) && !twice.overlaps(&export("dir/deep")));
 }
 
 #[test]
