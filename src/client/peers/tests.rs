@@ -1,3 +1,5 @@
+//! What the list of peers accepts, and what it says of the rest.
+
 use super::*;
 
 const KEY_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

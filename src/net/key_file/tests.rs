@@ -1,3 +1,5 @@
+//! Key files: how they are made, and which are refused.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Hostile names, special files and races: what is opened, and what is not.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;

@@ -1,3 +1,5 @@
+//! File work against real files.
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
