@@ -31,15 +31,22 @@ async fn b08_readable_bulk_on_one_line_and_encrypted_requests_on_the_other() {
     let bulk = world.recordings(0);
     assert!(bulk.iter().all(|recording| recording.kind == Kind::BindData), "data channels only");
     assert!(bulk.iter().any(|recording| shows(&recording.to_client, &content)), "what was read is readable");
-    assert!(bulk.iter().any(|recording| shows(&recording.to_server, &written)), "what was written is readable");
+    assert!(
+        bulk.iter().any(|recording| shows(&recording.to_server, &written)),
+        "what was written is readable"
+    );
     let keys = world.recordings(1);
     assert!(keys.iter().all(|recording| matches!(recording.kind, Kind::Session | Kind::BindControl)));
-    let carried: usize = keys.iter().map(|recording| recording.to_server.len() + recording.to_client.len()).sum();
+    let carried: usize =
+        keys.iter().map(|recording| recording.to_server.len() + recording.to_client.len()).sum();
     assert!(carried < 20_000, "requests only: {carried} bytes");
     for recording in &keys {
         for bytes in [&recording.to_server, &recording.to_client] {
             assert!(!shows(bytes, &content) && !shows(bytes, &written));
-            assert!(!bytes.windows(4).any(|window| window == b"file" || window == EXPORT.as_bytes()), "no name");
+            assert!(
+                !bytes.windows(4).any(|window| window == b"file" || window == EXPORT.as_bytes()),
+                "no name"
+            );
         }
     }
     // World's end checks that no key is readable anywhere.
@@ -115,7 +122,8 @@ async fn b10_one_open_file_over_two_interfaces() {
         read.extend_from_slice(&chunk);
     }
     assert!(read == content);
-    let data: Vec<_> = session.channels().into_iter().filter(|status| status.kind == ChannelKind::Data).collect();
+    let data: Vec<_> =
+        session.channels().into_iter().filter(|status| status.kind == ChannelKind::Data).collect();
     assert_eq!(data.len(), 2);
     let total: u64 = data.iter().map(|status| status.read_bytes).sum();
     assert!(total >= 32 << 20);
@@ -156,7 +164,9 @@ async fn a_line_that_is_cut_in_the_middle_loses_nothing() {
     let (cut, wrote) = tokio::join!(
         async {
             world.recorders[1]
-                .until(|labels| labels.iter().any(|label| label.kind == Kind::BindData && label.to_server_len > 1 << 20))
+                .until(|labels| {
+                    labels.iter().any(|label| label.kind == Kind::BindData && label.to_server_len > 1 << 20)
+                })
                 .await
                 .unwrap();
             world.recorders[1].cut_all()

@@ -11,12 +11,10 @@ use tokio::task::JoinSet;
 use super::error::Error;
 use super::peers::LineConfig;
 use crate::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey, RequestId,
-    SessionId, Suite,
+    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey,
+    RequestId, SessionId, Suite,
 };
-use crate::net::{
-    Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket,
-};
+use crate::net::{Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket};
 use crate::secure::{BindInitiator, Identity, Incoming, Opener, RecordKeys, Sealer, SessionInitiator};
 use crate::session::client::ConnectFailure;
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
@@ -149,18 +147,15 @@ async fn prove(party: &Party, peer: &str, line: LineId, config: &LineConfig) -> 
     let address = config.address;
     let proving = async {
         let unreachable = |source| Error::Unreachable { peer: peer.to_owned(), address, source };
-        let mut stream =
-            socket::connect(address, config.via.as_ref()).await.map_err(unreachable)?;
+        let mut stream = socket::connect(address, config.via.as_ref()).await.map_err(unreachable)?;
         let changed = |_| Error::ServerKeyChanged { address, pinned: party.server };
         let (initiator, hello) =
             SessionInitiator::begin(&party.identity, &party.server, SessionOffer::OURS, &mut SystemEntropy)
                 .map_err(changed)?;
         let message = exchange(&mut stream, &hello).await.map_err(|error| match error {
-            GreetingError::Connection(_) => Error::HandshakeRefused {
-                address,
-                pinned: party.server,
-                own: party.identity.public(),
-            },
+            GreetingError::Connection(_) => {
+                Error::HandshakeRefused { address, pinned: party.server, own: party.identity.public() }
+            }
             GreetingError::Hello(_) => Error::Protocol,
         })?;
         let (choice, keys) = initiator.finish(&message).map_err(changed)?;

@@ -53,7 +53,9 @@ pub enum Error {
         limit: Duration,
     },
     /// The peer's lines allow no session.
-    #[error("peer \"{0}\" has no line that may carry control channels: give one the role \"both\" or \"keys\"")]
+    #[error(
+        "peer \"{0}\" has no line that may carry control channels: give one the role \"both\" or \"keys\""
+    )]
     NoControlLine(String),
     /// The server refused the request.
     #[error(transparent)]
@@ -111,7 +113,9 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Unreachable { source, .. } => source.kind(),
-            Error::HandshakeRefused { .. } | Error::ServerKeyChanged { .. } => io::ErrorKind::PermissionDenied,
+            Error::HandshakeRefused { .. } | Error::ServerKeyChanged { .. } => {
+                io::ErrorKind::PermissionDenied
+            }
             Error::HandshakeTimedOut { .. } | Error::TimedOut(_) => io::ErrorKind::TimedOut,
             Error::SessionEnded(_) => io::ErrorKind::NotConnected,
             Error::Refused(refusal) => kind_of(refusal.reason),

@@ -216,7 +216,13 @@ impl File {
     /// Reads from `offset` to the end of the file (or to `end`), in order, with many chunks under way on all lines.
     #[must_use]
     pub fn read_ahead(&self, offset: u64, end: Option<u64>) -> ReadAhead<'_> {
-        ReadAhead { file: self, next: offset, end: end.unwrap_or(u64::MAX), begun: VecDeque::new(), is_done: false }
+        ReadAhead {
+            file: self,
+            next: offset,
+            end: end.unwrap_or(u64::MAX),
+            begun: VecDeque::new(),
+            is_done: false,
+        }
     }
 
     /// Writes all of `bytes` at `offset`, over all lines that the handle may use. When it returns, the server has
@@ -352,7 +358,9 @@ impl File {
     }
 
     fn from_answer(session: &Session, answer: ServerControl, lines: LineSet) -> Result<Self, Error> {
-        let ServerControl::Opened(Opened { handle, state, key }) = answer else { return Err(Error::Protocol) };
+        let ServerControl::Opened(Opened { handle, state, key }) = answer else {
+            return Err(Error::Protocol);
+        };
         Ok(Self {
             guard: Arc::clone(session.guard()),
             handle,

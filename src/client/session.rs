@@ -105,8 +105,10 @@ impl Session {
             clock: client.clock,
             limit: client.limits.handshake,
         };
-        let lines: Vec<(LineId, LineConfig)> = (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();
-        let controls = lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
+        let lines: Vec<(LineId, LineConfig)> =
+            (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();
+        let controls =
+            lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
         let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
         let core = ClientCore::new(
             client.clock.now(),
@@ -147,7 +149,9 @@ impl Session {
     #[must_use]
     pub fn lines(&self) -> Vec<LineStatus> {
         let ids = (0..=u8::MAX).map(LineId);
-        ids.zip(self.guard.inner.lines.iter().cloned()).map(|(id, config)| LineStatus { id, config }).collect()
+        ids.zip(self.guard.inner.lines.iter().cloned())
+            .map(|(id, config)| LineStatus { id, config })
+            .collect()
     }
 
     /// The lines of one role.

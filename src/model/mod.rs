@@ -21,8 +21,8 @@ pub use id::{
     AttemptNonce, ChannelNumber, CreateId, HandleId, InstanceId, LineId, LineSet, Locator, OpenId, RequestId,
     SessionId,
 };
-pub use key::{KeyTextError, PublicKey};
 pub(crate) use key::base32;
+pub use key::{KeyTextError, PublicKey};
 pub use limits::{Limits, len_u64};
 pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, NameError};

@@ -83,7 +83,9 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
     pub async fn next(&mut self) -> Result<Received<M>, ReadError> {
         let mut head_bytes = [0; Limits::HEAD_LEN];
         // The end of the stream between two records is told apart from one inside a record.
-        if self.stream.read(head_bytes.get_mut(..1).unwrap_or_default()).await.map_err(ReadError::Broken)? == 0 {
+        if self.stream.read(head_bytes.get_mut(..1).unwrap_or_default()).await.map_err(ReadError::Broken)?
+            == 0
+        {
             return Err(ReadError::Ended);
         }
         let rest = head_bytes.get_mut(1..).unwrap_or_default();
@@ -250,7 +252,10 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
     }
 }
 
-async fn write_all_vectored<W: AsyncWrite + Unpin>(stream: &mut W, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+async fn write_all_vectored<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    parts: &mut [IoSlice<'_>],
+) -> io::Result<()> {
     let mut parts = parts;
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {

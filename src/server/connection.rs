@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::shared::{Shared, WriterHandle};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::{
-    Command, GreetingError, Meter, Queue, ReadError, Received, RecordReader, RecordWriter, SystemEntropy, read_hello,
-    run_channel, socket, with_sources,
+    Command, GreetingError, Meter, Queue, ReadError, Received, RecordReader, RecordWriter, SystemEntropy,
+    read_hello, run_channel, socket, with_sources,
 };
 use crate::secure::{
     BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
@@ -104,15 +104,16 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                 let Incoming::Message(ClientControl::Begin(begin)) = first.message else {
                     return Err(Refused::NoBeginning);
                 };
-                shared.drive(|core, now| core.handle_begin(now, parts.connection, &facts, first.request, &begin));
+                shared.drive(|core, now| {
+                    core.handle_begin(now, parts.connection, &facts, first.request, &begin)
+                });
                 Ok(Running::Control(parts))
             }
             Greeted::Bind(binding, keys) => {
                 let kind = (binding.offer.number, binding.choice.protection);
                 match binding.offer.kind {
                     ChannelKind::Control => {
-                        let (parts, first) =
-                            open_channel(shared, stream, keys, kind, Queue::Control).await?;
+                        let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
                         let Incoming::Message(ClientControl::Attach(attach)) = first.message else {
                             return Err(Refused::NoBeginning);
                         };
@@ -175,7 +176,8 @@ fn greet_bind(shared: &Arc<Shared>, hello: &Hello, offer: BindOffer) -> Result<(
     let responder =
         BindResponder::read(identity, &facts.client, &facts.secret, facts.session, hello, &mut SystemEntropy)
             .inspect_err(|_| shared.drive(|core, _| core.handle_bind_failed(BindDenial::Handshake)))?;
-    let choice = shared.drive(|core, now| core.bind_choice(now, facts.session, &offer)).ok_or(Refused::Bind)?;
+    let choice =
+        shared.drive(|core, now| core.bind_choice(now, facts.session, &offer)).ok_or(Refused::Bind)?;
     let (message, keys) = responder.finish(choice)?;
     Ok((message, Greeted::Bind(Binding { session: facts.session, offer, choice }, keys)))
 }

@@ -13,9 +13,7 @@ use crate::model::{Limits, RequestId, Time};
 use crate::net::{Clock, Command, Meter, Outbound, Queue};
 use crate::secure::Identity;
 use crate::session::LossReason;
-use crate::session::server::{
-    ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
-};
+use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
 use crate::wire::{ServerControl, ServerData};
 
 /// What the connections of a server share.
@@ -73,10 +71,7 @@ impl Shared {
 
     /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
     /// the rest goes to the blocking pool.
-    pub(super) fn drive<T>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut ServerCore<BytesMut>, Time) -> T,
-    ) -> T {
+    pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<BytesMut>, Time) -> T) -> T {
         let mut work = Vec::new();
         let value = {
             let mut state = self.lock();
@@ -224,7 +219,9 @@ pub(super) async fn run_timer(shared: Arc<Shared>, stop: CancellationToken) {
 /// Our log says exactly what the other side is not told.
 fn log(note: &ServerNote) {
     match note {
-        ServerNote::SessionStarted { session, client } => tracing::info!(%session, ?client, "session started"),
+        ServerNote::SessionStarted { session, client } => {
+            tracing::info!(%session, ?client, "session started")
+        }
         ServerNote::SessionEnded { session, reason } => tracing::info!(%session, ?reason, "session ended"),
         ServerNote::ChannelBound { session, number, kind, protection } => {
             tracing::info!(%session, channel = %number, %kind, %protection, "channel bound");
@@ -237,6 +234,8 @@ fn log(note: &ServerNote) {
         }
         ServerNote::BindRefused { why } => tracing::warn!(?why, "bind refused"),
         ServerNote::ResumeRefused { session, why } => tracing::warn!(%session, ?why, "resume key refused"),
-        ServerNote::Offence { session, what } => tracing::warn!(%session, ?what, "the peer broke the protocol"),
+        ServerNote::Offence { session, what } => {
+            tracing::warn!(%session, ?what, "the peer broke the protocol")
+        }
     }
 }

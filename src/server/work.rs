@@ -94,7 +94,11 @@ impl Shared {
                 // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
                 self.later(id, move |_| {
                     let have = u32::try_from(into.len()).unwrap_or(len);
-                    let rest = file.read(offset.saturating_add(u64::from(have)), len.saturating_sub(have), &mut into);
+                    let rest = file.read(
+                        offset.saturating_add(u64::from(have)),
+                        len.saturating_sub(have),
+                        &mut into,
+                    );
                     Completion::Read(rest.map(|()| counted(into)))
                 });
                 None

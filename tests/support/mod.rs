@@ -1,7 +1,13 @@
 //! What integration tests stand on: a real server process, recorders between it and its clients, and the check
 //! that no recorded data channel ever shows a key.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic fails the test"
+)]
 
 pub(crate) mod recorder;
 
@@ -86,7 +92,8 @@ impl World {
             .unwrap();
         let mut first = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let words = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
+        let words =
+            first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
         let addresses: Vec<SocketAddr> = words.split(' ').map(|word| word.parse().unwrap()).collect();
         let mut recorders = Vec::new();
         for (line, &address) in [LINE_1, LINE_2].into_iter().zip(&addresses) {
@@ -173,7 +180,11 @@ impl World {
                 for recording in self.recordings(line) {
                     for bytes in [&recording.to_server, &recording.to_client] {
                         let found = contains_secret(bytes, secret);
-                        assert_eq!(found, None, "line {line}, connection {}, {:?}", recording.number, recording.kind);
+                        assert_eq!(
+                            found, None,
+                            "line {line}, connection {}, {:?}",
+                            recording.number, recording.kind
+                        );
                     }
                 }
             }

@@ -144,11 +144,14 @@ impl<P: Clone> ClientCore<P> {
     pub fn is_complete(&self) -> bool {
         let is_live = |kind, line: Option<LineId>| {
             self.channels.values().any(|channel| {
-                channel.is_live() && channel.status.kind == kind && line.is_none_or(|line| channel.status.line == line)
+                channel.is_live()
+                    && channel.status.kind == kind
+                    && line.is_none_or(|line| channel.status.line == line)
             })
         };
         is_live(ChannelKind::Control, None)
-            && (self.lines_for(ChannelKind::Data).iter()).all(|&(line, _)| is_live(ChannelKind::Data, Some(line)))
+            && (self.lines_for(ChannelKind::Data).iter())
+                .all(|&(line, _)| is_live(ChannelKind::Data, Some(line)))
     }
 
     /// Bounds in force, the server's credit included.

@@ -250,7 +250,7 @@ impl<P: Clone> ClientCore<P> {
 
     /// An answer, which must fit what was asked: the server is not trusted to be well-behaved.
     fn on_answer(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
-        let id = input.request;
+        let (id, read) = (input.request, u64::from(input.payload_len));
         let Some(request) = self.requests.get(&id) else {
             // The answer to a copy whose twin was answered first; an id that was never used is an offence.
             if id == RequestId::NONE || id >= self.next_request {
@@ -280,8 +280,11 @@ impl<P: Clone> ClientCore<P> {
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
             if outcome.is_ok() {
-                let moved = if is_write { &mut status.written_bytes } else { &mut status.read_bytes };
-                *moved = moved.saturating_add(bytes);
+                if is_write {
+                    status.written_bytes = status.written_bytes.saturating_add(bytes);
+                } else {
+                    status.read_bytes = status.read_bytes.saturating_add(read);
+                }
             }
             status.busy = now.since(channel.busy_since.unwrap_or(now));
         }
