@@ -191,7 +191,7 @@ impl LineConfig {
 /// The address that `text` spells, with [`DEFAULT_PORT`] where it has no port; `None` if it spells none that
 /// can be connected to.
 #[must_use]
-pub fn parse_address(text: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_address(text: &str) -> Option<SocketAddr> {
     let bare = |text: &str| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
     let in_brackets =
         || text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|ip| ip.contains(':'));
@@ -203,7 +203,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
 /// The start of a line that `text` spells; an interface's name has 1 to 15 bytes, none of them a slash, a colon
 /// or a space.
 #[must_use]
-pub fn parse_via(text: &str) -> Option<Via> {
+pub(crate) fn parse_via(text: &str) -> Option<Via> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let is_usable = !address.is_unspecified() && !address.is_multicast();
         return is_usable.then_some(Via::Address(address));

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use clients::{ClientsError, load as load_clients, parse as parse_clients};
+pub use clients::{ClientsError, ClientsProblem, load as load_clients, parse as parse_clients};
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
 
