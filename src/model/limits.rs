@@ -77,7 +77,7 @@ impl Limits {
     pub const BODY_LEN_MAX: usize = 60 << 10;
     /// Longest payload of a record, in bytes.
     pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
-    /// Longest first flight of either side, in bytes.
+    /// Longest part (offer or Noise message) of a first flight of either side, in bytes.
     pub const HELLO_LEN_MAX: usize = 1024;
     /// Most connections of a server that have not finished their handshake.
     pub const HALF_OPEN_MAX: usize = 1024;

@@ -307,7 +307,8 @@ mod resume_key {
             key: &Option<ResumeKey>,
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
-            key.as_ref().map(|key| *super::halves(key)).serialize(serializer)
+            let halves = key.as_ref().map(super::halves);
+            halves.as_deref().serialize(serializer)
         }
 
         pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
