@@ -1,1 +1,3 @@
+//! Placeholder that is replaced by the benchmark before it lands.
+
 fn main() {}

@@ -21,12 +21,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blake2::{Blake2s256, Digest as _};
 use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, Limits, LineRole, LineSet, Protection, PublicKey, ResumeKey};
-use bowline::net::{SystemEntropy, Via, key_file};
+use bowline::model::{ChannelKind, Limits, LineRole, LineSet, Protection, PublicKey, ResumeKey, len_u64};
+use bowline::net::{Clock, SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use recorder::{Kind, Recorder, Recording, contains_secret};
@@ -150,11 +150,11 @@ async fn act_2(
     let session = Client::new(Arc::clone(client))?.connect(&peer).await?;
     session.all_lines_up(Duration::from_secs(10)).await?;
     let file = session.resume(key, LineSet::ALL).await?;
-    let begin = Instant::now();
+    let begin = Clock.now();
     check("the bytes over both lines", &digest_of(&file).await?, digest)?;
-    let rate = FILE_LEN as f64 / (1 << 20) as f64 / begin.elapsed().as_secs_f64();
+    let rate = mib_per_s(len_u64(FILE_LEN), Clock.now().since(begin));
     table(&session);
-    println!("  both lines together: {rate:.0} MiB/s, digest of every byte included");
+    println!("  both lines together: {rate} MiB/s, digest of every byte included");
     let carried = session.channels().into_iter().filter(|channel| channel.kind == ChannelKind::Data);
     expect("both lines carried a part", carried.filter(|channel| channel.read_bytes > 1 << 20).count() == 2)?;
     file.close().await?;
@@ -260,8 +260,13 @@ fn find(bytes: &[u8], needle: &[u8]) -> bool {
 /// What the recorder saw on a line, and that no form of the key's secret was among it.
 fn show(line: &str, recordings: &[Recording], key: &ResumeKey) -> Outcome<()> {
     for recording in recordings {
-        let sample: String =
-            recording.to_client.iter().rev().skip(16).take(12).map(|byte| format!("{byte:02x} ")).collect();
+        let sample: String = recording
+            .to_client
+            .iter()
+            .skip(recording.to_client.len() / 2)
+            .take(12)
+            .map(|byte| format!("{byte:02x} "))
+            .collect();
         println!(
             "  {line} recorded: {:<11} to the server {:>7} B, to the client {:>9} B kept, … {sample}",
             format!("{:?}", recording.kind),
@@ -283,12 +288,16 @@ fn table(session: &Session) {
     for ChannelStatus { number, line, kind, protection, read_bytes, requests, busy, .. } in session.channels()
     {
         let via = lines.get(usize::from(line.0)).and_then(|line| line.config.via.clone());
-        let rate = read_bytes as f64 / (1 << 20) as f64 / busy.as_secs_f64().max(1e-6);
+        let rate = mib_per_s(read_bytes, busy);
         println!(
             "  {:>7}  {:<13}  {kind:<7}  {protection:<10}  {read_bytes:>10}  {requests:>9}  {:>10}",
             number.to_string(),
             via.map(|via| via.to_string()).unwrap_or_default(),
-            if read_bytes > 0 { format!("{rate:.0}") } else { "-".into() },
+            if read_bytes > 0 { rate.to_string() } else { "-".into() },
         );
     }
+}
+
+fn mib_per_s(bytes: u64, span: Duration) -> u128 {
+    (u128::from(bytes) * 1_000_000 / span.as_micros().max(1)) >> 20
 }

@@ -38,6 +38,8 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
 
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
+    // A write beyond the process's file size limit is to fail for its client, not to end the server.
+    let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(signal_failure)?;
     let stdin = stdin_closed(arguments.until_stdin_closes);
     tokio::pin!(stdin);
     loop {
@@ -51,6 +53,9 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     server.stop().await;
     Ok(())
 }
+
+/// The signal of a write beyond the file size limit, on every Linux that bowline runs on.
+const SIGXFSZ: i32 = 25;
 
 /// The first line of output: the bound addresses, for people and for parents of this process.
 fn announce(server: &Server) -> Result<(), Failure> {
