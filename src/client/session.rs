@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +17,7 @@ use super::{ChannelStatus, Client, SessionEvent, SessionLoss};
 use crate::model::{
     ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, RequestId, SessionId, Time,
 };
-use crate::net::{Clock, Command, Meter, Outbound, Queue, Received, run_channel};
+use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
 use crate::secure::Incoming;
 use crate::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, ToServer,
@@ -378,14 +378,14 @@ impl Inner {
         self: &Arc<Self>,
         number: ChannelNumber,
         halves: Halves<O, I>,
-        queue: impl FnOnce(mpsc::UnboundedSender<Command<O>>) -> Queue<ClientControl, ClientData>,
+        queue: impl FnOnce(Outbox<O>) -> Queue<ClientControl, ClientData>,
     ) where
         O: Message + Send + Sync + 'static,
         I: FromServerStream + Send + 'static,
     {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (outbox, backlog) = outbox();
         let Halves { writer, reader, meter } = halves;
-        self.lock().channels.insert(number, Wire { queue: queue(sender), meter });
+        self.lock().channels.insert(number, Wire { queue: queue(outbox), meter });
         let inner = Arc::clone(self);
         // Not stopped by the token: its last record is a farewell, and its queue ends it.
         let task = async move {
@@ -393,7 +393,7 @@ impl Inner {
                 let input = to_input(received);
                 inner.drive(|state, now| state.core.handle_input(now, number, input));
             };
-            let reason = run_channel(reader, writer, receiver, on_record, |_| ()).await;
+            let reason = run_channel(reader, writer, backlog, on_record, |_| ()).await;
             inner.channel_ended(number, reason);
         };
         self.channel_tasks.spawn_on(task, &self.runtime);
@@ -441,14 +441,9 @@ impl State {
     ) {
         let Some(wire) = self.channels.get(&number) else { return };
         let payload = payload.map(Outbound::Shared);
-        // A writer that has ended has told the core, or is about to; the request is repeated then.
         match (&wire.queue, message) {
-            (Queue::Control(queue), ToServer::Control(message)) => {
-                drop(queue.send(Command::Record { ids, message, payload }));
-            }
-            (Queue::Data(queue), ToServer::Data(message)) => {
-                drop(queue.send(Command::Record { ids, message, payload }));
-            }
+            (Queue::Control(outbox), ToServer::Control(message)) => outbox.send(ids, message, payload),
+            (Queue::Data(outbox), ToServer::Data(message)) => outbox.send(ids, message, payload),
             _ => debug_assert!(false, "the core sends on channels of the request's kind"),
         }
     }

@@ -1,16 +1,22 @@
 //! A channel in use: its reader and its writer, each the only owner of its half of the socket.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::records::{Outbound, ReadError, Received, RecordReader, RecordWriter};
 use crate::model::{RequestId, len_u64};
 use crate::session::LossReason;
 use crate::wire::Message;
 
-/// What a channel's writer is told. Its queue is bounded by the credits that the cores hand out.
+/// What a channel's writer is told.
 #[derive(Debug)]
-pub enum Command<M> {
+enum Command<M> {
     /// Send a record.
     Record {
         /// The request, and the id below which all answers are in.
@@ -24,22 +30,88 @@ pub enum Command<M> {
     Close,
 }
 
+/// Records that may wait for a channel's writer. Credits keep a well-behaved peer far below; one that asks and
+/// never reads its answers is cut off here.
+const QUEUE_MAX: usize = 1024;
+/// How long a channel that is closed may take to put out what is queued.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Gives records to a channel's writer.
+#[derive(Debug)]
+pub struct Outbox<M> {
+    commands: mpsc::UnboundedSender<Command<M>>,
+    waiting: Arc<AtomicUsize>,
+    closing: CancellationToken,
+}
+
+/// Where a channel's writer gets its records from.
+#[derive(Debug)]
+pub struct Backlog<M> {
+    commands: mpsc::UnboundedReceiver<Command<M>>,
+    waiting: Arc<AtomicUsize>,
+    closing: CancellationToken,
+}
+
+/// The two ends of the queue in front of a channel's writer.
+#[must_use]
+pub fn outbox<M>() -> (Outbox<M>, Backlog<M>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (waiting, closing) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    (
+        Outbox { commands: sender, waiting: Arc::clone(&waiting), closing: closing.clone() },
+        Backlog { commands: receiver, waiting, closing },
+    )
+}
+
+impl<M> Outbox<M> {
+    /// Queues a record. A writer that has ended takes none, which its core has heard or is about to hear; one
+    /// whose queue is full is closed.
+    pub fn send(&self, ids: (RequestId, RequestId), message: M, payload: Option<Outbound>) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
+            self.close();
+            return;
+        }
+        drop(self.commands.send(Command::Record { ids, message, payload }));
+    }
+
+    /// Closes the channel behind everything that is queued, and without it if that takes too long.
+    pub fn close(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // A writer that is gone needs no telling.
+        drop(self.commands.send(Command::Close));
+        self.closing.cancel();
+    }
+}
+
+impl<M> Backlog<M> {
+    async fn next(&mut self) -> Option<Command<M>> {
+        let command = self.commands.recv().await;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        command
+    }
+
+    fn next_at_once(&mut self) -> Option<Command<M>> {
+        let command = self.commands.try_recv().ok()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(command)
+    }
+}
+
 /// The queue of a channel's writer, by the kind of the channel.
 #[derive(Debug)]
 pub enum Queue<C, D> {
     /// Of a control channel.
-    Control(mpsc::UnboundedSender<Command<C>>),
+    Control(Outbox<C>),
     /// Of a data channel.
-    Data(mpsc::UnboundedSender<Command<D>>),
+    Data(Outbox<D>),
 }
 
 impl<C, D> Queue<C, D> {
-    /// Closes the channel behind everything that is queued.
+    /// As [`Outbox::close`].
     pub fn close(&self) {
-        // A writer that is gone needs no telling.
         match self {
-            Self::Control(queue) => drop(queue.send(Command::Close)),
-            Self::Data(queue) => drop(queue.send(Command::Close)),
+            Self::Control(outbox) => outbox.close(),
+            Self::Data(outbox) => outbox.close(),
         }
     }
 }
@@ -52,7 +124,7 @@ impl<C, D> Queue<C, D> {
 pub async fn run_channel<I, O, R, W>(
     mut reader: RecordReader<I, R>,
     writer: RecordWriter<O, W>,
-    queue: mpsc::UnboundedReceiver<Command<O>>,
+    backlog: Backlog<O>,
     mut on_record: impl FnMut(Received<I>),
     on_written: impl Fn(u64) + Send + 'static,
 ) -> LossReason
@@ -62,8 +134,9 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin + Send + 'static,
 {
+    let closing = backlog.closing.clone();
     // A task of its own, so that sealing and opening can use two processors.
-    let mut writing = AbortOnDrop(tokio::spawn(write_all(writer, queue, on_written)));
+    let mut writing = AbortOnDrop(tokio::spawn(write_all(writer, backlog, on_written)));
     let reading = async {
         loop {
             match reader.next().await {
@@ -82,6 +155,7 @@ where
         }
         // The writer has failed, or was told to close.
         _ = &mut writing.0 => LossReason::Broken,
+        () = async { closing.cancelled().await; Clock.sleep(CLOSE_LIMIT).await } => LossReason::Closed,
     }
 }
 
@@ -95,10 +169,10 @@ impl Drop for AbortOnDrop {
 
 async fn write_all<M: Message, W: AsyncWrite + Unpin>(
     mut writer: RecordWriter<M, W>,
-    mut queue: mpsc::UnboundedReceiver<Command<M>>,
+    mut backlog: Backlog<M>,
     on_written: impl Fn(u64),
 ) {
-    while let Some(command) = queue.recv().await {
+    while let Some(command) = backlog.next().await {
         let mut next = Some(command);
         // Everything that is queued leaves before the flush.
         while let Some(command) = next {
@@ -116,7 +190,7 @@ async fn write_all<M: Message, W: AsyncWrite + Unpin>(
             if let Some(bytes) = bytes {
                 on_written(bytes);
             }
-            next = queue.try_recv().ok();
+            next = backlog.next_at_once();
         }
         if writer.flush().await.is_err() {
             return;
@@ -134,4 +208,35 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
         source = behind.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ServerData;
+    use crate::wire::data::Pong;
+
+    #[tokio::test]
+    async fn a_peer_that_asks_and_never_reads_fills_no_more_than_the_queue() {
+        let (outbox, mut backlog) = outbox::<ServerData>();
+        for _ in 0..QUEUE_MAX * 4 {
+            outbox.send((RequestId::NONE, RequestId::NONE), Pong {}.into(), None);
+        }
+        assert!(backlog.closing.is_cancelled());
+        let mut queued = 0;
+        while let Some(Command::Record { .. }) = backlog.next_at_once() {
+            queued += 1;
+        }
+        assert_eq!(queued, QUEUE_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_makes_room() {
+        let (outbox, mut backlog) = outbox::<ServerData>();
+        for _ in 0..QUEUE_MAX * 4 {
+            outbox.send((RequestId::NONE, RequestId::NONE), Pong {}.into(), None);
+            assert!(matches!(backlog.next().await, Some(Command::Record { .. })));
+        }
+        assert!(!backlog.closing.is_cancelled());
+    }
 }

@@ -13,7 +13,7 @@ pub mod settings;
 pub mod socket;
 mod watch;
 
-pub use channel::{Command, Queue, run_channel, with_sources};
+pub use channel::{Backlog, Outbox, Queue, outbox, run_channel, with_sources};
 pub use clock::Clock;
 pub use entropy::SystemEntropy;
 pub use greeting::{GreetingError, exchange, read_hello};

@@ -9,14 +9,14 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::{Shared, WriterHandle};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::{
-    Command, GreetingError, Meter, Queue, ReadError, Received, RecordReader, RecordWriter, SystemEntropy,
-    read_hello, run_channel, socket, with_sources,
+    Backlog, GreetingError, Meter, Outbox, Queue, ReadError, Received, RecordReader, RecordWriter,
+    SystemEntropy, outbox, read_hello, run_channel, socket, with_sources,
 };
 use crate::secure::{
     BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
@@ -88,7 +88,7 @@ enum Running {
 struct Parts<I: Message, O: Message> {
     reader: RecordReader<I, OwnedReadHalf>,
     writer: RecordWriter<O, OwnedWriteHalf>,
-    queue: mpsc::UnboundedReceiver<Command<O>>,
+    backlog: Backlog<O>,
     connection: ConnectionId,
 }
 
@@ -188,16 +188,16 @@ async fn open_channel<I: Message, O: Message>(
     stream: TcpStream,
     keys: RecordKeys,
     (number, protection): (ChannelNumber, Protection),
-    handle: impl FnOnce(mpsc::UnboundedSender<Command<O>>) -> WriterHandle,
+    handle: impl FnOnce(Outbox<O>) -> WriterHandle,
 ) -> Result<(Parts<I, O>, Received<I>), Refused> {
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?);
     let writer = RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?);
     let first = reader.next().await?;
-    let (sender, queue) = mpsc::unbounded_channel();
-    let connection = shared.register(handle(sender), meter);
-    Ok((Parts { reader, writer, queue, connection }, first))
+    let (outbox, backlog) = outbox();
+    let connection = shared.register(handle(outbox), meter);
+    Ok((Parts { reader, writer, backlog, connection }, first))
 }
 
 /// A message of a stream as the core takes it.
@@ -218,7 +218,7 @@ impl FromClient for ClientData {
 }
 
 async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Shared>, parts: Parts<I, O>) {
-    let Parts { reader, writer, queue, connection } = parts;
+    let Parts { reader, writer, backlog, connection } = parts;
     let on_record = |received| {
         let input = to_input(received);
         shared.drive(|core, now| core.handle_input(now, connection, input));
@@ -227,7 +227,7 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
         let shared = Arc::clone(shared);
         move |bytes| shared.drive(|core, _| core.handle_written(connection, bytes))
     };
-    let reason = run_channel(reader, writer, queue, on_record, on_written).await;
+    let reason = run_channel(reader, writer, backlog, on_record, on_written).await;
     shared.lost(connection, reason);
 }
 

@@ -143,6 +143,7 @@ impl Server {
     /// Puts a list of clients in force: clients that are not on it lose their sessions now.
     pub fn set_policy(&self, policy: Policy) {
         self.shared.drive(|core, now| core.handle_policy(now, policy));
+        self.shared.wake_timer();
     }
 
     /// How many sessions there are.

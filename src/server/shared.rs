@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::exports::Exports;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
-use crate::net::{Clock, Command, Meter, Outbound, Queue};
+use crate::net::{Clock, Meter, Outbound, Queue};
 use crate::secure::Identity;
 use crate::session::LossReason;
 use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
@@ -88,6 +88,11 @@ impl Shared {
             }
         }
         value
+    }
+
+    /// Deadlines may have come nearer without a note of the core's.
+    pub(super) fn wake_timer(&self) {
+        self.wake.notify_one();
     }
 
     /// Looks at the core without a change.
@@ -183,14 +188,9 @@ impl State {
     ) {
         let Some(connection) = self.connections.get(&connection) else { return };
         let (ids, payload) = ((request, RequestId::NONE), payload.map(Outbound::Owned));
-        // A writer that has ended has told the core, or is about to: nothing is lost that a repeat does not bring.
         match (&connection.writer, message) {
-            (Queue::Control(queue), ServerMessage::Control(message)) => {
-                drop(queue.send(Command::Record { ids, message, payload }));
-            }
-            (Queue::Data(queue), ServerMessage::Data(message)) => {
-                drop(queue.send(Command::Record { ids, message, payload }));
-            }
+            (Queue::Control(outbox), ServerMessage::Control(message)) => outbox.send(ids, message, payload),
+            (Queue::Data(outbox), ServerMessage::Data(message)) => outbox.send(ids, message, payload),
             _ => debug_assert!(false, "the core answers on channels of the request's kind"),
         }
     }
