@@ -27,7 +27,7 @@ use crate::session::{LossReason, Pulse};
 use crate::wire::control::{EndReason, Ended};
 use crate::wire::{ServerControl, ServerData};
 
-/// The server's side. `P` is the shell's payload.
+/// The server's side. `P` is the shell's payload; it is cloned only for an answer that goes to several channels.
 pub struct ServerCore<P> {
     limits: Limits,
     policy: Policy,
@@ -75,7 +75,7 @@ impl<P> core::fmt::Debug for ServerCore<P> {
     }
 }
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// A server without sessions.
     ///
     /// # Errors

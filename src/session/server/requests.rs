@@ -24,7 +24,7 @@ pub(super) struct Ticket {
     pub(super) kind: ChannelKind,
 }
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// A verified record has arrived on a channel.
     pub fn handle_input(&mut self, now: Time, connection: ConnectionId, input: Input<ClientMessage, P>) {
         let Some(channel) = self.channels.get_mut(&connection) else { return };
@@ -282,8 +282,12 @@ impl<P> ServerCore<P> {
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
-        let Some(connection) = session.window.finish(ticket.request, kept(&message)) else { return };
-        self.send(connection, ticket.request, message, payload);
+        let mut connections = session.window.finish(ticket.request, kept(&message));
+        let Some(last) = connections.pop() else { return };
+        for connection in connections {
+            self.send(connection, ticket.request, message.clone(), payload.clone());
+        }
+        self.send(last, ticket.request, message, payload);
     }
 
     pub(super) fn answer_refused(&mut self, ticket: Ticket, refusal: Refusal) {
