@@ -78,3 +78,27 @@ fn closes_need_no_credit() {
     pair.finish_all(who, seconds(5));
     assert!(pair.losses(who).is_empty());
 }
+
+#[test]
+fn a_request_that_is_not_answered_stalls_newer_ones_at_the_window_and_offends_nobody() {
+    let (mut pair, who, handle) = start();
+    pair.cut(who, L1, Cut::NOW);
+    pair.run_for(millis(10));
+    let old = pair.read_over(who, (handle, 0, 1), only(L1));
+    let newer = 5_000;
+    for at in 0..newer {
+        pair.read_over(who, (handle, at % 100, 1), only(L0));
+    }
+    let before = pair.answered(who);
+    pair.run_for(seconds(10));
+    let width = usize::try_from(Limits::default().window).unwrap();
+    assert_eq!(pair.answered(who), before + width - 1, "all within the window and nothing beyond it");
+    let last = pair.sent(who).iter().filter(|sent| sent.kind == kind::READ).map(|sent| sent.request).max();
+    assert_eq!(last.unwrap().0, old.0 + Limits::default().window - 1);
+    let stat = pair.stat(who, handle);
+    pair.run_for(seconds(1));
+    assert!(pair.outcome(who, stat).is_none());
+    pair.heal(who, L1);
+    pair.finish_all(who, seconds(10));
+    assert_eq!(offences(&pair), Vec::<&ServerNote>::new());
+}
