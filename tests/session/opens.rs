@@ -83,6 +83,19 @@ fn a_session_that_the_server_does_not_know_ends_and_its_requests_fail() {
     assert!(pair.disk.writes.is_empty());
 }
 
+/// The question must go where the server was heard: over the line that refused, not over one that is dead.
+#[test]
+fn a_client_learns_that_its_session_is_gone_over_whichever_line_works() {
+    for dead in [L0, L1] {
+        let (mut pair, who) = start();
+        let handle = pair.handle(who, "a");
+        pair.restart_server();
+        pair.black_hole(who, dead);
+        let pending = pair.stat(who, handle);
+        assert_eq!(pair.error(who, pending), RequestError::Ended(SessionLoss::Gone), "{dead} is dead");
+    }
+}
+
 #[test]
 fn refused_binds_prove_nothing_while_the_server_says_that_the_session_lives() {
     let (mut pair, who) = start();
