@@ -317,6 +317,22 @@ fn an_unknown_kind_is_refused_and_a_known_one_in_the_wrong_stream_closes_the_cha
     bare.assert_only_closed(DATA, Offence::OutOfPlace);
 }
 
+/// One id for a request of each kind of channel: the answer of one must not come out on the other, neither when
+/// it is kept nor when it is about to be made.
+#[test]
+fn an_id_that_is_used_on_both_kinds_of_channel_gets_no_answer_on_the_wrong_one() {
+    let mut bare = Bare::new();
+    let stat = Stat { handle: bare.handle };
+    let read = || ClientMessage::Data(Read { handle: HandleId(1), offset: 0, len: 1 }.into());
+    bare.send(CONTROL, 50, Ok(ClientMessage::Control(stat.into())), None);
+    bare.send(DATA, 50, Ok(read()), None);
+    let (effect, _) = bare.work.pop().unwrap();
+    // `drain` looks at every answer and its channel.
+    bare.done(effect, Completion::Attributes(Ok(Attributes::default())));
+    bare.send(OTHER, 50, Ok(read()), None);
+    assert!(bare.work.is_empty());
+}
+
 #[test]
 fn a_bind_that_repeats_a_number_or_a_nonce_touches_nothing() {
     let mut bare = Bare::new();

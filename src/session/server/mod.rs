@@ -243,6 +243,14 @@ impl<P: Clone> ServerCore<P> {
         payload: Option<(P, u64)>,
     ) {
         let Some(channel) = self.channels.get_mut(&connection) else { return };
+        let carried_by = match &message {
+            ServerMessage::Control(_) => ChannelKind::Control,
+            ServerMessage::Data(_) => ChannelKind::Data,
+        };
+        // Only a client that used one id on both kinds of channel asks for this.
+        if channel.kind != carried_by {
+            return;
+        }
         let payload = payload.map(|(payload, bytes)| {
             channel.unwritten = channel.unwritten.saturating_add(bytes);
             channel.unwritten_answers = channel.unwritten_answers.saturating_add(1);
