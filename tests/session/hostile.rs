@@ -334,6 +334,35 @@ fn an_id_that_is_used_on_both_kinds_of_channel_gets_no_answer_on_the_wrong_one()
 }
 
 #[test]
+fn ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
+    let mut bare = Bare::new();
+    let handle = bare.handle;
+    let edge = u64::try_from(i64::MAX).unwrap();
+    let bad = [
+        bare.data(DATA, Read { handle, offset: edge, len: 1 }, None),
+        bare.data(DATA, Read { handle, offset: u64::MAX, len: 1 }, None),
+        bare.data(DATA, Read { handle, offset: 0, len: (1 << 20) + 1 }, None),
+        bare.data(DATA, Write { handle, offset: edge }, Some(Payload::new(vec![1]))),
+        bare.data(DATA, Write { handle, offset: u64::MAX }, None),
+    ];
+    for request in bad {
+        let ServerMessage::Data(ServerData::Refused(refused)) = bare.answer(request) else {
+            panic!("not refused: {:?}", bare.answer(request));
+        };
+        assert_eq!(refused.refusal.reason, Reason::Invalid);
+    }
+    let empty = [
+        bare.data(DATA, Read { handle, offset: edge, len: 0 }, None),
+        bare.data(DATA, Write { handle, offset: edge }, None),
+    ];
+    assert!(matches!(bare.answer(empty[0]), ServerMessage::Data(ServerData::ReadDone(_))));
+    assert!(
+        matches!(bare.answer(empty[1]), ServerMessage::Data(ServerData::WriteDone(done)) if done.written == 0)
+    );
+    assert!(bare.work.is_empty() && bare.closed.is_empty());
+}
+
+#[test]
 fn a_bind_that_repeats_a_number_or_a_nonce_touches_nothing() {
     let mut bare = Bare::new();
     let next = ConnectionId(9);

@@ -87,7 +87,10 @@ impl<P: Clone> ServerCore<P> {
         }
         match input.message {
             Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message),
-            Ok(ClientMessage::Data(message)) => self.serve_data(now, ticket, message, input.payload),
+            Ok(ClientMessage::Data(message)) => {
+                let payload = input.payload.map(|payload| (payload, input.payload_len));
+                self.serve_data(now, ticket, message, payload);
+            }
             Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
         }
     }
@@ -120,7 +123,7 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<P>) {
+    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<(P, u32)>) {
         let served = match message {
             ClientData::Read(read) => self.serve_read(now, ticket, read),
             ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
@@ -231,15 +234,15 @@ impl<P: Clone> ServerCore<P> {
         now: Time,
         ticket: Ticket,
         write: Write,
-        payload: Option<P>,
+        payload: Option<(P, u32)>,
     ) -> Result<(), Refusal> {
         let Write { handle, offset } = write;
-        if !is_range(offset, 0) {
+        if !is_range(offset, payload.as_ref().map_or(0, |&(_, len)| len)) {
             return Err(Reason::Invalid.into());
         }
         let open = self.begin(now, ticket, handle, Rights::WRITE)?;
         match payload {
-            Some(payload) => {
+            Some((payload, _)) => {
                 self.start(
                     Job { ticket, task: Task::Write { handle } },
                     Effect::Write { open, offset, payload },
