@@ -102,3 +102,28 @@ fn a_request_that_is_not_answered_stalls_newer_ones_at_the_window_and_offends_no
     pair.finish_all(who, seconds(10));
     assert_eq!(offences(&pair), Vec::<&ServerNote>::new());
 }
+
+/// Both lines swallow what is under way, twice in a row, faster than the server can notice: answers for far more
+/// than the credit wait in writers that nobody listens to. That is no fault of the client.
+#[test]
+fn losing_channels_faster_than_the_server_notices_is_no_offence() {
+    let (mut pair, who, handle) = start();
+    for _ in 0..200 {
+        pair.read(who, handle, 0, 1 << 20);
+    }
+    for _ in 0..6 {
+        pair.run_until("both lines are full", seconds(10), |pair| {
+            let live = pair.live(who, ChannelKind::Data).len() == 2;
+            live && pair.core(who).in_flight().1 == Limits::default().bytes
+        });
+        pair.run_for(millis(1));
+        for line in [L0, L1] {
+            pair.black_hole(who, line);
+            pair.heal(who, line);
+        }
+        let before = pair.losses(who).len();
+        pair.run_until("both are dead", seconds(4), |pair| pair.losses(who).len() >= before + 2);
+    }
+    pair.finish_all(who, seconds(30));
+    assert_eq!(offences(&pair), Vec::<&ServerNote>::new());
+}

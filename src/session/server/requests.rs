@@ -63,7 +63,6 @@ impl<P: Clone> ServerCore<P> {
             self.offend(now, connection, ticket.session, Offence::OutOfPlace);
             return;
         };
-        let waiting = self.unwritten(ticket.session);
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         match session.window.claim(ticket.request, connection, bytes) {
             Claim::Run => {}
@@ -77,11 +76,14 @@ impl<P: Clone> ServerCore<P> {
                 return;
             }
         }
-        let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
-        let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
-        let requests = session.window.executing().saturating_add(waiting.0);
-        if requests > requests_max || session.window.bytes().saturating_add(waiting.1) > bytes_max {
-            session.window.finish(ticket.request, None);
+        while self.is_over_credit(ticket.session) {
+            if let Some(given_up) = self.most_silent_holder(ticket.session, connection) {
+                self.close(now, given_up, LossReason::Silent);
+                continue;
+            }
+            if let Some(session) = self.sessions.get_mut(&ticket.session) {
+                session.window.finish(ticket.request, None);
+            }
             self.offend(now, connection, ticket.session, Offence::OverCredit);
             return;
         }
@@ -311,6 +313,29 @@ impl<P: Clone> ServerCore<P> {
     fn offend(&mut self, now: Time, connection: ConnectionId, session: SessionId, what: Offence) {
         self.note(ServerNote::Offence { session, what });
         self.close(now, connection, LossReason::Offence);
+    }
+
+    /// Whether a session has more executing and unwritten than a well-behaved client can cause on live channels.
+    fn is_over_credit(&self, session: SessionId) -> bool {
+        let (answers, bytes) = self.unwritten(session);
+        let Some(session) = self.sessions.get(&session) else { return false };
+        let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
+        let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
+        session.window.executing().saturating_add(answers) > requests_max
+            || session.window.bytes().saturating_add(bytes) > bytes_max
+    }
+
+    /// The channel of a session, other than `asking`, that holds answers with payload and was silent for the longest.
+    /// A client that asks for so much elsewhere has given it up: it repeats what it lost with a channel long before
+    /// the server notices the silence.
+    fn most_silent_holder(&self, session: SessionId, asking: ConnectionId) -> Option<ConnectionId> {
+        let connections = self.sessions.get(&session)?.channels.values();
+        connections
+            .filter(|&&connection| connection != asking)
+            .filter_map(|&connection| Some((self.channels.get(&connection)?, connection)))
+            .filter(|(channel, _)| channel.unwritten_answers > 0)
+            .min_by_key(|(channel, _)| channel.liveness.heard())
+            .map(|(_, connection)| connection)
     }
 
     /// Answers and bytes that the writers of a session's channels hold.
