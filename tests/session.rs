@@ -23,6 +23,8 @@ mod hostile;
 mod opens;
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "session/random.rs"]
+mod random;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);
