@@ -29,6 +29,12 @@ impl Liveness {
         Self { heard: now, bytes: 0, pinged: None }
     }
 
+    /// When the channel was last heard.
+    #[must_use]
+    pub fn heard(&self) -> Time {
+        self.heard
+    }
+
     /// Something was heard.
     pub fn on_heard(&mut self, now: Time) {
         self.heard = self.heard.max(now);

@@ -10,7 +10,8 @@ use crate::model::RequestId;
 
 /// The requests of one session that are executing, and the kept answers `A` of those that are done.
 ///
-/// `C` names the channel on which a request last arrived: that is where its answer goes.
+/// `C` names a channel. The answer goes to every channel on which the request has arrived: the copy that arrives last
+/// may be the late first one, on a channel that the client has given up.
 #[derive(Debug)]
 pub struct Window<C, A> {
     settled: RequestId,
@@ -22,7 +23,7 @@ pub struct Window<C, A> {
 
 #[derive(Debug)]
 enum Slot<C, A> {
-    Executing { channel: C, bytes: u64 },
+    Executing { channels: Vec<C>, bytes: u64 },
     Done(A),
 }
 
@@ -31,7 +32,7 @@ enum Slot<C, A> {
 pub enum Claim<A> {
     /// It is the first copy: execute it.
     Run,
-    /// Its original is executing; the answer will go where this copy came from.
+    /// Its original is executing; the answer will go where this copy came from too.
     InProgress,
     /// It is done, and this was the answer.
     Done(A),
@@ -68,8 +69,10 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
     /// A whole and verified request has arrived on `channel`; it holds `bytes` bytes while it executes.
     pub fn claim(&mut self, id: RequestId, channel: C, bytes: u64) -> Claim<A> {
         match self.slots.get_mut(&id) {
-            Some(Slot::Executing { channel: at, .. }) => {
-                *at = channel;
+            Some(Slot::Executing { channels, .. }) => {
+                if !channels.contains(&channel) {
+                    channels.push(channel);
+                }
                 return Claim::InProgress;
             }
             Some(Slot::Done(answer)) => return Claim::Done(answer.clone()),
@@ -81,18 +84,27 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
         if id.0 >= self.settled.0.saturating_add(self.width) {
             return Claim::Beyond;
         }
-        self.slots.insert(id, Slot::Executing { channel, bytes });
+        self.slots.insert(id, Slot::Executing { channels: vec![channel], bytes });
         self.executing = self.executing.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
         Claim::Run
     }
 
-    /// The request has been executed. Tells the channel that asked last; `answer` is kept for copies, and `None`
-    /// keeps nothing: a copy of such a request runs again, which is right for reads alone.
-    pub fn finish(&mut self, id: RequestId, answer: Option<A>) -> Option<C> {
-        let (channel, bytes) = match self.slots.get(&id) {
-            Some(Slot::Executing { channel, bytes }) => (*channel, *bytes),
-            Some(Slot::Done(_)) | None => return None,
+    /// A channel is gone: no answer goes there. This keeps the channels of a request within those of its session.
+    pub fn forget_channel(&mut self, gone: C) {
+        for slot in self.slots.values_mut() {
+            if let Slot::Executing { channels, .. } = slot {
+                channels.retain(|channel| *channel != gone);
+            }
+        }
+    }
+
+    /// The request has been executed. Tells the channels that asked and are not gone; `answer` is kept for copies,
+    /// and `None` keeps nothing: a copy of such a request runs again, which is right for reads alone.
+    pub fn finish(&mut self, id: RequestId, answer: Option<A>) -> Vec<C> {
+        let (channels, bytes) = match self.slots.get_mut(&id) {
+            Some(Slot::Executing { channels, bytes }) => (core::mem::take(channels), *bytes),
+            Some(Slot::Done(_)) | None => return Vec::new(),
         };
         self.executing = self.executing.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -101,7 +113,7 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
             Some(answer) if id >= self.settled => drop(self.slots.insert(id, Slot::Done(answer))),
             _ => drop(self.slots.remove(&id)),
         }
-        Some(channel)
+        channels
     }
 
     /// How many requests are executing.
@@ -130,7 +142,7 @@ mod tests {
         let mut window = window();
         // W1 is stuck on channel a, its repeat runs on b, and the client gets the answer.
         assert_eq!(window.claim(RequestId(1), 'b', 4), Claim::Run);
-        assert_eq!(window.finish(RequestId(1), Some(7)), Some('b'));
+        assert_eq!(window.finish(RequestId(1), Some(7)), ['b']);
         assert_eq!(window.claim(RequestId(1), 'a', 4), Claim::Done(7), "before the client settled it");
         // W2 is sent by a client that has the answer to W1; then W1 comes at last.
         window.settle(RequestId(2));
@@ -139,12 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_takes_over_the_answer_of_its_executing_original() {
+    fn every_channel_that_asked_and_is_not_gone_gets_the_answer() {
         let mut window = window();
         assert_eq!(window.claim(RequestId(3), 'a', 10), Claim::Run);
-        assert_eq!(window.claim(RequestId(3), 'b', 10), Claim::InProgress);
-        assert_eq!((window.executing(), window.bytes()), (1, 10), "the copy counts nothing");
-        assert_eq!(window.finish(RequestId(3), Some(1)), Some('b'));
+        for channel in ['b', 'c', 'b', 'a'] {
+            assert_eq!(window.claim(RequestId(3), channel, 10), Claim::InProgress);
+        }
+        window.forget_channel('b');
+        assert_eq!((window.executing(), window.bytes()), (1, 10), "the copies count nothing");
+        assert_eq!(window.finish(RequestId(3), Some(1)), ['a', 'c']);
         assert_eq!((window.executing(), window.bytes()), (0, 0));
     }
 
@@ -152,7 +167,7 @@ mod tests {
     fn a_read_leaves_nothing_behind() {
         let mut window = window();
         assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
-        assert_eq!(window.finish(RequestId(1), None), Some('a'));
+        assert_eq!(window.finish(RequestId(1), None), ['a']);
         assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
     }
 
@@ -175,7 +190,7 @@ mod tests {
         window.finish(RequestId(3), Some(3));
         window.settle(RequestId(4));
         assert_eq!(window.slots.len(), 2, "1 is gone, 2 executes, 3 waits behind it");
-        assert_eq!(window.finish(RequestId(2), Some(2)), Some('a'));
+        assert_eq!(window.finish(RequestId(2), Some(2)), ['a']);
         window.settle(RequestId(5));
         assert_eq!(window.slots.len(), 0);
         window.settle(RequestId(u64::MAX));

@@ -90,17 +90,18 @@ impl<P: Clone> ClientCore<P> {
         let line = channel.status.line;
         let retry_in = self.free_link(now, line, channel.status.kind);
         self.outputs.push_back(ClientOutput::Event(SessionEvent::LineFailed { line, failure, retry_in }));
-        // A refusal proves nothing. Only where no channel speaks for the session is it worth a question.
+        // A refusal proves nothing. Only where no channel speaks for the session is it worth a question, and the line
+        // that was refused is the one that is known to reach the server.
+        let may_ask =
+            self.lines.get(usize::from(line.0)).is_some_and(|line| line.role.carries(ChannelKind::Control));
         let is_reached = self.channels.values().any(Channel::is_live);
         if failure == ConnectFailure::Refused
+            && may_ask
             && !is_reached
             && self.asked_until.is_none_or(|until| now >= until)
         {
             self.asked_until = Some(now.after(self.limits.handshake));
-            let asks = self.lines.iter().position(|line| line.role.carries(ChannelKind::Control));
-            if let Some(line) = asks.and_then(|at| u8::try_from(at).ok()) {
-                self.outputs.push_back(ClientOutput::Ask { line: LineId(line) });
-            }
+            self.outputs.push_back(ClientOutput::Ask { line });
         }
         self.seek_channels(now);
     }

@@ -193,8 +193,12 @@ impl<P: Clone> ClientCore<P> {
             if let Some((lines, id)) = self.oldest_for(line) {
                 let bytes = self.requests.get(&id).map_or(0, Request::bytes);
                 let has_credit = self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes;
-                if !has_credit || !self.is_in_window(id) {
+                if !has_credit {
                     return false;
+                }
+                if !self.is_in_window(id) {
+                    // What holds the window up may be waiting for this line's neighbour.
+                    continue;
                 }
                 if let Some(queue) = self.queued_data.get_mut(&lines) {
                     queue.remove(&id);

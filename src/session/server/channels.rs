@@ -14,7 +14,7 @@ use crate::wire::control::{Attach, Attached, Begin, BindSecret, Purpose, Started
 use crate::wire::hello::{BindChoice, BindOffer, PROTOCOL_VERSION, SessionChoice, SessionOffer};
 use crate::wire::{ServerControl, ServerData};
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// Whether a client may begin a session, and with what choice: asked between the two messages of the handshake.
     /// Changes nothing, because message 1 may be a replay.
     ///
@@ -250,6 +250,7 @@ impl<P> ServerCore<P> {
         self.note(ServerNote::ChannelLost { session: channel.session, number: channel.number, reason });
         let Some(session) = self.sessions.get_mut(&channel.session) else { return };
         session.channels.remove(&channel.number);
+        session.window.forget_channel(connection);
         if !session.channels.is_empty() {
             return;
         }

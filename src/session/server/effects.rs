@@ -45,7 +45,7 @@ pub(super) enum Sequel {
     Describe { ticket: Ticket, handle: HandleId, task: Task },
 }
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// File work has been done, or failed.
     pub fn handle_completion(&mut self, now: Time, id: EffectId, completion: Completion<P>) {
         let Some(Job { ticket, task }) = self.jobs.remove(&id) else { return };

@@ -27,7 +27,7 @@ use crate::session::{LossReason, Pulse};
 use crate::wire::control::{EndReason, Ended};
 use crate::wire::{ServerControl, ServerData};
 
-/// The server's side. `P` is the shell's payload.
+/// The server's side. `P` is the shell's payload; it is cloned only for an answer that goes to several channels.
 pub struct ServerCore<P> {
     limits: Limits,
     policy: Policy,
@@ -75,7 +75,7 @@ impl<P> core::fmt::Debug for ServerCore<P> {
     }
 }
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// A server without sessions.
     ///
     /// # Errors
@@ -243,6 +243,14 @@ impl<P> ServerCore<P> {
         payload: Option<(P, u64)>,
     ) {
         let Some(channel) = self.channels.get_mut(&connection) else { return };
+        let carried_by = match &message {
+            ServerMessage::Control(_) => ChannelKind::Control,
+            ServerMessage::Data(_) => ChannelKind::Data,
+        };
+        // Only a client that used one id on both kinds of channel asks for this.
+        if channel.kind != carried_by {
+            return;
+        }
         let payload = payload.map(|(payload, bytes)| {
             channel.unwritten = channel.unwritten.saturating_add(bytes);
             channel.unwritten_answers = channel.unwritten_answers.saturating_add(1);

@@ -24,7 +24,7 @@ pub(super) struct Ticket {
     pub(super) kind: ChannelKind,
 }
 
-impl<P> ServerCore<P> {
+impl<P: Clone> ServerCore<P> {
     /// A verified record has arrived on a channel.
     pub fn handle_input(&mut self, now: Time, connection: ConnectionId, input: Input<ClientMessage, P>) {
         let Some(channel) = self.channels.get_mut(&connection) else { return };
@@ -63,7 +63,6 @@ impl<P> ServerCore<P> {
             self.offend(now, connection, ticket.session, Offence::OutOfPlace);
             return;
         };
-        let waiting = self.unwritten(ticket.session);
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         match session.window.claim(ticket.request, connection, bytes) {
             Claim::Run => {}
@@ -77,17 +76,23 @@ impl<P> ServerCore<P> {
                 return;
             }
         }
-        let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
-        let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
-        let requests = session.window.executing().saturating_add(waiting.0);
-        if requests > requests_max || session.window.bytes().saturating_add(waiting.1) > bytes_max {
-            session.window.finish(ticket.request, None);
+        while self.is_over_credit(ticket.session) {
+            if let Some(given_up) = self.most_silent_holder(ticket.session, connection) {
+                self.close(now, given_up, LossReason::Silent);
+                continue;
+            }
+            if let Some(session) = self.sessions.get_mut(&ticket.session) {
+                session.window.finish(ticket.request, None);
+            }
             self.offend(now, connection, ticket.session, Offence::OverCredit);
             return;
         }
         match input.message {
             Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message),
-            Ok(ClientMessage::Data(message)) => self.serve_data(now, ticket, message, input.payload),
+            Ok(ClientMessage::Data(message)) => {
+                let payload = input.payload.map(|payload| (payload, input.payload_len));
+                self.serve_data(now, ticket, message, payload);
+            }
             Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
         }
     }
@@ -120,7 +125,7 @@ impl<P> ServerCore<P> {
         }
     }
 
-    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<P>) {
+    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<(P, u32)>) {
         let served = match message {
             ClientData::Read(read) => self.serve_read(now, ticket, read),
             ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
@@ -231,15 +236,15 @@ impl<P> ServerCore<P> {
         now: Time,
         ticket: Ticket,
         write: Write,
-        payload: Option<P>,
+        payload: Option<(P, u32)>,
     ) -> Result<(), Refusal> {
         let Write { handle, offset } = write;
-        if !is_range(offset, 0) {
+        if !is_range(offset, payload.as_ref().map_or(0, |&(_, len)| len)) {
             return Err(Reason::Invalid.into());
         }
         let open = self.begin(now, ticket, handle, Rights::WRITE)?;
         match payload {
-            Some(payload) => {
+            Some((payload, _)) => {
                 self.start(
                     Job { ticket, task: Task::Write { handle } },
                     Effect::Write { open, offset, payload },
@@ -282,8 +287,12 @@ impl<P> ServerCore<P> {
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
-        let Some(connection) = session.window.finish(ticket.request, kept(&message)) else { return };
-        self.send(connection, ticket.request, message, payload);
+        let mut connections = session.window.finish(ticket.request, kept(&message));
+        let Some(last) = connections.pop() else { return };
+        for connection in connections {
+            self.send(connection, ticket.request, message.clone(), payload.clone());
+        }
+        self.send(last, ticket.request, message, payload);
     }
 
     pub(super) fn answer_refused(&mut self, ticket: Ticket, refusal: Refusal) {
@@ -304,6 +313,29 @@ impl<P> ServerCore<P> {
     fn offend(&mut self, now: Time, connection: ConnectionId, session: SessionId, what: Offence) {
         self.note(ServerNote::Offence { session, what });
         self.close(now, connection, LossReason::Offence);
+    }
+
+    /// Whether a session has more executing and unwritten than a well-behaved client can cause on live channels.
+    fn is_over_credit(&self, session: SessionId) -> bool {
+        let (answers, bytes) = self.unwritten(session);
+        let Some(session) = self.sessions.get(&session) else { return false };
+        let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
+        let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
+        session.window.executing().saturating_add(answers) > requests_max
+            || session.window.bytes().saturating_add(bytes) > bytes_max
+    }
+
+    /// The channel of a session, other than `asking`, that holds answers with payload and was silent for the longest.
+    /// A client that asks for so much elsewhere has given it up: it repeats what it lost with a channel long before
+    /// the server notices the silence.
+    fn most_silent_holder(&self, session: SessionId, asking: ConnectionId) -> Option<ConnectionId> {
+        let connections = self.sessions.get(&session)?.channels.values();
+        connections
+            .filter(|&&connection| connection != asking)
+            .filter_map(|&connection| Some((self.channels.get(&connection)?, connection)))
+            .filter(|(channel, _)| channel.unwritten_answers > 0)
+            .min_by_key(|(channel, _)| channel.liveness.heard())
+            .map(|(_, connection)| connection)
     }
 
     /// Answers and bytes that the writers of a session's channels hold.

@@ -1,0 +1,390 @@
+//! Clients that break the protocol: the server's core alone, driven record by record. The channel on which it
+//! happens is closed; the others live.
+
+use bowline::model::{
+    AttemptNonce, Attributes, ChannelKind, ChannelNumber, CreateId, ExportPath, FileIdentity, HandleId,
+    InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, RequestId, Suite, Time,
+};
+use bowline::session::server::{
+    BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
+    ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts,
+};
+use bowline::session::{Input, UnknownKind};
+use bowline::wire::control::{Attach, Begin, Open, Purpose, Stat, WelcomeAnswer};
+use bowline::wire::data::{Ping, Read, Write};
+use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
+use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
+
+use super::pair::{Payload, Seed, policy};
+
+const NOW: Time = Time(5_000_000);
+const CONTROL: ConnectionId = ConnectionId(0);
+const DATA: ConnectionId = ConnectionId(1);
+const OTHER: ConnectionId = ConnectionId(2);
+
+/// A server, one session with a control channel and two data channels, and an open file.
+struct Bare {
+    server: ServerCore<Payload>,
+    facts: SessionFacts,
+    begin: Begin,
+    handle: HandleId,
+    /// Work that was begun and not reported.
+    work: Vec<(EffectId, Effect<Payload>)>,
+    sent: Vec<(ConnectionId, RequestId, ServerMessage)>,
+    closed: Vec<ConnectionId>,
+    notes: Vec<ServerNote>,
+    next: u64,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let mut server = ServerCore::new(ServerSetup {
+            limits: Limits::default(),
+            policy: policy(),
+            protection_min: Protection::Signed,
+            entropy: Box::new(Seed::new(1, 1)),
+            wall_start_us: 1_700_000_000_000_000,
+        })
+        .unwrap();
+        let (client, offer) = (PublicKey([1; 32]), SessionOffer::OURS);
+        let choice = server.session_choice(NOW, &client, &offer).unwrap().unwrap();
+        let facts = SessionFacts { client, offer, choice };
+        let instance = InstanceId([1; 16]);
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin);
+        let mut bare = Self {
+            server,
+            facts,
+            begin,
+            handle: HandleId(0),
+            work: Vec::new(),
+            sent: Vec::new(),
+            closed: Vec::new(),
+            notes: Vec::new(),
+            next: 1,
+        };
+        bare.drain();
+        for (connection, number) in [(DATA, 1), (OTHER, 2)] {
+            assert_eq!(bare.bind(connection, number, number), None);
+        }
+        bare.open();
+        bare
+    }
+
+    fn bind(&mut self, connection: ConnectionId, number: u32, nonce: u32) -> Option<BindDenial> {
+        let locator = self
+            .sent
+            .iter()
+            .find_map(|(_, _, message)| match message {
+                ServerMessage::Control(ServerControl::Welcome(welcome)) => match &welcome.answer {
+                    WelcomeAnswer::Started(started) => Some(started.locator),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .unwrap();
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&nonce.to_le_bytes());
+        let offer = BindOffer {
+            locator,
+            number: ChannelNumber(number),
+            nonce: AttemptNonce(bytes),
+            kind: ChannelKind::Data,
+            protection: Protection::Sealed,
+            suite: Suite::ChaCha20Poly1305,
+        };
+        let session = self.server.bind_facts(&locator).unwrap().session;
+        let before = self.notes.len();
+        if let Some(choice) = self.server.bind_choice(NOW, session, &offer) {
+            let binding = Binding { session, offer, choice };
+            let attach = Attach { offer, choice };
+            self.server.handle_attach(NOW, connection, &binding, RequestId::NONE, &attach);
+        }
+        self.drain();
+        self.notes[before..].iter().find_map(|note| match note {
+            ServerNote::BindRefused { why } => Some(*why),
+            _ => None,
+        })
+    }
+
+    fn open(&mut self) {
+        let open = Open {
+            export: "data".parse().unwrap(),
+            path: ExportPath::new(*b"a").unwrap(),
+            mode: OpenMode::READ_WRITE,
+            create_id: CreateId([1; 16]),
+            with_key: false,
+            grace_ms: 0,
+        };
+        let id = self.control(CONTROL, open);
+        let (effect, _) = self.work.pop().unwrap();
+        let file = FileIdentity { device: 1, inode: 1 };
+        self.done(effect, Completion::Opened(Ok((file, Attributes::default()))));
+        self.handle = match self.answer(id) {
+            ServerMessage::Control(ServerControl::Opened(opened)) => opened.handle,
+            other => panic!("{other:?}"),
+        };
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                ServerOutput::Send { connection, request, message, .. } => {
+                    let is_control = matches!(message, ServerMessage::Control(_));
+                    assert_eq!(is_control, connection == CONTROL, "{message:?} cannot go on {connection:?}");
+                    self.sent.push((connection, request, message));
+                }
+                ServerOutput::Close { connection, .. } => self.closed.push(connection),
+                ServerOutput::Effect { id, effect } => self.work.push((id, effect)),
+                ServerOutput::Note(note) => self.notes.push(note),
+                ServerOutput::CloseFile { .. } => {}
+            }
+        }
+    }
+
+    fn done(&mut self, effect: EffectId, completion: Completion<Payload>) {
+        self.server.handle_completion(NOW, effect, completion);
+        self.drain();
+    }
+
+    /// Sends a record under any id.
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        request: u64,
+        message: Result<ClientMessage, UnknownKind>,
+        payload: Option<Payload>,
+    ) {
+        let payload_len = payload.as_ref().map_or(0, |payload| u32::try_from(payload.len()).unwrap());
+        let (request, settled) = (RequestId(request), RequestId::FIRST);
+        let input = Input { request, settled, message, payload_len, payload };
+        self.server.handle_input(NOW, connection, input);
+        self.drain();
+    }
+
+    fn control(&mut self, connection: ConnectionId, message: impl Into<ClientControl>) -> RequestId {
+        let id = self.next;
+        self.next += 1;
+        self.send(connection, id, Ok(ClientMessage::Control(message.into())), None);
+        RequestId(id)
+    }
+
+    fn data(
+        &mut self,
+        connection: ConnectionId,
+        message: impl Into<ClientData>,
+        payload: Option<Payload>,
+    ) -> RequestId {
+        let id = self.next;
+        self.next += 1;
+        self.send(connection, id, Ok(ClientMessage::Data(message.into())), payload);
+        RequestId(id)
+    }
+
+    fn read(&mut self, connection: ConnectionId, len: u32) -> RequestId {
+        let read = Read { handle: self.handle, offset: 0, len };
+        self.data(connection, read, None)
+    }
+
+    fn answer(&self, request: RequestId) -> &ServerMessage {
+        let answers: Vec<_> = self.sent.iter().filter(|(_, id, _)| *id == request).collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        &answers[0].2
+    }
+
+    /// The offender's channel is closed and the offence is noted; the other channels still answer.
+    fn assert_only_closed(&mut self, connection: ConnectionId, what: Offence) {
+        assert_eq!(self.closed, [connection]);
+        let noted = ServerNote::Offence { session: self.facts.choice.session, what };
+        assert!(self.notes.contains(&noted), "{:?}", self.notes);
+        for other in [CONTROL, DATA, OTHER] {
+            let before = self.sent.len();
+            let ping = Ping {};
+            let message = if other == CONTROL {
+                ClientMessage::Control(ping.into())
+            } else {
+                ClientMessage::Data(ping.into())
+            };
+            self.send(other, 0, Ok(message), None);
+            assert_eq!(self.sent.len() - before, usize::from(other != connection), "{other:?}");
+        }
+        assert_eq!(self.server.table().holders_len(), 1, "the handle lives");
+    }
+}
+
+#[test]
+fn more_requests_than_twice_the_credit_close_the_channel() {
+    let mut bare = Bare::new();
+    let most = Limits::default().requests * Limits::CREDIT_SLACK;
+    for _ in 0..most {
+        bare.read(DATA, 1);
+    }
+    assert!(bare.closed.is_empty());
+    bare.read(DATA, 1);
+    assert_eq!(bare.work.len(), usize::try_from(most).unwrap());
+    bare.assert_only_closed(DATA, Offence::OverCredit);
+}
+
+#[test]
+fn more_bytes_than_twice_the_credit_close_the_channel() {
+    let mut bare = Bare::new();
+    let most = Limits::default().bytes * u64::from(Limits::CREDIT_SLACK);
+    for _ in 0..most >> 20 {
+        bare.read(DATA, 1 << 20);
+    }
+    assert!(bare.closed.is_empty());
+    bare.read(DATA, 1);
+    bare.assert_only_closed(DATA, Offence::OverCredit);
+}
+
+/// A client that asks and never reads the answers: they count until their buffers are free.
+#[test]
+fn answers_that_are_not_taken_count() {
+    let mut bare = Bare::new();
+    for at in 0..17 {
+        assert!(bare.closed.is_empty(), "after {at}");
+        bare.read(DATA, 1 << 20);
+        if let Some((effect, _)) = bare.work.pop() {
+            let bytes = Payload::new(vec![0; 1 << 20]);
+            bare.done(effect, Completion::Read(Ok((bytes, 1 << 20))));
+        }
+    }
+    bare.assert_only_closed(DATA, Offence::OverCredit);
+    bare.server.handle_written(OTHER, 1 << 20);
+    bare.read(OTHER, 1 << 20);
+    assert_eq!(bare.closed, [DATA], "what the closed channel held is free again");
+}
+
+#[test]
+fn an_id_beyond_the_window_closes_the_channel() {
+    let mut bare = Bare::new();
+    let read = |handle| Ok(ClientMessage::Data(Read { handle, offset: 0, len: 1 }.into()));
+    let width = Limits::default().window;
+    // Settled is 1.
+    bare.send(DATA, width, read(bare.handle), None);
+    assert_eq!((bare.work.len(), bare.closed.len()), (1, 0));
+    bare.send(DATA, width + 1, read(bare.handle), None);
+    assert_eq!(bare.work.len(), 1);
+    bare.assert_only_closed(DATA, Offence::RequestBeyondWindow);
+}
+
+#[test]
+fn a_second_begin_or_attach_closes_the_channel() {
+    let mut bare = Bare::new();
+    let begin = ClientMessage::Control(bare.begin.clone().into());
+    bare.send(CONTROL, 0, Ok(begin), None);
+    bare.assert_only_closed(CONTROL, Offence::OutOfPlace);
+
+    let mut bare = Bare::new();
+    let offer = BindOffer {
+        locator: bowline::model::Locator([1; 16]),
+        number: ChannelNumber(9),
+        nonce: AttemptNonce([9; 16]),
+        kind: ChannelKind::Data,
+        protection: Protection::Sealed,
+        suite: Suite::ChaCha20Poly1305,
+    };
+    let choice =
+        bowline::wire::hello::BindChoice { protection: Protection::Sealed, suite: Suite::ChaCha20Poly1305 };
+    bare.send(DATA, 0, Ok(ClientMessage::Data(Attach { offer, choice }.into())), None);
+    bare.assert_only_closed(DATA, Offence::OutOfPlace);
+}
+
+#[test]
+fn a_payload_where_none_belongs_closes_the_channel() {
+    let mut bare = Bare::new();
+    let read = Read { handle: bare.handle, offset: 0, len: 1 };
+    bare.data(DATA, read, Some(Payload::new(vec![1])));
+    assert!(bare.work.is_empty());
+    bare.assert_only_closed(DATA, Offence::OutOfPlace);
+}
+
+#[test]
+fn an_unknown_kind_is_refused_and_a_known_one_in_the_wrong_stream_closes_the_channel() {
+    let mut bare = Bare::new();
+    for (connection, id) in [(CONTROL, 100), (DATA, 101)] {
+        bare.send(connection, id, Err(UnknownKind(0x77)), Some(Payload::new(vec![1; 10])));
+        let refusal = match bare.answer(RequestId(id)) {
+            ServerMessage::Control(ServerControl::Refused(refused)) => refused.refusal,
+            ServerMessage::Data(ServerData::Refused(refused)) => refused.refusal,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refusal, Reason::Unsupported.into());
+    }
+    assert!(bare.closed.is_empty());
+    // An open, on a data channel.
+    bare.send(DATA, 102, Err(UnknownKind(0x10)), None);
+    bare.assert_only_closed(DATA, Offence::OutOfPlace);
+}
+
+/// One id for a request of each kind of channel: the answer of one must not come out on the other, neither when
+/// it is kept nor when it is about to be made.
+#[test]
+fn an_id_that_is_used_on_both_kinds_of_channel_gets_no_answer_on_the_wrong_one() {
+    let mut bare = Bare::new();
+    let stat = Stat { handle: bare.handle };
+    let read = || ClientMessage::Data(Read { handle: HandleId(1), offset: 0, len: 1 }.into());
+    bare.send(CONTROL, 50, Ok(ClientMessage::Control(stat.into())), None);
+    bare.send(DATA, 50, Ok(read()), None);
+    let (effect, _) = bare.work.pop().unwrap();
+    // `drain` looks at every answer and its channel.
+    bare.done(effect, Completion::Attributes(Ok(Attributes::default())));
+    bare.send(OTHER, 50, Ok(read()), None);
+    assert!(bare.work.is_empty());
+}
+
+#[test]
+fn ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
+    let mut bare = Bare::new();
+    let handle = bare.handle;
+    let edge = u64::try_from(i64::MAX).unwrap();
+    let bad = [
+        bare.data(DATA, Read { handle, offset: edge, len: 1 }, None),
+        bare.data(DATA, Read { handle, offset: u64::MAX, len: 1 }, None),
+        bare.data(DATA, Read { handle, offset: 0, len: (1 << 20) + 1 }, None),
+        bare.data(DATA, Write { handle, offset: edge }, Some(Payload::new(vec![1]))),
+        bare.data(DATA, Write { handle, offset: u64::MAX }, None),
+    ];
+    for request in bad {
+        let ServerMessage::Data(ServerData::Refused(refused)) = bare.answer(request) else {
+            panic!("not refused: {:?}", bare.answer(request));
+        };
+        assert_eq!(refused.refusal.reason, Reason::Invalid);
+    }
+    let empty = [
+        bare.data(DATA, Read { handle, offset: edge, len: 0 }, None),
+        bare.data(DATA, Write { handle, offset: edge }, None),
+    ];
+    assert!(matches!(bare.answer(empty[0]), ServerMessage::Data(ServerData::ReadDone(_))));
+    assert!(
+        matches!(bare.answer(empty[1]), ServerMessage::Data(ServerData::WriteDone(done)) if done.written == 0)
+    );
+    assert!(bare.work.is_empty() && bare.closed.is_empty());
+}
+
+#[test]
+fn a_bind_that_repeats_a_number_or_a_nonce_touches_nothing() {
+    let mut bare = Bare::new();
+    let next = ConnectionId(9);
+    assert_eq!(bare.bind(next, 1, 100), Some(BindDenial::NumberUsed));
+    assert_eq!(bare.bind(next, 0, 101), Some(BindDenial::NumberUsed));
+    assert_eq!(bare.bind(next, 7, 1), Some(BindDenial::NonceUsed));
+    assert!(bare.closed.is_empty());
+    for (number, connection) in (3..32).zip((10..).map(ConnectionId)) {
+        assert_eq!(bare.bind(connection, number, number + 1_000), None);
+    }
+    assert_eq!(bare.bind(next, 40, 2_000), Some(BindDenial::TooMany));
+    bare.read(OTHER, 1);
+    assert_eq!(bare.work.len(), 1);
+}
+
+#[test]
+fn a_first_record_that_differs_from_what_was_negotiated_begins_nothing() {
+    let mut bare = Bare::new();
+    let choice = SessionChoice { version: 2, ..bare.facts.choice };
+    let begin = Begin { choice, ..bare.begin.clone() };
+    let (facts, connection) = (bare.facts, ConnectionId(9));
+    bare.server.handle_begin(NOW, connection, &facts, RequestId::NONE, &begin);
+    bare.drain();
+    assert_eq!((bare.server.sessions_len(), bare.closed.as_slice()), (1, [connection].as_slice()));
+}

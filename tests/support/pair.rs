@@ -1,0 +1,711 @@
+//! Both cores in one thread: a virtual clock, virtual channels that can delay, drop, cut and reorder between
+//! channels, and a virtual file system. One seed determines a run.
+//!
+//! ```text
+//!   ClientCore ── Send ──▶ Connection (FIFO each way, own delays) ──▶ handle_input ── ServerCore ── Effect ──▶ Disk
+//! ```
+//!
+//! After each single input all outputs of that core are carried out; carrying one out only ever plans events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::model::{
+    Access, ChannelKind, ChannelNumber, CreateId, Entropy as _, HandleId, InstanceId, Limits, LineId,
+    LineSet, OpenMode, Policy, Protection, PublicKey, RequestId, ResumeKey, Rights, SessionId, Suite,
+    SyncScope, Time, len_u64,
+};
+use bowline::session::client::{
+    Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
+    Operation, RequestError, SessionEvent, ToServer,
+};
+use bowline::session::server::{
+    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote,
+    ServerOutput, ServerSetup, SessionFacts,
+};
+use bowline::session::{Input, LossReason};
+use bowline::wire::control::{
+    Attach, Begin, Close, IssueKey, Open, Purpose, Resume, Started, Stat, Sync, WelcomeAnswer,
+};
+use bowline::wire::data::{Read, Write};
+use bowline::wire::hello::{BindOffer, SessionOffer};
+use bowline::wire::{ClientControl, Message, ServerControl, ServerData};
+
+use self::disk::Disk;
+pub(crate) use self::network::LineSpec;
+use self::network::{Connection, Direction, End, Line, LineState, Network, Record};
+pub(crate) use self::seed::Seed;
+
+#[path = "pair/calls.rs"]
+mod calls;
+#[path = "pair/disk.rs"]
+mod disk;
+#[path = "pair/network.rs"]
+mod network;
+#[path = "pair/seed.rs"]
+mod seed;
+#[path = "pair/weather.rs"]
+mod weather;
+
+pub(crate) use self::calls::{OpenSpec, Outcome};
+pub(crate) use self::weather::Cut;
+
+/// What the cores pass through.
+pub(crate) type Payload = Arc<Vec<u8>>;
+
+/// A client of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Who(pub(crate) usize);
+
+/// How many of the last events a failing run prints.
+const TRACE_LEN: usize = 120;
+/// A core that wants this many time-outs at one moment spins.
+const TIMEOUTS_MAX: u32 = 100;
+/// The wall clock when the virtual clock shows 0.
+const WALL_START_US: u64 = 1_700_000_000_000_000;
+/// When a run starts.
+const START: Time = Time(1_000_000);
+
+/// A server, its clients and the world between them.
+pub(crate) struct Pair {
+    /// The server's core.
+    pub(crate) server: ServerCore<Payload>,
+    /// The server's file system.
+    pub(crate) disk: Disk,
+    /// How long a piece of file work takes, in microseconds, and how much longer at most.
+    pub(crate) disk_us: (u64, u64),
+    /// Everything that the server's core gave to a writer.
+    pub(crate) answers: Vec<Sent>,
+    /// What the server's core has noted.
+    pub(crate) notes: Vec<ServerNote>,
+    clients: Vec<Client>,
+    network: Network,
+    /// Fresh handshakes that ask whether a session lives.
+    asks: BTreeMap<ConnectionId, (Who, LineId)>,
+    events: BTreeMap<(Time, u64), Event>,
+    next_event: u64,
+    now: Time,
+    timeouts: u32,
+    seed: u64,
+    delays: Seed,
+    trace: VecDeque<String>,
+    trace_hash: u64,
+}
+
+/// A record that a core gave to a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// When.
+    pub(crate) at: Time,
+    /// Whose channel.
+    pub(crate) who: Who,
+    /// The channel.
+    pub(crate) number: ChannelNumber,
+    /// Its line.
+    pub(crate) line: LineId,
+    /// Kind of the channel.
+    pub(crate) channel: ChannelKind,
+    /// The request.
+    pub(crate) request: RequestId,
+    /// Kind of the message.
+    pub(crate) kind: u8,
+    /// Length of the payload.
+    pub(crate) len: u64,
+    /// Whether it bears a resume key or a session secret.
+    pub(crate) has_secret: bool,
+}
+
+struct Client {
+    core: ClientCore<Payload>,
+    identity: PublicKey,
+    instance: InstanceId,
+    session: SessionId,
+    started: Started,
+    /// Channels that the shell has a connection for.
+    connections: BTreeMap<ChannelNumber, ConnectionId>,
+    outcomes: BTreeMap<RequestId, Outcome>,
+    events: Vec<(Time, SessionEvent)>,
+    sent: Vec<Sent>,
+    /// How many closes were sent: those need no credit.
+    closes: u32,
+    entropy: Seed,
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    Arrives {
+        connection: ConnectionId,
+        at: End,
+        record: Record,
+    },
+    /// An attempt to bind has taken as long as it may.
+    AttemptOver {
+        connection: ConnectionId,
+        failure: ConnectFailure,
+    },
+    /// An end hears that its connection broke.
+    Lost {
+        connection: ConnectionId,
+        at: End,
+    },
+    AskArrives {
+        who: Who,
+        line: LineId,
+    },
+    Asked {
+        who: Who,
+        lives: Option<bool>,
+    },
+    Done {
+        effect: EffectId,
+    },
+}
+
+/// Three identities may use everything; tests take rights away.
+pub(crate) fn policy() -> Policy {
+    let clients = (1..=3).map(|name| {
+        let access = Access {
+            name: format!("client-{name}"),
+            exports: [calls::export()].into(),
+            rights: Rights::ALL,
+            protection_min: Protection::Signed,
+            expires_s: None,
+        };
+        (PublicKey([name; 32]), access)
+    });
+    Policy { clients: clients.collect() }
+}
+
+impl Pair {
+    /// A server without clients.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            server: new_server(seed),
+            disk: Disk::default(),
+            disk_us: (100, 200),
+            answers: Vec::new(),
+            notes: Vec::new(),
+            clients: Vec::new(),
+            network: Network::default(),
+            asks: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            now: START,
+            timeouts: 0,
+            seed,
+            delays: Seed::new(seed, 2),
+            trace: VecDeque::new(),
+            trace_hash: 0xcbf2_9ce4_8422_2325,
+        }
+    }
+
+    /// Starts a session of identity `name` over these lines; its first channel is on the first line that may
+    /// carry control.
+    pub(crate) fn client(&mut self, name: u8, lines: &[LineSpec]) -> Who {
+        let who = Who(self.clients.len());
+        for (line, &spec) in (0..).map(LineId).zip(lines) {
+            self.network.lines.insert((who, line), Line { spec, state: LineState::Up, failing: None });
+        }
+        let first = lines.iter().position(|line| line.role.carries(ChannelKind::Control)).unwrap();
+        let first_line = LineId(u8::try_from(first).unwrap());
+        let identity = PublicKey([name; 32]);
+        let mut entropy = Seed::new(self.seed, 100 + len_u64(who.0));
+        let instance = InstanceId(entropy.bytes().unwrap());
+        let (connection, session, started) = self.start_session(who, first_line, identity, instance);
+        let setup = ClientSetup {
+            limits: Limits::default(),
+            lines: lines
+                .iter()
+                .map(|line| LineSetup { role: line.role, protection: Protection::Sealed })
+                .collect(),
+            first_line,
+            requests: started.requests,
+            bytes: started.bytes,
+        };
+        self.clients.push(Client {
+            core: ClientCore::new(self.now, setup),
+            identity,
+            instance,
+            session,
+            started,
+            connections: BTreeMap::from([(ChannelNumber(0), connection)]),
+            outcomes: BTreeMap::new(),
+            events: Vec::new(),
+            sent: Vec::new(),
+            closes: 0,
+            entropy,
+        });
+        self.drain_client(who);
+        who
+    }
+
+    /// A client that has all its channels.
+    pub(crate) fn complete_client(&mut self, name: u8, lines: &[LineSpec]) -> Who {
+        let who = self.client(name, lines);
+        self.run_until("all channels are bound", Duration::from_secs(10), |pair| {
+            pair.core(who).is_complete()
+                && pair.live(who, ChannelKind::Control).len() >= pair.controls_wanted(who)
+        });
+        who
+    }
+
+    /// A new server process that knows nothing of the sessions before; every connection breaks.
+    pub(crate) fn restart_server(&mut self) {
+        for (who, line) in self.network.lines.keys().copied().collect::<Vec<_>>() {
+            self.cut(who, line, Cut::NOW);
+            self.heal(who, line);
+        }
+        self.note(format_args!("the server starts anew"));
+        self.events.retain(|_, event| {
+            !matches!(
+                event,
+                Event::Done { .. } | Event::Lost { at: End::Server, .. } | Event::AskArrives { .. }
+            )
+        });
+        self.disk.forget_process();
+        self.server = new_server(self.seed ^ self.now.0);
+    }
+
+    /// The list of clients changes.
+    pub(crate) fn change_policy(&mut self, policy: Policy) {
+        self.note(format_args!("the list of clients changes"));
+        self.server.handle_policy(self.now, policy);
+        self.drain_server();
+    }
+
+    /// The client closes its session.
+    pub(crate) fn close_session(&mut self, who: Who) {
+        self.clients[who.0].core.handle_close(self.now);
+        self.drain_client(who);
+    }
+
+    /// What was held by the file system is executed, at once where the seed says so.
+    pub(crate) fn release_disk(&mut self) {
+        for effect in self.disk.release() {
+            self.plan_work(effect);
+        }
+    }
+
+    /// One event happens, or one core's time-out; false where nothing will ever happen.
+    pub(crate) fn step(&mut self) -> bool {
+        let event_at = self.events.first_key_value().map(|(&(at, _), _)| at);
+        let (timeout_at, whose) = self.next_timeout();
+        match (event_at, timeout_at) {
+            (None, None) => return false,
+            (Some(event_at), timeout_at) if timeout_at.is_none_or(|at| event_at <= at) => {
+                self.advance(event_at);
+                if let Some((_, event)) = self.events.pop_first() {
+                    self.timeouts = 0;
+                    self.happen(event);
+                }
+            }
+            (_, Some(timeout_at)) => {
+                self.advance(timeout_at);
+                self.time_out(whose);
+            }
+            (Some(_), None) => {}
+        }
+        true
+    }
+
+    /// Runs until `condition`, `span` at most; panics with the seed and the last events where it does not come.
+    pub(crate) fn run_until(&mut self, what: &str, span: Duration, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = self.now.after(span);
+        while !condition(self) {
+            if self.next_moment().is_none_or(|next| next > deadline) || !self.step() {
+                self.fail(&format!("not within {span:?}: {what}"));
+            }
+        }
+    }
+
+    /// Runs for a time, whatever happens.
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        let deadline = self.now.after(span);
+        while self.next_moment().is_some_and(|next| next <= deadline) {
+            self.step();
+        }
+        self.advance(deadline);
+    }
+
+    /// The virtual clock.
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// A number that two runs share if they were the same.
+    pub(crate) fn trace_hash(&self) -> u64 {
+        self.trace_hash
+    }
+
+    /// A client's core.
+    pub(crate) fn core(&self, who: Who) -> &ClientCore<Payload> {
+        &self.clients[who.0].core
+    }
+
+    /// A client's session.
+    pub(crate) fn session(&self, who: Who) -> SessionId {
+        self.clients[who.0].session
+    }
+
+    /// What a client's core has told.
+    pub(crate) fn events(&self, who: Who) -> &[(Time, SessionEvent)] {
+        &self.clients[who.0].events
+    }
+
+    /// What a client's core gave to writers.
+    pub(crate) fn sent(&self, who: Who) -> &[Sent] {
+        &self.clients[who.0].sent
+    }
+
+    /// A client's live channels of one kind.
+    pub(crate) fn live(&self, who: Who, kind: ChannelKind) -> Vec<ChannelStatus> {
+        let mut channels = self.core(who).channels();
+        channels.retain(|channel| {
+            channel.kind == kind && channel.state == bowline::session::client::ChannelState::Live
+        });
+        channels
+    }
+
+    /// When a channel of the client went down, and why.
+    pub(crate) fn losses(&self, who: Who) -> Vec<(Time, ChannelNumber, LossReason)> {
+        self.events(who)
+            .iter()
+            .filter_map(|(at, event)| match event {
+                SessionEvent::ChannelDown { number, reason, .. } => Some((*at, *number, *reason)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Panics with the seed and the last events.
+    pub(crate) fn fail(&self, what: &str) -> ! {
+        let mut text = format!("{what}\nBOWLINE_SEED={} repeats it; the last events:\n", self.seed);
+        for line in &self.trace {
+            let _ = writeln!(text, "  {line}");
+        }
+        panic!("{text}");
+    }
+
+    /// Fails with the trace unless `holds`.
+    pub(crate) fn check(&self, holds: bool, what: &str) {
+        if !holds {
+            self.fail(what);
+        }
+    }
+
+    fn controls_wanted(&self, who: Who) -> usize {
+        let lines = self
+            .network
+            .lines
+            .iter()
+            .filter(|((whose, _), line)| *whose == who && line.spec.role.carries(ChannelKind::Control));
+        lines.count().min(2)
+    }
+
+    fn start_session(
+        &mut self,
+        who: Who,
+        line: LineId,
+        client: PublicKey,
+        instance: InstanceId,
+    ) -> (ConnectionId, SessionId, Started) {
+        let offer = SessionOffer::OURS;
+        let choice =
+            self.server.session_choice(self.now, &client, &offer).unwrap().expect("the client is allowed");
+        let connection = self.network.next_connection();
+        self.network.connections.insert(
+            connection,
+            Connection {
+                client: who,
+                number: ChannelNumber(0),
+                line,
+                kind: ChannelKind::Control,
+                protection: Protection::Sealed,
+                binding: None,
+                is_bound: true,
+                is_joined: true,
+                client_end: Direction::default(),
+                server_end: Direction::default(),
+                is_swallowed: false,
+            },
+        );
+        let facts = SessionFacts { client, offer, choice };
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
+        let mut started = None;
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                ServerOutput::Send {
+                    message: ServerMessage::Control(ServerControl::Welcome(welcome)),
+                    ..
+                } => {
+                    started = Some(welcome.answer);
+                }
+                other => self.carry_out_server(other),
+            }
+        }
+        let Some(WelcomeAnswer::Started(started)) = started else { self.fail("no session was started") };
+        (connection, choice.session, started)
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives { connection, at, record } => self.arrive(connection, at, record),
+            Event::AttemptOver { connection, failure } => self.fail_attempt(connection, failure),
+            Event::Lost { connection, at } => self.lose(connection, at),
+            Event::AskArrives { who, line } => self.ask(who, line),
+            Event::Asked { who, lives } => {
+                self.note(format_args!("c{} hears whether its session lives: {lives:?}", who.0));
+                self.clients[who.0].core.handle_asked(self.now, lives);
+                self.drain_client(who);
+            }
+            Event::Done { effect } => {
+                let Some(completion) = self.disk.finish(effect) else { return };
+                self.note(format_args!("{effect:?} is done"));
+                self.server.handle_completion(self.now, effect, completion);
+                self.drain_server();
+            }
+        }
+    }
+
+    fn time_out(&mut self, whose: Option<Who>) {
+        self.timeouts += 1;
+        self.check(self.timeouts < TIMEOUTS_MAX, "a core spins on its time-out");
+        if let Some(who) = whose {
+            self.clients[who.0].core.handle_timeout(self.now);
+            self.drain_client(who);
+        } else {
+            self.server.handle_timeout(self.now);
+            self.drain_server();
+        }
+    }
+
+    fn next_timeout(&self) -> (Option<Time>, Option<Who>) {
+        let clients = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter_map(|(at, client)| Some((client.core.poll_timeout(self.now)?, Some(Who(at)))));
+        let server = self.server.poll_timeout(self.now).map(|at| (at, None));
+        clients.chain(server).min().map_or((None, None), |(at, whose)| (Some(at.max(self.now)), whose))
+    }
+
+    fn next_moment(&self) -> Option<Time> {
+        let event_at = self.events.first_key_value().map(|(&(at, _), _)| at);
+        event_at.into_iter().chain(self.next_timeout().0).min()
+    }
+
+    fn advance(&mut self, to: Time) {
+        if to > self.now {
+            self.now = to;
+            self.timeouts = 0;
+        }
+    }
+
+    fn plan(&mut self, at: Time, event: Event) {
+        self.next_event += 1;
+        self.events.insert((at.max(self.now), self.next_event), event);
+    }
+
+    fn plan_work(&mut self, effect: EffectId) {
+        let (least, more) = self.disk_us;
+        let takes = Duration::from_micros(least + self.delays.below(more + 1));
+        self.plan(self.now.after(takes), Event::Done { effect });
+    }
+
+    fn drain_server(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            self.carry_out_server(output);
+        }
+    }
+
+    fn carry_out_server(&mut self, output: ServerOutput<Payload>) {
+        match output {
+            ServerOutput::Send { connection, request, message, payload } => {
+                self.send_to_client(connection, request, message, payload);
+            }
+            ServerOutput::Close { connection, reason } => {
+                self.note(format_args!("the server closes {connection:?}: {reason}"));
+                if let Some(record) = self.network.connections.get_mut(&connection) {
+                    record.server_end.is_closed = true;
+                    self.carry(connection, End::Client, Record::Fin);
+                }
+            }
+            ServerOutput::Effect { id, effect } => {
+                self.note(format_args!("{id:?} begins"));
+                if !self.disk.begin(id, effect) {
+                    self.plan_work(id);
+                }
+            }
+            ServerOutput::CloseFile { open } => self.disk.close(open),
+            ServerOutput::Note(note) => {
+                self.note(format_args!("noted: {note:?}"));
+                self.notes.push(note);
+            }
+        }
+    }
+
+    fn send_to_client(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        message: ServerMessage,
+        payload: Option<Payload>,
+    ) {
+        if let (Some((who, line)), ServerMessage::Control(ServerControl::Welcome(welcome))) =
+            (self.asks.remove(&connection), &message)
+        {
+            let lives = Some(welcome.answer == WelcomeAnswer::Lives);
+            let at = self.now.after(self.delay(who, line));
+            self.plan(at, Event::Asked { who, lives });
+            return;
+        }
+        let Some(record) = self.network.connections.get(&connection) else { return };
+        let (channel, kind) = match &message {
+            ServerMessage::Control(message) => (ChannelKind::Control, message.kind()),
+            ServerMessage::Data(message) => (ChannelKind::Data, message.kind()),
+        };
+        self.check(channel == record.kind, "the server gave a message to a channel that cannot carry it");
+        let sent = Sent {
+            at: self.now,
+            who: record.client,
+            number: record.number,
+            line: record.line,
+            channel: record.kind,
+            request,
+            kind,
+            len: payload.as_ref().map_or(0, |payload| len_u64(payload.len())),
+            has_secret: bears_secret(&message),
+        };
+        self.answers.push(sent);
+        let record = match message {
+            ServerMessage::Control(ServerControl::Attached(_))
+            | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
+            ServerMessage::Control(message) => {
+                Record::FromServer(input(request, RequestId::NONE, FromServer::Control(message), payload))
+            }
+            ServerMessage::Data(message) => {
+                Record::FromServer(input(request, RequestId::NONE, FromServer::Data(message), payload))
+            }
+        };
+        self.carry(connection, End::Client, record);
+    }
+
+    fn drain_client(&mut self, who: Who) {
+        while let Some(output) = self.clients[who.0].core.poll_output() {
+            self.carry_out_client(who, output);
+        }
+        let (requests, bytes) = self.core(who).in_flight();
+        let limits = Limits::default();
+        let requests_max = limits.requests + self.clients[who.0].closes;
+        self.check(requests <= requests_max && bytes <= limits.bytes, "the client exceeds its credit");
+    }
+
+    fn carry_out_client(&mut self, who: Who, output: ClientOutput<Payload>) {
+        match output {
+            ClientOutput::Connect { number, line, kind, protection } => {
+                self.connect(who, number, line, (kind, protection));
+            }
+            ClientOutput::Ask { line } => self.begin_ask(who, line),
+            ClientOutput::Send { number, request, settled, message, payload } => {
+                self.send_to_server(who, number, (request, settled), message, payload);
+            }
+            ClientOutput::Disconnect { number } => {
+                if let Some(connection) = self.clients[who.0].connections.remove(&number)
+                    && let Some(record) = self.network.connections.get_mut(&connection)
+                {
+                    record.client_end.is_closed = true;
+                    self.carry(connection, End::Server, Record::Fin);
+                }
+            }
+            ClientOutput::Complete { request, outcome } => {
+                self.note(format_args!(
+                    "c{} request {request} is complete: {}",
+                    who.0,
+                    calls::brief(&outcome)
+                ));
+                let earlier = self.clients[who.0].outcomes.insert(request, outcome);
+                self.check(earlier.is_none(), "a request was answered twice");
+            }
+            ClientOutput::Event(event) => {
+                self.note(format_args!("c{} event: {event:?}", who.0));
+                let now = self.now;
+                self.clients[who.0].events.push((now, event));
+            }
+        }
+    }
+
+    fn send_to_server(
+        &mut self,
+        who: Who,
+        number: ChannelNumber,
+        (request, settled): (RequestId, RequestId),
+        message: ToServer,
+        payload: Option<Payload>,
+    ) {
+        let Some(&connection) = self.clients[who.0].connections.get(&number) else { return };
+        let Some(record) = self.network.connections.get(&connection) else { return };
+        let (channel, kind, has_secret) = match &message {
+            ToServer::Control(message) => {
+                let is_close = matches!(message, ClientControl::Close(_));
+                self.clients[who.0].closes += u32::from(is_close);
+                (ChannelKind::Control, message.kind(), matches!(message, ClientControl::Resume(_)))
+            }
+            ToServer::Data(message) => (ChannelKind::Data, message.kind(), false),
+        };
+        self.check(channel == record.kind, "the client gave a message to a channel that cannot carry it");
+        let len = payload.as_ref().map_or(0, |payload| len_u64(payload.len()));
+        let sent =
+            Sent { at: self.now, who, number, line: record.line, channel, request, kind, len, has_secret };
+        self.clients[who.0].sent.push(sent);
+        let message = match message {
+            ToServer::Control(message) => ClientMessage::Control(message),
+            ToServer::Data(message) => ClientMessage::Data(message),
+        };
+        self.carry(connection, End::Server, Record::FromClient(input(request, settled, message, payload)));
+    }
+
+    fn note(&mut self, what: core::fmt::Arguments<'_>) {
+        let line = format!("{:?} {what}", self.now);
+        for byte in line.bytes() {
+            self.trace_hash = (self.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.trace.len() >= TRACE_LEN {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(line);
+    }
+}
+
+fn new_server(seed: u64) -> ServerCore<Payload> {
+    ServerCore::new(ServerSetup {
+        limits: Limits::default(),
+        policy: policy(),
+        protection_min: Protection::Signed,
+        entropy: Box::new(Seed::new(seed, 3)),
+        wall_start_us: WALL_START_US,
+    })
+    .unwrap()
+}
+
+fn input<M>(
+    request: RequestId,
+    settled: RequestId,
+    message: M,
+    payload: Option<Payload>,
+) -> Input<M, Payload> {
+    let payload_len = payload.as_ref().map_or(0, |payload| u32::try_from(payload.len()).unwrap());
+    Input { request, settled, message: Ok(message), payload_len, payload }
+}
+
+fn bears_secret(message: &ServerMessage) -> bool {
+    match message {
+        ServerMessage::Control(ServerControl::Opened(opened)) => opened.key.is_some(),
+        ServerMessage::Control(ServerControl::KeyIssued(issued)) => issued.key.is_some(),
+        ServerMessage::Control(ServerControl::Welcome(_)) => true,
+        ServerMessage::Control(_) | ServerMessage::Data(_) => false,
+    }
+}

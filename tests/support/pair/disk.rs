@@ -1,0 +1,166 @@
+//! The server's file system: paths and bytes, work that takes its time or is held, and a log of what was executed.
+
+use std::collections::BTreeMap;
+
+use bowline::model::{Attributes, FileIdentity, OpenId, Reason, len_u64};
+use bowline::session::server::{Completion, Effect, EffectId};
+
+use super::Payload;
+
+/// The file system.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// Every write that was executed, in its order.
+    pub(crate) writes: Vec<Executed>,
+    /// Every open whose descriptor the core gave up, in its order.
+    pub(crate) closed: Vec<OpenId>,
+    /// How many of the next writes are held.
+    pub(crate) hold_writes: usize,
+    /// How many of the next reads are held.
+    pub(crate) hold_reads: usize,
+    /// How many of the next opens are held.
+    pub(crate) hold_opens: usize,
+    /// How many reads were executed.
+    pub(crate) reads: u64,
+    /// How many files were opened.
+    pub(crate) opened: u64,
+    inodes: BTreeMap<Vec<u8>, u64>,
+    files: BTreeMap<u64, Vec<u8>>,
+    opens: BTreeMap<OpenId, u64>,
+    running: BTreeMap<EffectId, Effect<Payload>>,
+    held: Vec<EffectId>,
+}
+
+/// A write that was executed.
+#[derive(Debug, Clone)]
+pub(crate) struct Executed {
+    /// What was written; tests give each write bytes of its own.
+    pub(crate) payload: Payload,
+}
+
+impl Disk {
+    /// Makes a file, or replaces its bytes.
+    pub(crate) fn put(&mut self, path: &str, bytes: Vec<u8>) {
+        let next = len_u64(self.inodes.len()) + 1;
+        let inode = *self.inodes.entry(path.as_bytes().to_vec()).or_insert(next);
+        self.files.insert(inode, bytes);
+    }
+
+    /// A file's bytes.
+    pub(crate) fn bytes(&self, path: &str) -> &[u8] {
+        &self.files[&self.inodes[path.as_bytes()]]
+    }
+
+    /// How often a write of this payload was executed.
+    pub(crate) fn executions(&self, payload: &[u8]) -> usize {
+        self.writes.iter().filter(|write| write.payload.as_slice() == payload).count()
+    }
+
+    /// How many descriptors are open.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.opens.len()
+    }
+
+    /// How much work is held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes work on; says whether it is held.
+    pub(super) fn begin(&mut self, id: EffectId, effect: Effect<Payload>) -> bool {
+        let hold = match &effect {
+            Effect::Write { .. } => &mut self.hold_writes,
+            Effect::Read { .. } => &mut self.hold_reads,
+            Effect::OpenFile { .. } => &mut self.hold_opens,
+            _ => &mut 0,
+        };
+        let is_held = *hold > 0;
+        *hold = hold.saturating_sub(1);
+        if is_held {
+            self.held.push(id);
+        }
+        assert!(self.running.insert(id, effect).is_none(), "{id:?} was used twice");
+        is_held
+    }
+
+    /// Everything that is held, and nothing is held from now on.
+    pub(super) fn release(&mut self) -> Vec<EffectId> {
+        (self.hold_writes, self.hold_reads, self.hold_opens) = (0, 0, 0);
+        core::mem::take(&mut self.held)
+    }
+
+    /// Executes work: its effect is that of this moment.
+    pub(super) fn finish(&mut self, id: EffectId) -> Option<Completion<Payload>> {
+        let effect = self.running.remove(&id)?;
+        Some(match effect {
+            Effect::OpenFile { open, path, .. } => {
+                let Some(&inode) = self.inodes.get(path.as_bytes()) else {
+                    return Some(Completion::Opened(Err(Reason::NotFound.into())));
+                };
+                assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
+                self.opened += 1;
+                Completion::Opened(Ok((FileIdentity { device: 1, inode }, self.attributes(inode))))
+            }
+            Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
+            Effect::Read { open, offset, len } => {
+                self.reads += 1;
+                let bytes = &self.files[&self.inode(open)];
+                let from = usize::try_from(offset).unwrap().min(bytes.len());
+                let to = from.saturating_add(usize::try_from(len).unwrap()).min(bytes.len());
+                let read = bytes[from..to].to_vec();
+                let len = u32::try_from(read.len()).unwrap();
+                Completion::Read(Ok((Payload::new(read), len)))
+            }
+            Effect::Write { open, offset, payload } => {
+                let inode = self.inode(open);
+                self.write(inode, offset, &payload);
+                let len = u32::try_from(payload.len()).unwrap();
+                self.writes.push(Executed { payload });
+                Completion::Written(Ok(len))
+            }
+            Effect::Sync { open, .. } => {
+                self.inode(open);
+                Completion::Synced(Ok(()))
+            }
+        })
+    }
+
+    /// The core gives a descriptor up: nothing may be executing on it.
+    pub(super) fn close(&mut self, open: OpenId) {
+        assert!(self.opens.remove(&open).is_some(), "{open:?} was closed and not open");
+        let busy = self.running.values().any(|effect| match effect {
+            Effect::Attributes { open: on }
+            | Effect::Read { open: on, .. }
+            | Effect::Write { open: on, .. }
+            | Effect::Sync { open: on, .. } => *on == open,
+            Effect::OpenFile { .. } => false,
+        });
+        assert!(!busy, "{open:?} was closed while work of it was executing");
+        self.closed.push(open);
+    }
+
+    /// The server's process has ended: its descriptors and what had not begun are gone.
+    pub(super) fn forget_process(&mut self) {
+        self.opens.clear();
+        self.running.clear();
+        self.held.clear();
+    }
+
+    fn inode(&self, open: OpenId) -> u64 {
+        *self.opens.get(&open).unwrap_or_else(|| panic!("work on {open:?}, which is not open"))
+    }
+
+    fn attributes(&self, inode: u64) -> Attributes {
+        Attributes { len: len_u64(self.files[&inode].len()), permissions: 0o644, ..Attributes::default() }
+    }
+
+    fn write(&mut self, inode: u64, offset: u64, payload: &[u8]) {
+        let bytes = self.files.entry(inode).or_default();
+        let from = usize::try_from(offset).unwrap();
+        let to = from + payload.len();
+        if bytes.len() < to {
+            bytes.resize(to, 0);
+        }
+        bytes[from..to].copy_from_slice(payload);
+    }
+}
