@@ -7,12 +7,13 @@ use bowline::session::server::ServerNote;
 use super::pair::{Cut, LineSpec, Pair, Who};
 use super::{L0, L1, kind, millis, only, seconds};
 
-const LINES: [LineSpec; 2] = [LineSpec::BOTH, LineSpec::BOTH];
+/// With three lines their windows together are more than the credit.
+const LINES: [LineSpec; 3] = [LineSpec::BOTH, LineSpec::BOTH, LineSpec::BOTH];
 
-fn start() -> (Pair, Who, bowline::model::HandleId) {
+fn start(lines: &[LineSpec]) -> (Pair, Who, bowline::model::HandleId) {
     let mut pair = Pair::new(1);
     pair.disk.put("a", vec![1; 2 << 20]);
-    let who = pair.complete_client(1, &LINES);
+    let who = pair.complete_client(1, lines);
     let handle = pair.handle(who, "a");
     (pair, who, handle)
 }
@@ -25,7 +26,7 @@ fn offences(pair: &Pair) -> Vec<&ServerNote> {
 #[test]
 fn however_much_is_queued_the_credit_is_never_exceeded() {
     for (len, is_requests) in [(16, true), (1 << 20, false)] {
-        let (mut pair, who, handle) = start();
+        let (mut pair, who, handle) = start(&LINES);
         for at in 0..200 {
             pair.read(who, handle, at, len);
         }
@@ -49,7 +50,7 @@ fn however_much_is_queued_the_credit_is_never_exceeded() {
 
 #[test]
 fn control_requests_get_through_while_bulk_has_used_up_its_credit() {
-    let (mut pair, who, handle) = start();
+    let (mut pair, who, handle) = start(&LINES[..2]);
     pair.disk.hold_reads = usize::MAX;
     for at in 0..100 {
         pair.read(who, handle, at, 16);
@@ -63,7 +64,7 @@ fn control_requests_get_through_while_bulk_has_used_up_its_credit() {
 /// Giving back needs no credit: 56 closes wait for as many writes that are executing, and others come beside them.
 #[test]
 fn closes_need_no_credit() {
-    let (mut pair, who, _) = start();
+    let (mut pair, who, _) = start(&LINES[..2]);
     let handles: Vec<_> = (0..140).map(|_| pair.handle(who, "a")).collect();
     pair.disk.hold_writes = usize::MAX;
     for (at, &handle) in handles.iter().take(56).enumerate() {
@@ -81,7 +82,7 @@ fn closes_need_no_credit() {
 
 #[test]
 fn a_request_that_is_not_answered_stalls_newer_ones_at_the_window_and_offends_nobody() {
-    let (mut pair, who, handle) = start();
+    let (mut pair, who, handle) = start(&LINES[..2]);
     pair.cut(who, L1, Cut::NOW);
     pair.run_for(millis(10));
     let old = pair.read_over(who, (handle, 0, 1), only(L1));
@@ -107,7 +108,7 @@ fn a_request_that_is_not_answered_stalls_newer_ones_at_the_window_and_offends_no
 /// than the credit wait in writers that nobody listens to. That is no fault of the client.
 #[test]
 fn losing_channels_faster_than_the_server_notices_is_no_offence() {
-    let (mut pair, who, handle) = start();
+    let (mut pair, who, handle) = start(&LINES[..2]);
     for _ in 0..200 {
         pair.read(who, handle, 0, 1 << 20);
     }

@@ -129,7 +129,7 @@ impl Pair {
             self.hold(connection, End::Client);
             self.hold(connection, End::Server);
         }
-        let failing = failing.or((state == LineState::Down).then_some(ConnectFailure::Unreachable));
+        let failing = failing.or_else(|| (state == LineState::Down).then_some(ConnectFailure::Unreachable));
         let (after, failure) = match failing {
             Some(failure) => (self.delay(who, line) * 2, failure),
             None => (Limits::default().handshake, ConnectFailure::Unreachable),
