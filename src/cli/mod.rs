@@ -177,7 +177,8 @@ fn start_log() -> Result<(), Failure> {
     let filter = match std::env::var_os(LOG_VARIABLE) {
         None => EnvFilter::new("warn"),
         Some(_) => EnvFilter::try_from_env(LOG_VARIABLE).map_err(|error| {
-            Failure::of(&format!("cannot use the log filter in {LOG_VARIABLE}"), &error)
+            // What is behind the error says the same again.
+            Failure::new(format!("cannot use the log filter in {LOG_VARIABLE}: {error}"))
                 .try_this("error, warn, info, debug or trace")
         })?,
     };
