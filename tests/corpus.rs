@@ -1,4 +1,5 @@
-//! Replays the committed fuzz corpus, and holds it complete: one seed for each message and form, made here.
+//! Replays the committed fuzz corpus, and holds it complete: one seed for each message and form, made here
+//! and in `support/samples.rs`.
 //!
 //! The seeds are golden bytes at the same time. Where a format changes on purpose, or a message comes, write them
 //! anew with `BOWLINE_WRITE_SEEDS=1 cargo test --test corpus` and look at the difference. Files that a fuzzer found
@@ -13,24 +14,17 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bowline::model::{
-    AttemptNonce, Attributes, ChannelKind, ChannelNumber, CreateId, ExportPath, FileState, HandleId,
-    InstanceId, Limits, Locator, OpenId, OpenMode, Protection, Reason, Refusal, RequestId, ResumeKey, Rights,
-    SessionId, Stability, Suite, SyncScope,
-};
-use bowline::wire::control::{
-    Attach, Attached, Begin, BindSecret, Close, Closed, EndReason, Ended, IssueKey, KeyIssued, Open, Opened,
-    Purpose, Refused, Resume, Started, Stat, Stated, Sync, Synced, Welcome, WelcomeAnswer,
-};
-use bowline::wire::data::{Farewell, Ping, Pong, Read, ReadDone, Write, WriteDone};
-use bowline::wire::hello::{
-    self, BindChoice, BindOffer, Hello, MAC1_LEN, Offer, PROTOCOL_VERSION, SessionChoice, SessionOffer,
-};
-use bowline::wire::{ClientControl, ClientData, DecodeError, Head, Message, ServerControl, ServerData};
+use bowline::model::{ChannelNumber, Limits, RequestId};
+use bowline::wire::Head;
+use bowline::wire::hello::{self, Hello, MAC1_LEN, Offer, SessionOffer};
+use samples::Sample;
 
 #[path = "../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "in the fuzz package it is a library")]
 mod targets;
+
+#[path = "support/samples.rs"]
+mod samples;
 
 /// What a fuzz target does with its bytes.
 type Run = fn(&[u8]);
@@ -71,28 +65,10 @@ fn the_seeds_are_as_they_are_made_here() {
 
 #[test]
 fn every_message_has_a_seed() {
-    let seeds: BTreeSet<_> = messages().into_iter().map(|seed| (seed.stream, seed.kind)).collect();
+    let seeds: BTreeSet<_> = samples::all().into_iter().map(|sample| (sample.stream, sample.kind)).collect();
     let kinds: BTreeSet<_> =
         bowline::wire::message::kinds().into_iter().map(|(stream, _, kind)| (stream, kind)).collect();
     assert_eq!(seeds, kinds);
-}
-
-#[test]
-fn a_message_is_refused_cut_or_with_more_behind_it() {
-    for Seed { stream, name, kind, body, decode } in messages() {
-        assert_eq!(decode(kind, &body), Ok(()), "{stream} {name}");
-        for len in 0..body.len() {
-            assert_eq!(
-                decode(kind, &body[..len]),
-                Err(DecodeError::Malformed),
-                "{stream} {name} cut to {len}"
-            );
-        }
-        let longer = [&body[..], &[0]].concat();
-        assert_eq!(decode(kind, &longer), Err(DecodeError::Trailing(1)), "{stream} {name}");
-        let longest = vec![0; Limits::BODY_LEN_MAX + 1];
-        assert_eq!(decode(kind, &longest), Err(DecodeError::TooLong(longest.len())), "{stream} {name}");
-    }
 }
 
 #[test]
@@ -128,142 +104,21 @@ fn files(target: &str) -> Vec<(String, Vec<u8>)> {
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = vec![
         ("hello", "session".to_owned(), first_flight(&Offer::Session(SessionOffer::OURS))),
-        ("hello", "bind".to_owned(), first_flight(&Offer::Bind(bind_offer()))),
+        ("hello", "bind".to_owned(), first_flight(&Offer::Bind(samples::data_offer()))),
         ("hello", "another_protocol".to_owned(), b"GET / HTTP/1.1\r\n\r\n".to_vec()),
         ("head", "read".to_owned(), HEAD.encode().to_vec()),
         ("head", "zeros".to_owned(), vec![0; Limits::HEAD_LEN]),
         ("head", "too_long".to_owned(), vec![0xff; Limits::HEAD_LEN]),
-        ("resume_key_text", "key".to_owned(), key().to_text().as_bytes().to_vec()),
-        ("resume_key_text", "upper_case".to_owned(), key().to_text().to_uppercase().into_bytes()),
+        ("resume_key_text", "key".to_owned(), samples::key().to_text().as_bytes().to_vec()),
+        ("resume_key_text", "upper_case".to_owned(), samples::key().to_text().to_uppercase().into_bytes()),
     ];
     assert!(Hello::decode(&seeds[0].2).is_ok() && Hello::decode(&seeds[1].2).is_ok());
-    seeds.extend(messages().into_iter().map(|Seed { stream, name, kind, body, .. }| {
+    seeds.extend(samples::all().into_iter().map(|Sample { stream, name, kind, body, .. }| {
         ("body", format!("{stream}-{name}"), [&[kind][..], &body].concat())
     }));
     seeds
 }
 
-struct Seed {
-    stream: &'static str,
-    name: String,
-    kind: u8,
-    body: Vec<u8>,
-    decode: fn(u8, &[u8]) -> Result<(), DecodeError>,
-}
-
-/// A seed for each message; for some, one for each form of their answer.
-fn messages() -> Vec<Seed> {
-    let mut seeds = Vec::new();
-    client_control().into_iter().for_each(|(name, it)| seeds.push(seed("ClientControl", name, &it)));
-    server_control().into_iter().for_each(|(name, it)| seeds.push(seed("ServerControl", name, &it)));
-    client_data().into_iter().for_each(|(name, it)| seeds.push(seed("ClientData", name, &it)));
-    server_data().into_iter().for_each(|(name, it)| seeds.push(seed("ServerData", name, &it)));
-    seeds
-}
-
-fn seed<M: Message>(stream: &'static str, name: &str, message: &M) -> Seed {
-    let mut body = Vec::new();
-    message.encode_body(&mut body);
-    let decode = |kind: u8, body: &[u8]| M::decode_body(kind, body).map(drop);
-    Seed { stream, name: name.to_owned(), kind: message.kind(), body, decode }
-}
-
-fn client_control() -> Vec<(&'static str, ClientControl)> {
-    let begin = Begin {
-        offer: SessionOffer::OURS,
-        choice: SESSION_CHOICE,
-        instance: InstanceId([4; 16]),
-        process_id: 4711,
-        purpose: Purpose::New,
-    };
-    let ask = Begin { purpose: Purpose::Ask(SessionId([5; 16])), ..begin.clone() };
-    let open = Open {
-        export: "media".parse().unwrap(),
-        path: ExportPath::new(&b"films/a\xff"[..]).unwrap(),
-        mode: OpenMode::READ_WRITE.exclusive(),
-        create_id: CreateId([6; 16]),
-        with_key: true,
-        grace_ms: 30_000,
-    };
-    let resume = Resume { key: key(), predecessor: Some(HANDLE), with_key: false };
-    let replacing_nothing = Resume { predecessor: None, ..resume.clone() };
-    vec![
-        ("Begin", begin.into()),
-        ("Begin_ask", ask.into()),
-        ("Attach", Attach { offer: bind_offer(), choice: BIND_CHOICE }.into()),
-        ("Ping", Ping {}.into()),
-        ("Pong", Pong {}.into()),
-        ("Farewell", Farewell {}.into()),
-        ("Open", open.into()),
-        ("Resume", resume.into()),
-        ("Resume_replacing_nothing", replacing_nothing.into()),
-        ("IssueKey", IssueKey { handle: HANDLE }.into()),
-        ("Close", Close { handle: HANDLE }.into()),
-        ("Stat", Stat { handle: HANDLE }.into()),
-        ("Sync", Sync { handle: HANDLE, scope: SyncScope::Data }.into()),
-        ("Sync_all", Sync { handle: HANDLE, scope: SyncScope::All }.into()),
-    ]
-}
-
-fn server_control() -> Vec<(&'static str, ServerControl)> {
-    let welcome = |answer| Welcome { offer: SessionOffer::OURS, choice: SESSION_CHOICE, answer }.into();
-    let started = Started {
-        locator: Locator([1; 16]),
-        secret: BindSecret([7; 32]),
-        requests: 64,
-        bytes: 8 << 20,
-        payload_max: 1 << 20,
-    };
-    let attributes = Attributes { len: 4096, permissions: 0o640, modified_ns: -1, changed_ns: 1_700_000_000 };
-    let state = FileState { mode: OpenMode::READ, rights: Rights::READ, attributes };
-    vec![
-        ("Welcome", welcome(WelcomeAnswer::Started(started))),
-        ("Welcome_lives", welcome(WelcomeAnswer::Lives)),
-        ("Welcome_gone", welcome(WelcomeAnswer::Gone)),
-        ("Attached", Attached { offer: bind_offer(), choice: BIND_CHOICE }.into()),
-        ("Ping", Ping {}.into()),
-        ("Pong", Pong {}.into()),
-        ("Farewell", Farewell {}.into()),
-        ("Opened", Opened { handle: HANDLE, state, key: Some(key()) }.into()),
-        ("Opened_without_key", Opened { handle: HANDLE, state, key: None }.into()),
-        ("KeyIssued", KeyIssued { key: Some(key()) }.into()),
-        ("KeyIssued_again", KeyIssued { key: None }.into()),
-        ("Closed", Closed {}.into()),
-        ("Stated", Stated { state }.into()),
-        ("Synced", Synced {}.into()),
-        ("Refused", Refused { refusal: BUSY }.into()),
-        ("Ended", Ended { reason: EndReason::Stopping }.into()),
-    ]
-}
-
-fn client_data() -> Vec<(&'static str, ClientData)> {
-    vec![
-        ("Attach", Attach { offer: bind_offer(), choice: BIND_CHOICE }.into()),
-        ("Ping", Ping {}.into()),
-        ("Pong", Pong {}.into()),
-        ("Farewell", Farewell {}.into()),
-        ("Read", Read { handle: HANDLE, offset: 1 << 40, len: 512 << 10 }.into()),
-        ("Write", Write { handle: HANDLE, offset: u64::MAX }.into()),
-    ]
-}
-
-fn server_data() -> Vec<(&'static str, ServerData)> {
-    vec![
-        ("Attached", Attached { offer: bind_offer(), choice: BIND_CHOICE }.into()),
-        ("Ping", Ping {}.into()),
-        ("Pong", Pong {}.into()),
-        ("Farewell", Farewell {}.into()),
-        ("ReadDone", ReadDone {}.into()),
-        ("WriteDone", WriteDone { written: 4096, stability: Stability::Durable }.into()),
-        ("Refused", Refused { refusal: BUSY }.into()),
-    ]
-}
-
-const HANDLE: HandleId = HandleId(0x0102_0304_0506_0708);
-const SESSION_CHOICE: SessionChoice =
-    SessionChoice { version: PROTOCOL_VERSION, session: SessionId([3; 16]) };
-const BIND_CHOICE: BindChoice = BindChoice { protection: Protection::Sealed, suite: Suite::ChaCha20Poly1305 };
-const BUSY: Refusal = Refusal { reason: Reason::Busy, retry_after_ms: 1500 };
 const HEAD: Head = Head {
     body_len: 20,
     payload_len: 0,
@@ -273,27 +128,6 @@ const HEAD: Head = Head {
     sequence: 9,
     settled: RequestId(40),
 };
-
-fn bind_offer() -> BindOffer {
-    BindOffer {
-        locator: Locator([1; 16]),
-        number: ChannelNumber(7),
-        nonce: AttemptNonce([2; 16]),
-        kind: ChannelKind::Data,
-        protection: Protection::Signed,
-        suite: Suite::ChaCha20Poly1305,
-    }
-}
-
-fn key() -> ResumeKey {
-    ResumeKey {
-        file_id: OpenId(0x1112_1314_1516_1718),
-        time_stamp_us: 1_700_000_000_000_000,
-        process_id: 4711,
-        generation: 1,
-        secret: *b"a seed, no secre",
-    }
-}
 
 fn first_flight(offer: &Offer) -> Vec<u8> {
     let mut bytes = hello::checked(&hello::prologue(offer), &[8; 96]);

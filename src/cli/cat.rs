@@ -1,21 +1,22 @@
 //! `bowline cat`: a file of a server to standard output.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use bowline::client::{Client, Error, OpenOptions, Peers};
+use bowline::client::{Client, Error, OpenOptions, Peers, PeersError, PeersProblem};
 use bowline::model::{ExportPath, Reason};
+use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 
-use super::places::{identity, place};
-use super::{CatArguments, Failure};
+use super::places::{identity, is_missing, place};
+use super::{CatArguments, Failure, unless_closed};
 
 pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
-    let source = Source::parse(&arguments.source)?;
+    let source = arguments.source;
     let identity = identity(arguments.key)?;
     let peers = place(arguments.peers, "peers.toml")?;
-    let known = Peers::load(&peers).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
+    let known = Peers::load(&peers).map_err(|error| describe_peers(&error, &peers))?;
     let peer = known.named(&source.peer).ok_or_else(|| {
         Failure::new(format!("no peer \"{}\" in {}", source.peer.escape_debug(), peers.display()))
             .try_this(format!("add a [[peer]] with its name, key and addresses to {}", peers.display()))
@@ -28,15 +29,12 @@ pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
     let file = session.open(&source.export, source.path.as_bytes(), &options).await.map_err(failure)?;
     let mut out = tokio::io::stdout();
     let mut bytes = file.read_ahead(0, None);
-    while let Some(chunk) = bytes.next().await.map_err(failure)? {
-        match out.write_all(&chunk).await {
-            Ok(()) => {}
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(Failure::of("cannot write to standard output", &error)),
-        }
+    let mut is_wanted = true;
+    while is_wanted && let Some(chunk) = bytes.next().await.map_err(failure)? {
+        is_wanted = unless_closed(out.write_all(&chunk).await)?;
     }
-    out.flush().await.map_err(|error| Failure::of("cannot write to standard output", &error))?;
+    // Also what was taken before may only now turn out to have gone nowhere.
+    unless_closed(out.flush().await)?;
     drop(bytes);
     file.close().await.map_err(failure)?;
     session.close().await;
@@ -44,22 +42,23 @@ pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
 }
 
 /// `PEER:EXPORT/PATH`, parsed.
-#[derive(Debug)]
-struct Source {
+#[derive(Debug, Clone)]
+pub(super) struct Source {
     peer: String,
     export: String,
     path: ExportPath,
 }
 
+/// Why an argument names no file of a server.
+#[derive(Debug, Error)]
+#[error("{0}; write PEER:EXPORT/PATH, as in store:media/clips/first.mov")]
+pub(super) struct SourceError(String);
+
 impl Source {
-    fn parse(argument: &OsStr) -> Result<Self, Failure> {
-        let shown = argument.to_string_lossy().escape_debug().to_string();
-        let wrong = |why: &str| {
-            Failure::new(format!("\"{shown}\" names no remote file: {why}"))
-                .try_this("PEER:EXPORT/PATH, as in store:media/clips/first.mov")
-        };
+    pub(super) fn parse(argument: &OsStr) -> Result<Self, SourceError> {
+        let wrong = |why: &str| SourceError(why.to_owned());
         let bytes = argument.as_bytes();
-        let colon = bytes.iter().position(|&byte| byte == b':').ok_or_else(|| wrong("it has no colon"))?;
+        let colon = bytes.iter().position(|&byte| byte == b':').ok_or_else(|| wrong("there is no colon"))?;
         let (peer, rest) = bytes.split_at(colon);
         let rest = rest.get(1..).unwrap_or_default();
         let slash = rest
@@ -67,8 +66,10 @@ impl Source {
             .position(|&byte| byte == b'/')
             .ok_or_else(|| wrong("there is no slash behind the export"))?;
         let (export, path) = rest.split_at(slash);
-        let text = |bytes: &[u8], what: &str| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| wrong(&format!("the {what} is no text")))
+        let text = |bytes: &[u8], what: &str| match String::from_utf8(bytes.to_vec()) {
+            Ok(text) if text.is_empty() => Err(SourceError(format!("the {what} is empty"))),
+            Ok(text) => Ok(text),
+            Err(_) => Err(SourceError(format!("the {what} is no text"))),
         };
         let path =
             ExportPath::new(path.get(1..).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
@@ -77,7 +78,18 @@ impl Source {
 
     fn shown(&self) -> String {
         let path = String::from_utf8_lossy(self.path.as_bytes()).into_owned();
-        format!("{}:{}/{}", self.peer, self.export, path.escape_debug())
+        format!("{}:{}/{}", self.peer, self.export.escape_debug(), path.escape_debug())
+    }
+}
+
+fn describe_peers(error: &PeersError, file: &Path) -> Failure {
+    let failure = Failure::of("cannot use the list of peers", error);
+    match &error.problem {
+        PeersProblem::Text(problem) if is_missing(problem) => failure.try_this(format!(
+            "write a [[peer]] entry with name, key and addresses for each server into {}",
+            file.display()
+        )),
+        _ => failure,
     }
 }
 
@@ -88,13 +100,34 @@ fn describe(error: &Error, source: &Source, own: &str) -> Failure {
             "ask whoever runs \"{}\" for its key, and to list this client's key {own}",
             source.peer
         )),
-        Error::Unreachable { .. } => {
-            failure.try_this(format!("check the addresses of \"{}\" in the list of peers", source.peer))
+        Error::ServerKeyChanged { .. } => failure.try_this(format!(
+            "ask whoever runs \"{}\" for its key before anything else is sent there",
+            source.peer
+        )),
+        Error::Unreachable { .. } | Error::HandshakeTimedOut { .. } => failure.try_this(format!(
+            "check that \"{0}\" is running, and the addresses of \"{0}\" in the list of peers",
+            source.peer
+        )),
+        _ => match error.reason().and_then(|reason| hint(reason, source)) {
+            Some(hint) => failure.try_this(hint),
+            None => failure,
+        },
+    }
+}
+
+/// What to try where the server has refused.
+fn hint(reason: Reason, source: &Source) -> Option<String> {
+    match reason {
+        Reason::NotFound => {
+            Some("check the path, and that the export is on this client's entry at the server".to_owned())
         }
-        _ if error.reason() == Some(Reason::NotFound) => {
-            failure.try_this("check the path, and that the export is on this client's entry at the server")
-        }
-        _ => failure,
+        Reason::PermissionDenied => Some(format!(
+            "ask whoever runs \"{}\" for the right to read, and that the server may read the file",
+            source.peer
+        )),
+        Reason::IsDirectory => Some("name a file in it".to_owned()),
+        Reason::Busy => Some("again later: another client keeps the file to itself".to_owned()),
+        _ => None,
     }
 }
 
@@ -109,12 +142,13 @@ mod tests {
         for (bad, why) in [
             ("media/a", "no colon"),
             ("store:media", "no slash"),
-            ("store:media/", "empty"),
+            (":media/a", "the peer is empty"),
+            ("store:/a", "the export is empty"),
+            ("store:media/", "the name is empty"),
             ("store:media/../x", "\"..\""),
         ] {
-            let failure = Source::parse(OsStr::new(bad)).unwrap_err();
-            assert!(failure.what.contains(why), "{}", failure.what);
-            assert!(failure.hint.is_some());
+            let error = Source::parse(OsStr::new(bad)).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("write PEER:EXPORT/PATH"), "{error}");
         }
     }
 }

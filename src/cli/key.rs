@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bowline::net::{SystemEntropy, key_file};
 use bowline::secure::Identity;
 
-use super::Failure;
 use super::places::{identity, place};
+use super::{Failure, say};
 
 pub(super) fn new(file: Option<PathBuf>) -> Result<(), Failure> {
     let path = place(file, "key")?;
@@ -14,18 +14,15 @@ pub(super) fn new(file: Option<PathBuf>) -> Result<(), Failure> {
         .map_err(|error| Failure::of("cannot make an identity", &error))?;
     key_file::create(&path, &identity.to_text())
         .map_err(|error| Failure::of("cannot make an identity", &error))?;
-    print(&identity);
-    eprintln!("the secret half is in {}; whoever has it is this machine to others", path.display());
-    Ok(())
+    say(&format!("the secret half is in {}; whoever has it is this machine to others\n", path.display()));
+    print(&identity)
 }
 
 pub(super) fn show(file: Option<PathBuf>) -> Result<(), Failure> {
-    print(&*identity(file)?);
-    Ok(())
+    print(&*identity(file)?)
 }
 
-fn print(identity: &Identity) {
+fn print(identity: &Identity) -> Result<(), Failure> {
     let key = identity.public();
-    println!("key {key}");
-    println!("fingerprint {}", key.fingerprint());
+    super::show(&format!("key {key}\nfingerprint {}\n", key.fingerprint()))
 }

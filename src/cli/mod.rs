@@ -5,12 +5,15 @@ mod key;
 mod places;
 mod serve;
 
-use std::ffi::OsString;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bowline::model::Protection;
+use bowline::model::{ExportName, Protection};
+use bowline::server::parse_export_argument;
+use cat::Source;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -54,8 +57,9 @@ enum KeyCommand {
 #[derive(Debug, clap::Args)]
 struct ServeArguments {
     /// What to serve: a name for clients to use, and a directory.
-    #[arg(required = true, value_name = "NAME=DIR")]
-    exports: Vec<OsString>,
+    #[arg(required = true, value_name = "NAME=DIR", value_parser = OsStringValueParser::new()
+        .try_map(|argument| parse_export_argument(&argument)))]
+    exports: Vec<(ExportName, PathBuf)>,
     /// Where to listen, one address per line that clients are to use; port 0 takes a free one.
     #[arg(long, required = true, num_args = 1.., value_name = "ADDR")]
     listen: Vec<SocketAddr>,
@@ -76,8 +80,9 @@ struct ServeArguments {
 #[derive(Debug, clap::Args)]
 struct CatArguments {
     /// The file: a peer of the list of known peers, an export of it, and the path in that.
-    #[arg(value_name = "PEER:EXPORT/PATH")]
-    source: OsString,
+    #[arg(value_name = "PEER:EXPORT/PATH", value_parser = OsStringValueParser::new()
+        .try_map(|argument| Source::parse(&argument)))]
+    source: Source,
     /// The client's identity.
     #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
     key: Option<PathBuf>,
@@ -89,22 +94,42 @@ struct CatArguments {
 /// Runs the program: exit code 0 for success, 1 for failure, 2 for wrong usage.
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log();
-    let outcome = match arguments.command {
+    match start_log().and_then(|()| execute(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let hint = failure.hint.map(|hint| format!("  try: {hint}\n")).unwrap_or_default();
+            say(&format!("error: {}\n{hint}", failure.what));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
         Command::Key { command: KeyCommand::New { file } } => key::new(file),
         Command::Key { command: KeyCommand::Show { file } } => key::show(file),
         Command::Serve(arguments) => in_runtime(serve::run(arguments)),
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {}", failure.what);
-            if let Some(hint) = failure.hint {
-                eprintln!("  try: {hint}");
-            }
-            ExitCode::FAILURE
-        }
+    }
+}
+
+/// Tells people something. If nobody can be told, there is nobody to tell that either.
+fn say(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
+/// Writes results. Whoever closes the output has seen enough.
+fn show(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush())).map(drop)
+}
+
+/// Whether standard output still takes something, after it was written to.
+fn unless_closed(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::of("cannot write to standard output", &error)),
     }
 }
 
@@ -148,11 +173,23 @@ fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 /// Threads that wait for the file system: enough to keep a disk array's queues full.
 const BLOCKING_THREADS: usize = 64;
 
-fn start_log() {
-    let filter = EnvFilter::try_from_env("BOWLINE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+fn start_log() -> Result<(), Failure> {
+    let filter = match std::env::var_os(LOG_VARIABLE) {
+        None => EnvFilter::new("warn"),
+        Some(_) => EnvFilter::try_from_env(LOG_VARIABLE).map_err(|error| {
+            // What is behind the error says the same again.
+            Failure::new(format!("cannot use the log filter in {LOG_VARIABLE}: {error}"))
+                .try_this("error, warn, info, debug or trace")
+        })?,
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second start in one process keeps the first; there is nothing to report.
-    drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
+    drop(log.with_ansi(io::stderr().is_terminal()).try_init());
+    Ok(())
 }
+
+/// What the log shows.
+const LOG_VARIABLE: &str = "BOWLINE_LOG";
 
 fn offered_protection(text: &str) -> Result<Protection, String> {
     match text.parse()? {

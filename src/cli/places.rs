@@ -1,9 +1,11 @@
 //! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bowline::net::key_file;
+use bowline::net::settings::TextProblem;
+use bowline::net::{KeyFileError, key_file};
 use bowline::secure::Identity;
 
 use super::Failure;
@@ -25,15 +27,17 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
 /// The identity in `given`, or in the usual place.
 pub(super) fn identity(given: Option<PathBuf>) -> Result<Arc<Identity>, Failure> {
     let path = place(given, "key")?;
-    if !path.exists() {
-        return Err(Failure::new(format!("there is no identity in {}", path.display()))
-            .try_this(format!("bowline key new --key {}", path.display())));
-    }
-    read_identity(&path).map(Arc::new)
+    let text = key_file::read(&path).map_err(|error| match error {
+        KeyFileError::Missing { .. } => Failure::new(format!("there is no identity in {}", path.display()))
+            .try_this(format!("bowline key new --key {}", path.display())),
+        error => Failure::of("cannot use the identity", &error),
+    })?;
+    let identity = Identity::from_text(&text)
+        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))?;
+    Ok(Arc::new(identity))
 }
 
-fn read_identity(path: &Path) -> Result<Identity, Failure> {
-    let text = key_file::read(path).map_err(|error| Failure::of("cannot use the identity", &error))?;
-    Identity::from_text(&text)
-        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))
+/// Whether a settings file is not there at all, so that it has to be written first.
+pub(super) fn is_missing(problem: &TextProblem) -> bool {
+    matches!(problem, TextProblem::Read(error) if error.kind() == ErrorKind::NotFound)
 }

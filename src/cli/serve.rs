@@ -1,30 +1,28 @@
 //! `bowline serve`: serve directories until told to stop.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use bowline::model::Limits;
 use bowline::net::{FileWatch, LOOK_EVERY};
-use bowline::server::{Exports, Server, ServerConfig, load_clients, parse_export_argument};
+use bowline::server::{
+    ClientsError, ClientsProblem, Exports, Server, ServerConfig, StartError, load_clients,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::places::{identity, place};
+use super::places::{identity, is_missing, place};
 use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let identity = identity(arguments.key)?;
     let clients = place(arguments.clients, "clients.toml")?;
-    let exports = (arguments.exports.iter())
-        .map(|argument| parse_export_argument(argument))
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(Exports::open)
-        .map_err(|error| Failure::of("cannot serve", &error))?;
+    let exports = Exports::open(arguments.exports).map_err(|error| Failure::of("cannot serve", &error))?;
     let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
-    let policy = load_clients(&clients).map_err(|error| {
-        Failure::of("cannot use the list of clients", &error)
-            .try_this(format!("put an entry for each client into {} (docs: README)", clients.display()))
-    })?;
+    let policy = load_clients(&clients).map_err(|error| describe_clients(&error, &clients))?;
+    // Before anybody hears that the server is there, and may tell it to stop.
+    let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
     let server = Server::start(ServerConfig {
         identity,
         exports,
@@ -33,11 +31,9 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         limits: Limits::default(),
         listen: arguments.listen,
     })
-    .map_err(|error| Failure::of("cannot start the server", &error))?;
+    .map_err(|error| describe_start(&error))?;
     announce(&server)?;
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
     // A write beyond the process's file size limit is to fail for its client, not to end the server.
     let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(signal_failure)?;
     let stdin = stdin_closed(arguments.until_stdin_closes);
@@ -60,10 +56,7 @@ const SIGXFSZ: i32 = 25;
 /// The first line of output: the bound addresses, for people and for parents of this process.
 fn announce(server: &Server) -> Result<(), Failure> {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {}", addresses.join(" "))
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::of("cannot write to standard output", &error))
+    super::show(&format!("listening on {}\n", addresses.join(" ")))
 }
 
 /// A list that does not parse leaves the old one in force.
@@ -71,7 +64,7 @@ fn reload(server: &Server, clients: &Path) {
     match load_clients(clients) {
         Ok(policy) => {
             server.set_policy(policy);
-            tracing::info!(file = %PathBuf::from(clients).display(), "the list of clients is in force");
+            tracing::info!(file = %clients.display(), "the list of clients is in force");
         }
         Err(error) => {
             tracing::warn!(why = %bowline::net::with_sources(&error), "the old list of clients stays in force");
@@ -86,6 +79,33 @@ async fn stdin_closed(is_wanted: bool) {
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     while stdin.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+}
+
+fn describe_clients(error: &ClientsError, file: &Path) -> Failure {
+    let failure = Failure::of("cannot use the list of clients", error);
+    match &error.problem {
+        ClientsProblem::Text(problem) if is_missing(problem) => failure.try_this(format!(
+            "write a [[client]] entry with key, name and exports for each client into {}",
+            file.display()
+        )),
+        _ => failure,
+    }
+}
+
+fn describe_start(error: &StartError) -> Failure {
+    let failure = Failure::of("cannot start the server", error);
+    match error {
+        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            failure.try_this("another port, or port 0 for a free one")
+        }
+        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrNotAvailable => {
+            failure.try_this("an address of one of this machine's interfaces")
+        }
+        StartError::Listen { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            failure.try_this("a port from 1024 on")
+        }
+        _ => failure,
+    }
 }
 
 fn signal_failure(error: std::io::Error) -> Failure {

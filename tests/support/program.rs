@@ -1,0 +1,254 @@
+//! The program as its users meet it: a folder with their settings, commands that run to their end, and servers that
+//! end when their standard input closes. Everything that waits has a bound.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::support::LONG;
+
+/// A user of the program: a home and a folder of settings, which start empty.
+pub(crate) struct User {
+    folder: TempDir,
+}
+
+/// A command that has run to its end.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl User {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Where the program looks for a settings file by itself.
+    pub(crate) fn settings(&self, name: &str) -> PathBuf {
+        self.at("config/bowline").join(name)
+    }
+
+    /// Puts a settings file in its place as a whole, as an editor does.
+    pub(crate) fn set(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.at("config/bowline")).unwrap();
+        let new = self.settings("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, self.settings(name)).unwrap();
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        for variable in ["BOWLINE_KEY", "BOWLINE_CLIENTS", "BOWLINE_PEERS", "BOWLINE_LOG"] {
+            command.env_remove(variable);
+        }
+        command.env("HOME", self.at("home")).env("XDG_CONFIG_HOME", self.at("config")).args(arguments);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        finish(&mut self.command(arguments))
+    }
+
+    /// Makes the user's identity, and tells its public key.
+    pub(crate) fn make_key(&self) -> String {
+        let out = self.run(&["key", "new"]).success();
+        key_in(&out)
+    }
+
+    /// Starts a server whose first line says where it listens.
+    pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
+        let mut all = vec!["serve"];
+        all.extend(arguments);
+        Server::start(&mut self.command(&all))
+    }
+}
+
+/// The key in what `key new` and `key show` print.
+pub(crate) fn key_in(out: &str) -> String {
+    let lines: Vec<&str> = out.lines().collect();
+    let [key, fingerprint] = lines[..] else { panic!("not two lines: {out:?}") };
+    let key = key.strip_prefix("key ").unwrap();
+    assert_eq!(key.len(), 52);
+    let groups = [&key[0..4], &key[4..8], &key[8..12], &key[12..16]].join("-");
+    assert_eq!(fingerprint, format!("fingerprint {groups}"));
+    key.to_owned()
+}
+
+/// Runs a command to its end, with nothing to read, unless it was given other streams.
+pub(crate) fn finish(command: &mut Command) -> Done {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    finish_child(child)
+}
+
+/// Waits for the end of a child, and takes what it wrote to its pipes.
+pub(crate) fn finish_child(mut child: Child) -> Done {
+    let out = child.stdout.take().map(all_of);
+    let err = child.stderr.take().map(all_of);
+    let mut taken = [out, err].map(|stream| match stream.map(|stream| stream.recv_timeout(LONG)) {
+        None => Some(Vec::new()),
+        Some(bytes) => bytes.ok(),
+    });
+    if taken.iter().any(Option::is_none) {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    let [out, err] = taken.each_mut().map(|bytes| bytes.take().expect("the program ended in time"));
+    Done { status, out, err: String::from_utf8(err).unwrap() }
+}
+
+fn all_of(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        drop(sender.send(bytes));
+    });
+    receiver
+}
+
+impl Done {
+    /// What a successful command printed, which had nothing to complain about.
+    pub(crate) fn success(self) -> String {
+        assert!(self.status.success(), "{self:?}");
+        String::from_utf8(self.out).unwrap()
+    }
+
+    /// The message of a failed command: one line that says what failed and why, and perhaps one that says what to
+    /// try, with all of `parts` in it. Results it has none.
+    pub(crate) fn failure(self, parts: &[&str]) -> String {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        assert_eq!(self.out, b"", "nothing but results on standard output");
+        let lines: Vec<&str> = self.err.lines().collect();
+        assert!(lines[0].starts_with("error: "), "{}", self.err);
+        assert!(lines.len() == 1 || lines.len() == 2 && lines[1].starts_with("  try: "), "{}", self.err);
+        for part in parts {
+            assert!(self.err.contains(part), "{part:?} is not in: {}", self.err);
+        }
+        self.err
+    }
+
+    /// Wrong usage: exit code 2, and a message that names `part`.
+    pub(crate) fn misuse(&self, part: &str) {
+        assert_eq!(self.status.code(), Some(2), "{self:?}");
+        assert_eq!(self.out, b"", "nothing but results on standard output");
+        assert!(self.err.contains(part), "{part:?} is not in: {}", self.err);
+    }
+}
+
+/// A server that runs. Dropping it closes its standard input, which ends it.
+pub(crate) struct Server {
+    child: Child,
+    /// The first line of its output.
+    pub(crate) first: String,
+    out: Receiver<String>,
+    log: Receiver<String>,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = streams.spawn().unwrap();
+        let out = lines_of(child.stdout.take().unwrap());
+        let log = lines_of(child.stderr.take().unwrap());
+        let first = out.recv_timeout(LONG).unwrap_or_else(|_| {
+            drop(child.kill());
+            panic!("the server does not start: {:?}", log.iter().collect::<Vec<_>>())
+        });
+        Self { child, first, out, log }
+    }
+
+    /// Where it listens, by its own account.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let words = self.first.strip_prefix("listening on ").unwrap();
+        words.split(' ').map(|word| word.parse().unwrap()).collect()
+    }
+
+    /// Waits for a line of the log with `part` in it.
+    pub(crate) fn log_has(&self, part: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.log.recv_timeout(LONG) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("the log has no {part:?}: {seen:#?}"),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn close_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for the end of the process; what it wrote after its first line, and its log since it was last read.
+    pub(crate) fn ended(mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
+        let (out, log) = (rest(&self.out), rest(&self.log));
+        if out.is_none() || log.is_none() {
+            drop(self.child.kill());
+        }
+        let status = self.child.wait().unwrap();
+        (status, out.expect("the server ended in time"), log.expect("the server ended in time"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close_input();
+        if std::thread::panicking() {
+            drop(self.child.kill());
+            for line in self.log.try_iter() {
+                eprintln!("server: {line}");
+            }
+        }
+        // After a failure, or `ended`, the status has been judged.
+        drop(self.child.wait());
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            drop(sender.send(line.unwrap()));
+        }
+    });
+    receiver
+}
+
+/// The lines up to the end of the stream; `None` if it does not end.
+fn rest(lines: &Receiver<String>) -> Option<Vec<String>> {
+    let mut rest = Vec::new();
+    loop {
+        match lines.recv_timeout(LONG) {
+            Ok(line) => rest.push(line),
+            Err(RecvTimeoutError::Disconnected) => return Some(rest),
+            Err(RecvTimeoutError::Timeout) => return None,
+        }
+    }
+}
+
+/// The argument `NAME=DIR`.
+pub(crate) fn export(name: &str, folder: &Path) -> String {
+    format!("{name}={}", folder.display())
+}
