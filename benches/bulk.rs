@@ -1,3 +1,164 @@
-//! Placeholder that is replaced by the benchmark before it lands.
+//! Bulk reads and writes over one line on loopback, each beside its floor: the same bytes between the same two
+//! processes over a bare TCP connection, with the same chunk and no protocol.
+//!
+//! `cargo bench --bench bulk` measures; `BOWLINE_BENCH_MIB` and `BOWLINE_BENCH_PAIRS` set the length of the file
+//! and the number of pairs, `BOWLINE_BENCH_DIR` the folder of the file. `cargo bench --bench bulk -- 'signed read'`
+//! measures the rows of that name alone. Without `--bench`, as `cargo test` runs it, the program does nothing.
+//! Machines are shared, so nothing here is asserted: a pair runs side by side, and the ratios inside pairs are what
+//! counts. docs/performance.md says what was found.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "a benchmark stops where it fails, and counts in floating point"
+)]
 
-fn main() {}
+#[path = "bulk/cipher.rs"]
+mod cipher;
+#[path = "bulk/floor.rs"]
+mod floor;
+#[path = "bulk/line.rs"]
+mod line;
+#[path = "bulk/meter.rs"]
+mod meter;
+#[path = "bulk/table.rs"]
+mod table;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use bowline::model::{Limits, Protection};
+use meter::{Run, measure};
+use table::{Cell, Pair};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What marks this program's second run, and what it is then.
+const LINE_SERVER: &str = "--as-line-server-of";
+const FLOOR_SERVER: &str = "--as-floor-server-of";
+/// The file that is read and written, in `data/`.
+const FILE: &str = "file";
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Direction {
+    /// From the server's file to the client.
+    Read,
+    /// From the client's memory to the server's file.
+    Write,
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [LINE_SERVER, folder] => line::serve(Path::new(folder)),
+        [FLOOR_SERVER, folder] => floor::serve(Path::new(folder)),
+        _ if arguments.iter().any(|argument| argument == "--bench") => run(&arguments),
+        _ => {
+            println!("nothing is measured without --bench");
+            Ok(())
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Outcome<()> {
+    let (mib, pairs) = (number("BOWLINE_BENCH_MIB", 1024)?, number("BOWLINE_BENCH_PAIRS", 5)?);
+    if mib == 0 || pairs == 0 {
+        return Err("there is nothing to measure in 0 MiB or 0 pairs".into());
+    }
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let mut cells: Vec<Cell> = [Protection::Signed, Protection::Sealed]
+        .into_iter()
+        .flat_map(|protection| [Direction::Read, Direction::Write].map(|way| Cell::new(protection, way)))
+        .filter(|cell| wanted.is_empty() || wanted.iter().any(|name| cell.name().contains(name.as_str())))
+        .collect();
+    let base = std::env::var_os("BOWLINE_BENCH_DIR").map_or_else(cached_folder, PathBuf::from);
+    let folder = tempfile::Builder::new().prefix("bowline-bench-").tempdir_in(&base)?;
+    std::fs::create_dir(folder.path().join("data"))?;
+    make_file(&folder.path().join("data").join(FILE), mib)?;
+    println!("{}", meter::machine());
+    println!(
+        "{mib} MiB in {}, {pairs} pairs, chunks of {} KiB, one line on loopback\n",
+        base.display(),
+        Limits::default().chunk >> 10,
+    );
+
+    let line = line::World::start(folder.path())?;
+    let mut floor = floor::Floor::start(folder.path())?;
+    let bytes = mib << 20;
+    // The first pass brings both servers and the page cache up to temperature, and is not counted.
+    for at in 0..=pairs {
+        for cell in &mut cells {
+            let session = line.session(cell.protection)?;
+            let way = cell.direction;
+            let cipher = cipher::cost(cell.protection);
+            // Whoever comes first in one pair comes second in the next.
+            let (floor, line) = if at % 2 == 0 {
+                let floor = measure(floor.server(), bytes, || floor.pass(way, bytes))?;
+                (floor, measure(line.server(), bytes, || session.pass(way, bytes))?)
+            } else {
+                let line = measure(line.server(), bytes, || session.pass(way, bytes))?;
+                (measure(floor.server(), bytes, || floor.pass(way, bytes))?, line)
+            };
+            session.close();
+            if at > 0 {
+                cell.pairs.push(Pair { floor, line, cipher });
+            }
+        }
+    }
+    table::print(&cells);
+    Ok(())
+}
+
+fn number(name: &str, default: u64) -> Outcome<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().map_err(|error| format!("{name}={text}: {error}").into()),
+        Err(_) => Ok(default),
+    }
+}
+
+/// Memory if there is such a folder: a disk that writes back in between disturbs the figures.
+fn cached_folder() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
+fn make_file(path: &Path, mib: u64) -> Outcome<()> {
+    let mut file = File::create(path)?;
+    let block: Vec<u8> = (0..1_u32 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    for _ in 0..mib {
+        file.write_all(&block)?;
+    }
+    Ok(())
+}
+
+/// A child that is this program under `mark`. It ends when its standard input closes, at the latest with us.
+struct Server {
+    child: Child,
+    address: std::net::SocketAddr,
+}
+
+impl Server {
+    fn start(mark: &str, folder: &Path) -> Outcome<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(mark)
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut first)?;
+        Ok(Self { child, address: first.trim().parse()? })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // A child that is gone already is what is wanted.
+        drop(self.child.wait());
+    }
+}

@@ -1,5 +1,6 @@
 //! Who may do what: both ends prove themselves before anything is believed or served, and a stranger to a session
 //! or to an open gets one answer whatever the cause. Real server process, recorded sockets.
+#![cfg(feature = "program")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! What each line carries, and that losing one loses nothing: real sockets, recorded.
+#![cfg(feature = "program")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Opening, resume keys and duplicate handles, against a real server process over recorded sockets.
+#![cfg(feature = "program")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
 
 mod support;

@@ -14,7 +14,9 @@ use crate::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey,
     RequestId, SessionId, Suite,
 };
-use crate::net::{Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket};
+use crate::net::{
+    Buffers, Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket,
+};
 use crate::secure::{BindInitiator, Identity, Incoming, Opener, RecordKeys, Sealer, SessionInitiator};
 use crate::session::client::ConnectFailure;
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
@@ -29,6 +31,8 @@ pub(super) struct Party {
     pub(super) server: PublicKey,
     pub(super) clock: Clock,
     pub(super) limit: Duration,
+    /// Of the payload of all channels.
+    pub(super) buffers: Buffers,
 }
 
 /// What a bind needs of its session.
@@ -183,7 +187,7 @@ async fn first_record(
 ) -> Result<(ControlHalves, WelcomeAnswer), Error> {
     let Proven { stream, choice, keys, .. } = proven;
     let mut halves: ControlHalves =
-        split(stream, keys, ChannelNumber(0), Protection::Sealed).map_err(|_| Error::Protocol)?;
+        split(party, stream, keys, (ChannelNumber(0), Protection::Sealed)).map_err(|_| Error::Protocol)?;
     let offer = SessionOffer::OURS;
     let process_id = std::process::id();
     let begin = Begin { offer, choice, instance: party.instance, process_id, purpose };
@@ -215,15 +219,16 @@ async fn bind_on(
             .map_err(io::Error::other)?;
     let message = exchange(&mut stream, &hello).await.map_err(io::Error::other)?;
     let (choice, keys) = initiator.finish(&message).map_err(io::Error::other)?;
-    let (number, protection) = (offer.number, choice.protection);
+    let protection = choice.protection;
+    let kind = (offer.number, protection);
     match offer.kind {
         ChannelKind::Control => {
-            let mut halves: ControlHalves = split(stream, keys, number, protection)?;
+            let mut halves: ControlHalves = split(party, stream, keys, kind)?;
             attach(&mut halves, offer, choice).await?;
             Ok(Bound::Control(halves, protection))
         }
         ChannelKind::Data => {
-            let mut halves: DataHalves = split(stream, keys, number, protection)?;
+            let mut halves: DataHalves = split(party, stream, keys, kind)?;
             attach(&mut halves, offer, choice).await?;
             Ok(Bound::Data(halves, protection))
         }
@@ -263,14 +268,14 @@ impl IsAttached for ServerData {
 }
 
 fn split<O: Message, I: Message>(
+    party: &Party,
     stream: TcpStream,
     keys: RecordKeys,
-    number: ChannelNumber,
-    protection: Protection,
+    (number, protection): (ChannelNumber, Protection),
 ) -> io::Result<Halves<O, I>> {
     let (read_half, write_half) = stream.into_split();
     let opener = Opener::new(keys.receive, number, protection).map_err(io::Error::other)?;
     let sealer = Sealer::new(keys.send, number, protection).map_err(io::Error::other)?;
-    let (reader, meter) = RecordReader::new(read_half, opener);
+    let (reader, meter) = RecordReader::new(read_half, opener, party.buffers.clone());
     Ok(Halves { writer: RecordWriter::new(write_half, sealer), reader, meter })
 }

@@ -36,7 +36,7 @@ pub use session::{LineStatus, Session};
 pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
 
 use crate::model::{Entropy as _, EntropyError, InstanceId, Limits};
-use crate::net::{Clock, SystemEntropy};
+use crate::net::{Buffers, Clock, SystemEntropy};
 use crate::secure::Identity;
 
 /// A client: an identity in a running process. Its sessions are independent of each other.
@@ -47,6 +47,8 @@ pub struct Client {
     limits: Limits,
     request_timeout: Duration,
     clock: Clock,
+    /// Shared by all sessions, so that memory at rest does not grow with them.
+    buffers: Buffers,
 }
 
 impl Client {
@@ -64,6 +66,7 @@ impl Client {
             limits: Limits::default(),
             request_timeout: Self::REQUEST_TIMEOUT,
             clock: Clock,
+            buffers: Buffers::default(),
         })
     }
 

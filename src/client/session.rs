@@ -104,6 +104,7 @@ impl Session {
             server: peer.key,
             clock: client.clock,
             limit: client.limits.handshake,
+            buffers: client.buffers.clone(),
         };
         let lines: Vec<(LineId, LineConfig)> =
             (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();

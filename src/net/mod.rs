@@ -3,6 +3,7 @@
 //! The only place with asynchronous I/O on sockets, a clock or randomness. It decides nothing about sessions or
 //! opens: `session` does.
 
+mod buffers;
 mod channel;
 mod clock;
 mod entropy;
@@ -13,6 +14,7 @@ pub mod settings;
 pub mod socket;
 mod watch;
 
+pub use buffers::Buffers;
 pub use channel::{Backlog, Outbox, Queue, outbox, run_channel, with_sources};
 pub use clock::Clock;
 pub use entropy::SystemEntropy;

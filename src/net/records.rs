@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 
+use super::buffers::Buffers;
 use crate::model::{Limits, RequestId, len_u64};
 use crate::secure::{Incoming, Opener, Payload, RecordError, Sealer};
 use crate::wire::{DecodeError, Message};
@@ -59,6 +60,7 @@ pub struct Received<M> {
 pub struct RecordReader<M: Message, R> {
     stream: BufReader<Metered<R>>,
     opener: Opener<M>,
+    buffers: Buffers,
     body: Vec<u8>,
 }
 
@@ -66,11 +68,11 @@ pub struct RecordReader<M: Message, R> {
 pub type Meter = Arc<AtomicU64>;
 
 impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
-    /// A reader of `stream`, and the meter of what it receives.
-    pub fn new(stream: R, opener: Opener<M>) -> (Self, Meter) {
+    /// A reader of `stream` with payload buffers from `buffers`, and the meter of what it receives.
+    pub fn new(stream: R, opener: Opener<M>, buffers: Buffers) -> (Self, Meter) {
         let meter = Meter::default();
         let stream = BufReader::with_capacity(READ_AHEAD, Metered { stream, meter: Arc::clone(&meter) });
-        (Self { stream, opener, body: Vec::new() }, meter)
+        (Self { stream, opener, buffers, body: Vec::new() }, meter)
     }
 
     /// The next record, whole and verified.
@@ -105,7 +107,7 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
     /// Reads a payload of verified length and opens it in place.
     async fn payload(&mut self, len: usize) -> Result<BytesMut, ReadError> {
         let whole = len.saturating_add(Limits::TAG_LEN);
-        let mut payload = BytesMut::with_capacity(whole);
+        let mut payload = self.buffers.take(whole);
         let mut rest = (&mut self.stream).take(len_u64(whole));
         while payload.len() < whole {
             if rest.read_buf(&mut payload).await.map_err(ReadError::Broken)? == 0 {

@@ -192,7 +192,7 @@ async fn open_channel<I: Message, O: Message>(
 ) -> Result<(Parts<I, O>, Received<I>), Refused> {
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
-        RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?);
+        RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());
     let writer = RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?);
     let first = reader.next().await?;
     let (outbox, backlog) = outbox();

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::exports::Exports;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
-use crate::net::{Clock, Meter, Outbound, Queue};
+use crate::net::{Buffers, Clock, Meter, Outbound, Queue};
 use crate::secure::Identity;
 use crate::session::LossReason;
 use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     wake: Notify,
     pub(super) exports: Exports,
     pub(super) files: FileTable,
+    /// Of the payload of all connections.
+    pub(super) buffers: Buffers,
 }
 
 struct State {
@@ -66,6 +68,7 @@ impl Shared {
             wake: Notify::new(),
             exports,
             files: FileTable::default(),
+            buffers: Buffers::default(),
         }
     }
 

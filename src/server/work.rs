@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::exports::OpenedFile;
 use super::files::{CachedRead, Descriptor};
 use super::shared::Shared;
-use crate::model::{Attributes, FileIdentity, OpenId, Reason, Refusal};
+use crate::model::{Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
 use crate::session::server::{Completion, Effect, EffectId};
 
 /// The descriptors of all opens.
@@ -87,7 +87,7 @@ impl Shared {
             Ok(file) => file,
             Err(refusal) => return Some((id, Completion::Read(Err(refusal)))),
         };
-        let mut into = BytesMut::new();
+        let mut into = self.buffers.take(usize::try_from(len).unwrap_or(0).min(Limits::PAYLOAD_LEN_MAX));
         match file.read_cached(offset, len, &mut into) {
             CachedRead::Done => Some((id, Completion::Read(Ok(counted(into))))),
             CachedRead::Partial | CachedRead::NotCached => {
