@@ -277,5 +277,6 @@ fn split<O: Message, I: Message>(
     let opener = Opener::new(keys.receive, number, protection).map_err(io::Error::other)?;
     let sealer = Sealer::new(keys.send, number, protection).map_err(io::Error::other)?;
     let (reader, meter) = RecordReader::new(read_half, opener, party.buffers.clone());
-    Ok(Halves { writer: RecordWriter::new(write_half, sealer), reader, meter })
+    let writer = RecordWriter::new(write_half, sealer, Meter::clone(&meter));
+    Ok(Halves { writer, reader, meter })
 }

@@ -64,7 +64,9 @@ pub struct RecordReader<M: Message, R> {
     body: Vec<u8>,
 }
 
-/// How many bytes a channel has received: a sign of life even in the middle of a record.
+/// How many bytes a channel has received, and how many of long payloads the kernel has taken from it: signs of life
+/// even in the middle of a record. The kernel takes a long payload only as fast as the peer acknowledges it, but for
+/// a bounded buffer; short records it always takes, so those count nothing, or a ping would answer itself.
 pub type Meter = Arc<AtomicU64>;
 
 impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
@@ -158,12 +160,13 @@ pub struct RecordWriter<M: Message, W> {
     sealer: Sealer<M>,
     batch: Vec<u8>,
     copy: BytesMut,
+    meter: Meter,
 }
 
 impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
-    /// A writer to `stream`.
-    pub fn new(stream: W, sealer: Sealer<M>) -> Self {
-        Self { stream, sealer, batch: Vec::with_capacity(BATCH), copy: BytesMut::new() }
+    /// A writer to `stream`, which adds to the `meter` of the channel's reader.
+    pub fn new(stream: W, sealer: Sealer<M>, meter: Meter) -> Self {
+        Self { stream, sealer, batch: Vec::with_capacity(BATCH), copy: BytesMut::new(), meter }
     }
 
     /// Seals a record. It is on its way after [`Self::flush`] at the latest.
@@ -206,7 +209,7 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
             return self.flush_above(BATCH).await;
         }
         let mut parts = [IoSlice::new(&self.batch), IoSlice::new(payload.as_slice()), IoSlice::new(&tag)];
-        write_all_vectored(&mut self.stream, &mut parts).await?;
+        write_all_vectored(&mut self.stream, &mut parts, &self.meter).await?;
         self.batch.clear();
         if let (Outbound::Owned(bytes), true) = (payload, is_copy) {
             // Kept for the next payload that has to be copied.
@@ -257,13 +260,17 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
 async fn write_all_vectored<W: AsyncWrite + Unpin>(
     stream: &mut W,
     parts: &mut [IoSlice<'_>],
+    meter: &Meter,
 ) -> io::Result<()> {
     let mut parts = parts;
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {
         match stream.write_vectored(parts).await? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => IoSlice::advance_slices(&mut parts, written),
+            written => {
+                meter.fetch_add(len_u64(written), Ordering::Relaxed);
+                IoSlice::advance_slices(&mut parts, written);
+            }
         }
     }
     Ok(())
@@ -289,5 +296,58 @@ impl<R: AsyncRead + Unpin> AsyncRead for Metered<R> {
             self.meter.fetch_add(len_u64(received), Ordering::Relaxed);
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ChannelNumber, Entropy as _, HandleId, Protection};
+    use crate::net::SystemEntropy;
+    use crate::wire::ClientData;
+    use crate::wire::data::{Ping, Write};
+
+    /// A sealer under some keys: those of a handshake between two identities made for it.
+    fn sealer() -> Sealer<ClientData> {
+        use crate::secure::{Identity, SessionInitiator, SessionResponder};
+        use crate::wire::hello::{Hello, PROTOCOL_VERSION, SessionChoice, SessionOffer};
+        let mut entropy = SystemEntropy;
+        let (client, server) =
+            (Identity::generate(&mut entropy).unwrap(), Identity::generate(&mut entropy).unwrap());
+        let (initiator, hello) =
+            SessionInitiator::begin(&client, &server.public(), SessionOffer::OURS, &mut entropy).unwrap();
+        let responder =
+            SessionResponder::read(&server, &Hello::decode(&hello).unwrap(), &mut entropy).unwrap();
+        let session = crate::model::SessionId(entropy.bytes().unwrap());
+        let (message, _) = responder.finish(SessionChoice { version: PROTOCOL_VERSION, session }).unwrap();
+        let (_, keys) = initiator.finish(&message[2..]).unwrap();
+        Sealer::new(keys.send, ChannelNumber(0), Protection::Signed).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_leaves_slowly_is_a_sign_of_life_and_a_ping_is_none() {
+        let (near, mut far) = tokio::io::duplex(8 << 10);
+        let meter = Meter::default();
+        let mut writer = RecordWriter::new(near, sealer(), Arc::clone(&meter));
+        let ids = (RequestId::NONE, RequestId::FIRST);
+        writer.write(&Ping {}.into(), ids, None).await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(meter.load(Ordering::Relaxed), 0, "nobody has taken the ping yet");
+
+        let write = Write { handle: HandleId(1), offset: 0 };
+        let payload = Outbound::Shared(Bytes::from(vec![7; 512 << 10]));
+        let writing = tokio::spawn(async move { writer.write(&write.into(), ids, Some(payload)).await });
+        let mut taken = 0;
+        let mut seen = 0;
+        let mut buffer = vec![0; 64 << 10];
+        while taken < 512 << 10 {
+            taken += far.read(&mut buffer).await.unwrap();
+            let metered = meter.load(Ordering::Relaxed);
+            assert!(metered >= seen);
+            seen = metered;
+        }
+        writing.await.unwrap().unwrap();
+        assert!(meter.load(Ordering::Relaxed) > 512 << 10);
+        assert!(seen > 0, "it showed before the record was out");
     }
 }

@@ -193,7 +193,8 @@ async fn open_channel<I: Message, O: Message>(
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());
-    let writer = RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?);
+    let writer =
+        RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?, Meter::clone(&meter));
     let first = reader.next().await?;
     let (outbox, backlog) = outbox();
     let connection = shared.register(handle(outbox), meter);
