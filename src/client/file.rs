@@ -5,20 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
-
 use super::error::Error;
-use super::session::{Guard, Outcome, Session};
+use super::session::{Guard, Pending, Session};
 use crate::model::{
     CreateId, Entropy as _, ExportPath, FileState, HandleId, LineSet, OpenMode, Reason, ResumeKey, Rights,
-    ShareMode, SyncScope, len_u64,
+    ShareMode, SyncScope, Time, len_u64,
 };
 use crate::net::SystemEntropy;
 use crate::session::client::{Answer, Operation};
 use crate::wire::ServerControl;
 use crate::wire::control::{Close, IssueKey, Open, Opened, Resume, Stat, Sync};
 use crate::wire::data::{Read, Write};
+use bytes::Bytes;
 
 /// How a file is to be opened. Without [`read`](Self::read) or [`write`](Self::write) an open is refused.
 #[derive(Debug, Clone)]
@@ -136,7 +134,34 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future may leave a handle on the server until the session ends.
     pub async fn resume(&self, key: &ResumeKey, lines: LineSet) -> Result<File, Error> {
-        let resume = Resume { key: key.clone(), predecessor: None, with_key: true };
+        self.resume_from(key, None, lines).await
+    }
+
+    /// As [`Session::resume`], in place of an earlier handle of the same open, of this session or of one that was
+    /// lost: nothing of `predecessor` ([`File::handle`]) executes any more when the new handle is there, and none of
+    /// its late writes can follow. For going on after an outage.
+    ///
+    /// # Errors
+    /// As [`Session::resume`]; also where `predecessor` belongs to another open.
+    ///
+    /// # Cancel safety
+    /// As [`Session::resume`].
+    pub async fn resume_in_place_of(
+        &self,
+        predecessor: HandleId,
+        key: &ResumeKey,
+        lines: LineSet,
+    ) -> Result<File, Error> {
+        self.resume_from(key, Some(predecessor), lines).await
+    }
+
+    async fn resume_from(
+        &self,
+        key: &ResumeKey,
+        predecessor: Option<HandleId>,
+        lines: LineSet,
+    ) -> Result<File, Error> {
+        let resume = Resume { key: key.clone(), predecessor, with_key: true };
         let answer = self.guard().control(resume.into()).await?;
         File::from_answer(self, answer, lines)
     }
@@ -164,6 +189,12 @@ impl File {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The handle's number, which names it to [`Session::resume_in_place_of`]. It grants nothing.
+    #[must_use]
+    pub fn handle(&self) -> HandleId {
+        self.handle
+    }
+
     /// Reads into `into`, from `offset` on, over all lines that the handle may use. Tells how many bytes were
     /// read: fewer than `into` has only at the end of the file.
     ///
@@ -175,7 +206,7 @@ impl File {
     /// # Cancel safety
     /// Cancel safe; `into` may have been filled in part.
     pub async fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, Error> {
-        let chunk = self.chunk_len();
+        let (chunk, deadline) = (self.chunk_len(), self.guard.deadline());
         let mut begun = VecDeque::new();
         let mut at = offset;
         for part in into.chunks(chunk) {
@@ -184,8 +215,8 @@ impl File {
         }
         let mut read = 0_usize;
         for part in into.chunks_mut(chunk) {
-            let Some(receiver) = begun.pop_front() else { break };
-            let bytes = self.finish_read(receiver).await?;
+            let Some(mut pending) = begun.pop_front() else { break };
+            let bytes = finish_read(&mut pending, deadline).await?;
             let len = bytes.len().min(part.len());
             if let (Some(to), Some(from)) = (part.get_mut(..len), bytes.get(..len)) {
                 to.copy_from_slice(from);
@@ -209,8 +240,8 @@ impl File {
     ///
     /// [`Limits::chunk`]: crate::model::Limits::chunk
     pub async fn read_chunk(&self, offset: u64, len: usize) -> Result<Bytes, Error> {
-        let receiver = self.begin_read(offset, len.min(self.chunk_len()));
-        self.finish_read(receiver).await
+        let mut pending = self.begin_read(offset, len.min(self.chunk_len()));
+        finish_read(&mut pending, self.guard.deadline()).await
     }
 
     /// Reads from `offset` to the end of the file (or to `end`), in order, with many chunks under way on all lines.
@@ -233,7 +264,8 @@ impl File {
     /// [`Error::SessionEnded`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves it open which parts are written.
+    /// Dropping the future leaves it open which parts are written. As after [`Error::TimedOut`], parts that were sent
+    /// may still be executed later, also behind newer writes to the same bytes; parts that were not are withdrawn.
     pub async fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.write_bytes_at(offset, Bytes::copy_from_slice(bytes)).await
     }
@@ -248,7 +280,7 @@ impl File {
     pub async fn write_bytes_at(&self, offset: u64, bytes: Bytes) -> Result<(), Error> {
         let mut rest = bytes;
         let mut at = offset;
-        let mut begun = Vec::new();
+        let (mut begun, deadline) = (Vec::new(), self.guard.deadline());
         while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(self.chunk_len()));
             let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
@@ -256,10 +288,10 @@ impl File {
             at = at.saturating_add(u64::from(len));
             begun.push((len, self.guard.begin(Operation::Write(write, part, len), self.lines)));
         }
-        // Every part is waited for, so that nothing is under way any more when an error is reported.
+        // Every part is waited for within the time, so that as little as possible is under way when an error is told.
         let mut outcome = Ok(());
-        for (len, receiver) in begun {
-            let written = match self.guard.outcome(receiver).await {
+        for (len, mut pending) in begun {
+            let written = match pending.outcome(deadline).await {
                 Ok(Answer::Written(done)) if done.written == len => Ok(()),
                 Ok(Answer::Written(_)) => Err(refused(Reason::NoSpace)),
                 Ok(_) => Err(Error::Protocol),
@@ -375,24 +407,23 @@ impl File {
         usize::try_from(self.guard.limits().chunk).unwrap_or(usize::MAX).max(1)
     }
 
-    fn begin_read(&self, offset: u64, len: usize) -> oneshot::Receiver<Outcome> {
+    fn begin_read(&self, offset: u64, len: usize) -> Pending {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.guard.begin(Operation::Read(Read { handle: self.handle, offset, len }), self.lines)
     }
+}
 
-    async fn finish_read(&self, receiver: oneshot::Receiver<Outcome>) -> Result<Bytes, Error> {
-        match self.guard.outcome(receiver).await? {
-            Answer::Read(payload) => Ok(payload.unwrap_or_default()),
-            Answer::Control(_) | Answer::Written(_) => Err(Error::Protocol),
-        }
+async fn finish_read(pending: &mut Pending, deadline: Time) -> Result<Bytes, Error> {
+    match pending.outcome(deadline).await? {
+        Answer::Read(payload) => Ok(payload.unwrap_or_default()),
+        Answer::Control(_) | Answer::Written(_) => Err(Error::Protocol),
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
         if !self.is_closed.load(Ordering::Relaxed) {
-            // Nobody waits for the answer.
-            drop(self.guard.begin(Operation::Control(Close { handle: self.handle }.into()), LineSet::ALL));
+            self.guard.begin_unwatched(Operation::Control(Close { handle: self.handle }.into()));
         }
     }
 }
@@ -403,7 +434,7 @@ pub struct ReadAhead<'a> {
     file: &'a File,
     next: u64,
     end: u64,
-    begun: VecDeque<(usize, oneshot::Receiver<Outcome>)>,
+    begun: VecDeque<(u64, usize, Pending)>,
     is_done: bool,
 }
 
@@ -417,15 +448,19 @@ impl ReadAhead<'_> {
     /// Cancel safe: a chunk that was not returned is returned by the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         self.fill();
-        let Some((len, receiver)) = self.begun.front_mut() else { return Ok(None) };
-        let len = *len;
-        let limit = self.file.guard.request_timeout();
-        let outcome = self.file.guard.clock().timeout(limit, receiver).await;
-        self.begun.pop_front();
-        let bytes = match self.file.guard.judge(outcome)? {
-            Answer::Read(payload) => payload.unwrap_or_default(),
-            Answer::Control(_) | Answer::Written(_) => return Err(Error::Protocol),
+        let deadline = self.file.guard.deadline();
+        let Some((offset, len, pending)) = self.begun.front_mut() else { return Ok(None) };
+        let (offset, len) = (*offset, *len);
+        let bytes = match finish_read(pending, deadline).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // The next call asks for the same bytes again: a chunk that failed is never passed over.
+                self.begun.clear();
+                self.next = offset;
+                return Err(error);
+            }
         };
+        self.begun.pop_front();
         if bytes.len() < len {
             // The end of the file: what was asked for behind it is empty.
             self.is_done = true;
@@ -441,7 +476,7 @@ impl ReadAhead<'_> {
         let depth = usize::try_from(limits.bytes / chunk).unwrap_or(1).max(2);
         while !self.is_done && self.begun.len() < depth && self.next < self.end {
             let len = usize::try_from(chunk.min(self.end - self.next)).unwrap_or(usize::MAX);
-            self.begun.push_back((len, self.file.begin_read(self.next, len)));
+            self.begun.push_back((self.next, len, self.file.begin_read(self.next, len)));
             self.next = self.next.saturating_add(len_u64(len));
         }
     }

@@ -20,9 +20,11 @@ use crate::model::{
 use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
 use crate::secure::Incoming;
 use crate::session::client::{
-    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, ToServer,
+    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
+    ToServer,
 };
 use crate::session::{Input, LossReason, UnknownKind};
+use crate::wire::control::Close;
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
 /// Events that a slow listener may be behind before it misses some.
@@ -82,7 +84,7 @@ struct State {
     /// When the timer will look again.
     armed: Option<Time>,
     channels: HashMap<ChannelNumber, Wire>,
-    waiters: HashMap<RequestId, oneshot::Sender<Outcome>>,
+    waiters: HashMap<Ticket, oneshot::Sender<Outcome>>,
 }
 
 struct Wire {
@@ -111,10 +113,12 @@ impl Session {
         let controls =
             lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
         let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
+        let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
+        let payload_max = credentials.started.payload_max.min(own_max).max(1);
         let core = ClientCore::new(
             client.clock.now(),
             ClientSetup {
-                limits: client.limits.clone(),
+                limits: Limits { chunk: client.limits.chunk.min(payload_max), ..client.limits.clone() },
                 lines: peer.lines.iter().map(|line| setup(line, peer)).collect(),
                 first_line,
                 requests: credentials.started.requests,
@@ -225,49 +229,73 @@ impl Guard {
         &self.inner.limits
     }
 
-    /// Begins a request; its outcome comes through the receiver. Dropping the receiver does not undo the request.
-    pub(super) fn begin(&self, operation: Operation<Bytes>, lines: LineSet) -> oneshot::Receiver<Outcome> {
+    /// Begins a request.
+    pub(super) fn begin(&self, operation: Operation<Bytes>, lines: LineSet) -> Pending {
         let (sender, receiver) = oneshot::channel();
-        self.inner.drive(|state, now| {
-            let id = state.core.handle_request(now, operation, lines);
-            state.waiters.insert(id, sender);
+        let ticket = self.inner.drive(|state, now| {
+            let ticket = state.core.handle_request(now, operation, lines);
+            state.waiters.insert(ticket, sender);
+            ticket
         });
-        receiver
+        Pending { inner: Arc::clone(&self.inner), ticket, receiver, is_done: false }
     }
 
-    /// Waits for the outcome of a request.
-    pub(super) async fn outcome(&self, receiver: oneshot::Receiver<Outcome>) -> Result<Answer<Bytes>, Error> {
-        let limit = self.inner.request_timeout;
-        self.judge(self.inner.party.clock.timeout(limit, receiver).await)
+    /// Begins a request whose outcome nobody wants to know.
+    pub(super) fn begin_unwatched(&self, operation: Operation<Bytes>) {
+        self.inner.drive(|state, now| state.core.handle_request(now, operation, LineSet::ALL));
     }
 
-    /// How long a request may go without an answer.
-    pub(super) fn request_timeout(&self) -> Duration {
-        self.inner.request_timeout
-    }
-
-    pub(super) fn clock(&self) -> Clock {
-        self.inner.party.clock
-    }
-
-    /// What waiting for an outcome has come to; `None`: it took too long.
-    pub(super) fn judge(
-        &self,
-        waited: Option<Result<Outcome, oneshot::error::RecvError>>,
-    ) -> Result<Answer<Bytes>, Error> {
-        match waited {
-            Some(Ok(outcome)) => Ok(outcome?),
-            Some(Err(_)) => Err(Error::SessionEnded(SessionLoss::Closed)),
-            None => Err(Error::TimedOut(self.inner.request_timeout)),
-        }
+    /// Until when a call that begins now waits.
+    pub(super) fn deadline(&self) -> Time {
+        self.inner.party.clock.now().after(self.inner.request_timeout)
     }
 
     /// A request of control channels and its answer.
     pub(super) async fn control(&self, message: ClientControl) -> Result<ServerControl, Error> {
-        let receiver = self.begin(Operation::Control(message), LineSet::ALL);
-        match self.outcome(receiver).await? {
+        let mut pending = self.begin(Operation::Control(message), LineSet::ALL);
+        match pending.outcome(self.deadline()).await? {
             Answer::Control(answer) => Ok(answer),
             Answer::Read(_) | Answer::Written(_) => Err(Error::Protocol),
+        }
+    }
+}
+
+/// A request that somebody waits for. Dropped without its outcome, it is withdrawn if it was never sent; one that was
+/// sent goes on, because the server may be executing it.
+#[derive(Debug)]
+pub(super) struct Pending {
+    inner: Arc<Inner>,
+    ticket: Ticket,
+    receiver: oneshot::Receiver<Outcome>,
+    is_done: bool,
+}
+
+impl Pending {
+    /// Waits for the outcome until `deadline`. Cancel safe: the next call goes on waiting.
+    pub(super) async fn outcome(&mut self, deadline: Time) -> Result<Answer<Bytes>, Error> {
+        let clock = self.inner.party.clock;
+        let left = deadline.since(clock.now());
+        let Some(received) = clock.timeout(left, &mut self.receiver).await else {
+            return Err(Error::TimedOut(self.inner.request_timeout));
+        };
+        self.is_done = true;
+        Ok(received.map_err(|_| Error::SessionEnded(SessionLoss::Closed))??)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let ticket = self.ticket;
+            self.receiver.close();
+            let untaken = self.receiver.try_recv();
+            self.inner.drive(|state, now| {
+                state.waiters.remove(&ticket);
+                state.core.handle_withdrawn(ticket);
+                if let Ok(untaken) = untaken {
+                    state.give_back(now, &untaken);
+                }
+            });
         }
     }
 }
@@ -318,7 +346,7 @@ impl Inner {
 
     fn carry_out(&self, state: &mut State, output: ClientOutput<Bytes>) {
         match output {
-            ClientOutput::Send { number, request, settled, message, payload } => {
+            ClientOutput::Send { number, request, settled, message, payload, .. } => {
                 state.send(number, (request, settled), message, payload);
             }
             ClientOutput::Disconnect { number } => {
@@ -326,10 +354,13 @@ impl Inner {
                     wire.queue.close();
                 }
             }
-            ClientOutput::Complete { request, outcome } => {
-                if let Some(waiter) = state.waiters.remove(&request) {
-                    // A caller who gave up does not want it.
-                    drop(waiter.send(outcome));
+            ClientOutput::Complete { ticket, outcome } => {
+                let unwanted = match state.waiters.remove(&ticket) {
+                    Some(waiter) => waiter.send(outcome).err(),
+                    None => Some(outcome),
+                };
+                if let Some(unwanted) = unwanted {
+                    state.give_back(self.party.clock.now(), &unwanted);
                 }
             }
             ClientOutput::Event(event) => {
@@ -433,6 +464,14 @@ impl Inner {
 }
 
 impl State {
+    /// A handle that nobody takes would keep others out of the file, its own client among them.
+    fn give_back(&mut self, now: Time, unwanted: &Outcome) {
+        if let Ok(Answer::Control(ServerControl::Opened(opened))) = unwanted {
+            let close = Operation::Control(Close { handle: opened.handle }.into());
+            self.core.handle_request(now, close, LineSet::ALL);
+        }
+    }
+
     fn send(
         &mut self,
         number: ChannelNumber,

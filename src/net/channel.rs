@@ -67,6 +67,9 @@ impl<M> Outbox<M> {
     /// Queues a record. A writer that has ended takes none, which its core has heard or is about to hear; one
     /// whose queue is full is closed.
     pub fn send(&self, ids: (RequestId, RequestId), message: M, payload: Option<Outbound>) {
+        if self.closing.is_cancelled() {
+            return;
+        }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
             self.close();
             return;
@@ -76,6 +79,9 @@ impl<M> Outbox<M> {
 
     /// Closes the channel behind everything that is queued, and without it if that takes too long.
     pub fn close(&self) {
+        if self.closing.is_cancelled() {
+            return;
+        }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // A writer that is gone needs no telling.
         drop(self.commands.send(Command::Close));
@@ -228,6 +234,7 @@ mod tests {
             queued += 1;
         }
         assert_eq!(queued, QUEUE_MAX);
+        assert!(backlog.next_at_once().is_none(), "one close, however often it was asked for");
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::secure::{
     BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
 };
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
-use crate::session::{Input, UnknownKind};
+use crate::session::{Input, LossReason, UnknownKind};
 use crate::wire::hello::{BindOffer, Hello, Offer, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
@@ -102,6 +102,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                 let kind = (ChannelNumber(0), Protection::Sealed);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
                 let Incoming::Message(ClientControl::Begin(begin)) = first.message else {
+                    shared.lost(parts.connection, LossReason::Offence);
                     return Err(Refused::NoBeginning);
                 };
                 shared.drive(|core, now| {
@@ -115,6 +116,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                     ChannelKind::Control => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
                         let Incoming::Message(ClientControl::Attach(attach)) = first.message else {
+                            shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
                         shared.drive(|core, now| {
@@ -125,6 +127,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                     ChannelKind::Data => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Data).await?;
                         let Incoming::Message(ClientData::Attach(attach)) = first.message else {
+                            shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
                         shared.drive(|core, now| {

@@ -152,15 +152,23 @@ impl Server {
         self.shared.look(|core| core.sessions_len())
     }
 
-    /// Stops the server: clients are told, connections closed, file work finished.
+    /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is
+    /// left.
     ///
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
     pub async fn stop(self) {
-        self.shared.drive(|core, _| core.handle_stop());
         self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.drive(|core, _| core.handle_stop());
+        let done = async {
+            self.tasks.close();
+            self.tasks.wait().await;
+            self.shared.file_work.close();
+            self.shared.file_work.wait().await;
+        };
+        if Clock.timeout(STOP_LIMIT, done).await.is_none() {
+            tracing::warn!(limit = ?STOP_LIMIT, "stopped before everything was done");
+        }
     }
 }
 
@@ -188,5 +196,7 @@ async fn accept_all(shared: Arc<Shared>, listener: TcpListener, tasks: TaskTrack
     }
 }
 
+/// How long a stopping server waits for its connections and its file work.
+const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

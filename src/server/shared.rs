@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::exports::Exports;
+use super::files::Descriptor;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, Outbound, Queue};
@@ -27,6 +29,8 @@ pub(super) struct Shared {
     wake: Notify,
     pub(super) exports: Exports,
     pub(super) files: FileTable,
+    /// What runs on the blocking pool.
+    pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
     pub(super) buffers: Buffers,
 }
@@ -68,6 +72,7 @@ impl Shared {
             wake: Notify::new(),
             exports,
             files: FileTable::default(),
+            file_work: TaskTracker::new(),
             buffers: Buffers::default(),
         }
     }
@@ -75,11 +80,11 @@ impl Shared {
     /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
     /// the rest goes to the blocking pool.
     pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<BytesMut>, Time) -> T) -> T {
-        let mut work = Vec::new();
+        let (mut work, mut closing) = (Vec::new(), Vec::new());
         let value = {
             let mut state = self.lock();
             let value = change(&mut state.core, self.clock.now());
-            self.drain(&mut state, &mut work);
+            self.drain(&mut state, &mut work, &mut closing);
             value
         };
         // Work that is done at once reports at once, which may lead to more work: a list, not a recursion.
@@ -87,9 +92,10 @@ impl Shared {
             if let Some((id, completion)) = self.perform(piece) {
                 let mut state = self.lock();
                 state.core.handle_completion(self.clock.now(), id, completion);
-                self.drain(&mut state, &mut work);
+                self.drain(&mut state, &mut work, &mut closing);
             }
         }
+        self.close_files(closing);
         value
     }
 
@@ -140,7 +146,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(&self, state: &mut State, work: &mut Vec<Work>) {
+    fn drain(&self, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Arc<Descriptor>>) {
         while let Some(output) = state.core.poll_output() {
             match output {
                 ServerOutput::Send { connection, request, message, payload } => {
@@ -152,7 +158,11 @@ impl Shared {
                     }
                 }
                 ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),
-                ServerOutput::CloseFile { open } => self.files.remove(open),
+                ServerOutput::CloseFile { open } => {
+                    closing.extend(self.files.remove(open));
+                    // With its last open a session may have its last reason to stay.
+                    self.wake.notify_one();
+                }
                 ServerOutput::Note(note) => {
                     log(&note);
                     self.wake.notify_one();
@@ -162,7 +172,11 @@ impl Shared {
     }
 
     fn tick(self: &Arc<Self>) {
-        self.drive(|core, now| core.handle_timeout(now));
+        let wall_us = self.clock.wall_us();
+        self.drive(|core, now| {
+            core.handle_wall_clock(now, wall_us);
+            core.handle_timeout(now);
+        });
     }
 
     fn feed_progress(&self) {

@@ -22,10 +22,10 @@ pub(super) struct Work {
 }
 
 impl FileTable {
-    /// Forgets a descriptor; it is closed when the last work on it is done.
-    pub(super) fn remove(&self, open: OpenId) {
-        let file = self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&open);
-        drop(file);
+    /// Forgets a descriptor. Whoever drops what is returned closes it, unless work on it is still under way; that
+    /// can take as long as the file system does.
+    pub(super) fn remove(&self, open: OpenId) -> Option<Arc<Descriptor>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&open)
     }
 
     fn insert(&self, open: OpenId, file: Arc<Descriptor>) {
@@ -112,11 +112,18 @@ impl Shared {
         work: impl FnOnce(&Arc<Self>) -> Completion<BytesMut> + Send + 'static,
     ) {
         let shared = Arc::clone(self);
-        // The report is the task's only result, so nobody has to wait for it.
-        drop(tokio::task::spawn_blocking(move || {
+        // The report is the task's only result; a server that stops waits for all of them.
+        drop(self.file_work.spawn_blocking(move || {
             let completion = work(&shared);
             shared.drive(|core, now| core.handle_completion(now, id, completion));
         }));
+    }
+
+    /// Closes descriptors where nobody waits for the file system.
+    pub(super) fn close_files(&self, files: Vec<Arc<Descriptor>>) {
+        if !files.is_empty() {
+            drop(self.file_work.spawn_blocking(move || drop(files)));
+        }
     }
 }
 

@@ -83,7 +83,7 @@ fn a_cut_data_channel_loses_nothing_and_repeats_nothing_that_was_executed() {
         assert_eq!(&pair.disk.bytes("a")[at * 512..(at + 1) * 512], payload.as_bytes());
     }
     let sent = &pair.sent(who)[first_unsent..];
-    let repeated = |id| sent.iter().filter(|sent| sent.request == id).count();
+    let repeated = |ticket| sent.iter().filter(|sent| sent.ticket == Some(ticket)).count();
     assert!(reads.iter().any(|&read| repeated(read) == 2), "reads were repeated under their ids");
     assert!(writes.iter().any(|&write| repeated(write) == 2), "writes were repeated under their ids");
     assert!(writes.iter().chain(&reads).all(|&id| repeated(id) <= 2), "nothing else was");
@@ -101,7 +101,7 @@ fn a_handle_that_is_kept_to_a_line_waits_while_that_line_is_dead() {
     assert!(pair.outcome(who, kept).is_none());
     pair.heal(who, L1);
     assert_eq!(pair.bytes(who, kept).len(), 100);
-    let sent: Vec<_> = pair.sent(who).iter().filter(|sent| sent.request == kept).collect();
+    let sent: Vec<_> = pair.sent(who).iter().filter(|sent| sent.ticket == Some(kept)).collect();
     assert!(sent.iter().all(|sent| sent.line == L1), "it never went over another line");
 }
 
@@ -174,7 +174,7 @@ fn an_open_whose_control_channel_is_lost_opens_once_and_is_answered_once() {
         assert_eq!((pair.server.table().opens_len(), pair.server.table().holders_len()), (1, 1));
         let again = pair.issue_key(who, handle);
         assert!(pair.key(who, again).is_some(), "a new request brings a key");
-        let sent = pair.sent(who).iter().filter(|sent| sent.request == open).count();
+        let sent = pair.sent(who).iter().filter(|sent| sent.ticket == Some(open)).count();
         assert_eq!(sent, 2, "it was repeated under its id");
     }
 }
@@ -185,7 +185,7 @@ fn a_repeated_answer_to_a_request_for_a_key_has_none_and_a_new_request_brings_on
     let key = pair.issue_key(who, handle);
     // The answer is on its way.
     pair.run_until("the server has answered", seconds(1), |pair| {
-        pair.answers.iter().any(|answer| answer.request == key)
+        pair.answers.iter().any(|answer| answer.request == pair.id_of(who, key))
     });
     pair.cut(who, L0, Cut::NOW);
     assert_eq!(pair.key(who, key), None);

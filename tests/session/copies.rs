@@ -74,8 +74,12 @@ fn a_write_that_is_executing_when_its_copy_comes_is_executed_once_and_answered_w
     pair.release_disk();
     pair.finish(who, write);
     assert_eq!(pair.disk.executions(b"one"), 1);
-    let lines: Vec<_> =
-        pair.answers.iter().filter(|sent| sent.request == write).map(|sent| sent.line).collect();
+    let lines: Vec<_> = pair
+        .answers
+        .iter()
+        .filter(|sent| sent.request == pair.id_of(who, write))
+        .map(|sent| sent.line)
+        .collect();
     assert_eq!(lines, [L2]);
 }
 
@@ -128,7 +132,7 @@ fn a_close_that_is_repeated_on_the_spare_is_answered_once() {
     let (mut pair, who, handle) = start(1, &[LineSpec::BOTH, LineSpec::BOTH]);
     let close = pair.close(who, handle);
     pair.run_until("the server has answered", seconds(1), |pair| {
-        pair.answers.iter().any(|answer| answer.request == close)
+        pair.answers.iter().any(|answer| answer.request == pair.id_of(who, close))
     });
     pair.cut(who, L0, Cut::NOW);
     pair.finish(who, close);

@@ -81,27 +81,59 @@ fn closes_need_no_credit() {
 }
 
 #[test]
-fn a_request_that_is_not_answered_stalls_newer_ones_at_the_window_and_offends_nobody() {
+fn a_request_that_waits_for_its_lost_line_holds_nobody_up() {
     let (mut pair, who, handle) = start(&LINES[..2]);
     pair.cut(who, L1, Cut::NOW);
     pair.run_for(millis(10));
     let old = pair.read_over(who, (handle, 0, 1), only(L1));
-    let newer = 5_000;
-    for at in 0..newer {
+    let newer: Vec<_> = (0..5_000).map(|at| pair.read_over(who, (handle, at % 100, 1), only(L0))).collect();
+    pair.run_until("the others are answered", seconds(10), |pair| {
+        newer.iter().all(|&read| pair.outcome(who, read).is_some())
+    });
+    assert!(pair.outcome(who, old).is_none());
+    pair.heal(who, L1);
+    pair.finish_all(who, seconds(10));
+    assert_eq!(offences(&pair), Vec::<&ServerNote>::new());
+}
+
+#[test]
+fn a_sent_request_without_an_answer_stalls_newer_ones_at_the_window_but_no_control_request() {
+    let (mut pair, who, handle) = start(&LINES[..2]);
+    pair.disk.hold_writes = 1;
+    let old = pair.write_over(who, (handle, 0), b"held".to_vec(), only(L1));
+    pair.run_until("the write executes", seconds(1), |pair| pair.disk.held() == 1);
+    pair.cut(who, L1, Cut::NOW);
+    pair.run_for(millis(10));
+    for at in 0..5_000 {
         pair.read_over(who, (handle, at % 100, 1), only(L0));
     }
     let before = pair.answered(who);
     pair.run_for(seconds(10));
     let width = usize::try_from(Limits::default().window).unwrap();
-    assert_eq!(pair.answered(who), before + width - 1, "all within the window and nothing beyond it");
-    let last = pair.sent(who).iter().filter(|sent| sent.kind == kind::READ).map(|sent| sent.request).max();
-    assert_eq!(last.unwrap().0, old.0 + Limits::default().window - 1);
+    assert_eq!(pair.answered(who), before + width - width / 16 - 1, "all within the window, but for its end");
     let stat = pair.stat(who, handle);
-    pair.run_for(seconds(1));
-    assert!(pair.outcome(who, stat).is_none());
+    pair.finish(who, stat);
+    assert!(pair.outcome(who, old).is_none());
     pair.heal(who, L1);
+    pair.release_disk();
     pair.finish_all(who, seconds(10));
     assert_eq!(offences(&pair), Vec::<&ServerNote>::new());
+}
+
+#[test]
+fn a_withdrawn_request_is_never_sent_and_a_sent_one_goes_on() {
+    let (mut pair, who, handle) = start(&LINES[..2]);
+    pair.cut(who, L1, Cut::NOW);
+    pair.run_for(millis(10));
+    let unsent = pair.write_over(who, (handle, 0), b"nobody wants this".to_vec(), only(L1));
+    let sent = pair.write_over(who, (handle, 64), b"on its way".to_vec(), only(L0));
+    pair.withdraw(who, unsent);
+    pair.withdraw(who, sent);
+    pair.finish(who, sent);
+    pair.heal(who, L1);
+    pair.run_for(seconds(10));
+    assert!(pair.outcome(who, unsent).is_none());
+    assert_eq!(pair.sent(who).iter().filter(|record| record.kind == kind::WRITE).count(), 1);
 }
 
 /// Both lines swallow what is under way, twice in a row, faster than the server can notice: answers for far more

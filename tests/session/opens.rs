@@ -26,7 +26,7 @@ fn heal_all(pair: &mut Pair, who: Who) {
     [L0, L1].into_iter().for_each(|line| pair.heal(who, line));
 }
 
-fn exclusive(pair: &mut Pair, who: Who, create_id: u8, grace_ms: u64) -> bowline::model::RequestId {
+fn exclusive(pair: &mut Pair, who: Who, create_id: u8, grace_ms: u64) -> bowline::session::client::Ticket {
     pair.open_as(
         who,
         OpenSpec {

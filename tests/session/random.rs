@@ -2,8 +2,8 @@
 //!
 //! `BOWLINE_SEED=n` runs that seed alone; a failing run prints its own.
 
-use bowline::model::{ChannelKind, HandleId, LineId, RequestId};
-use bowline::session::client::Answer;
+use bowline::model::{ChannelKind, HandleId, LineId};
+use bowline::session::client::{Answer, Ticket};
 use bowline::session::server::ServerNote;
 
 use super::pair::{Cut, LineSpec, Pair, Seed, Who};
@@ -30,11 +30,11 @@ struct Block {
     acknowledged: u64,
     /// The newest version that was sent.
     issued: u64,
-    write: Option<RequestId>,
+    write: Option<Ticket>,
 }
 
 struct PendingRead {
-    request: RequestId,
+    request: Ticket,
     block: usize,
     /// What was acknowledged when it was asked for: it must not see anything older.
     least: u64,

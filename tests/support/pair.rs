@@ -19,7 +19,7 @@ use bowline::model::{
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
-    Operation, RequestError, SessionEvent, ToServer,
+    Operation, RequestError, SessionEvent, Ticket, ToServer,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote,
@@ -107,6 +107,8 @@ pub(crate) struct Sent {
     pub(crate) line: LineId,
     /// Kind of the channel.
     pub(crate) channel: ChannelKind,
+    /// Whose request it is, if it is one of a client's.
+    pub(crate) ticket: Option<Ticket>,
     /// The request.
     pub(crate) request: RequestId,
     /// Kind of the message.
@@ -125,7 +127,7 @@ struct Client {
     started: Started,
     /// Channels that the shell has a connection for.
     connections: BTreeMap<ChannelNumber, ConnectionId>,
-    outcomes: BTreeMap<RequestId, Outcome>,
+    outcomes: BTreeMap<Ticket, Outcome>,
     events: Vec<(Time, SessionEvent)>,
     sent: Vec<Sent>,
     /// How many closes were sent: those need no credit.
@@ -575,6 +577,7 @@ impl Pair {
             number: record.number,
             line: record.line,
             channel: record.kind,
+            ticket: None,
             request,
             kind,
             len: payload.as_ref().map_or(0, |payload| len_u64(payload.len())),
@@ -610,8 +613,8 @@ impl Pair {
                 self.connect(who, number, line, (kind, protection));
             }
             ClientOutput::Ask { line } => self.begin_ask(who, line),
-            ClientOutput::Send { number, request, settled, message, payload } => {
-                self.send_to_server(who, number, (request, settled), message, payload);
+            ClientOutput::Send { number, ticket, request, settled, message, payload } => {
+                self.send_to_server(who, number, (ticket, request, settled), message, payload);
             }
             ClientOutput::Disconnect { number } => {
                 if let Some(connection) = self.clients[who.0].connections.remove(&number)
@@ -621,13 +624,14 @@ impl Pair {
                     self.carry(connection, End::Server, Record::Fin);
                 }
             }
-            ClientOutput::Complete { request, outcome } => {
+            ClientOutput::Complete { ticket, outcome } => {
                 self.note(format_args!(
-                    "c{} request {request} is complete: {}",
+                    "c{} request {} is complete: {}",
                     who.0,
+                    ticket.0,
                     calls::brief(&outcome)
                 ));
-                let earlier = self.clients[who.0].outcomes.insert(request, outcome);
+                let earlier = self.clients[who.0].outcomes.insert(ticket, outcome);
                 self.check(earlier.is_none(), "a request was answered twice");
             }
             ClientOutput::Event(event) => {
@@ -642,7 +646,7 @@ impl Pair {
         &mut self,
         who: Who,
         number: ChannelNumber,
-        (request, settled): (RequestId, RequestId),
+        (ticket, request, settled): (Option<Ticket>, RequestId, RequestId),
         message: ToServer,
         payload: Option<Payload>,
     ) {
@@ -658,14 +662,30 @@ impl Pair {
         };
         self.check(channel == record.kind, "the client gave a message to a channel that cannot carry it");
         let len = payload.as_ref().map_or(0, |payload| len_u64(payload.len()));
-        let sent =
-            Sent { at: self.now, who, number, line: record.line, channel, request, kind, len, has_secret };
+        let sent = Sent {
+            at: self.now,
+            who,
+            number,
+            line: record.line,
+            channel,
+            ticket,
+            request,
+            kind,
+            len,
+            has_secret,
+        };
         self.clients[who.0].sent.push(sent);
         let message = match message {
             ToServer::Control(message) => ClientMessage::Control(message),
             ToServer::Data(message) => ClientMessage::Data(message),
         };
         self.carry(connection, End::Server, Record::FromClient(input(request, settled, message, payload)));
+    }
+
+    /// The id under which a request was sent.
+    pub(crate) fn id_of(&self, who: Who, ticket: Ticket) -> RequestId {
+        let sent = self.sent(who).iter().find(|sent| sent.ticket == Some(ticket));
+        sent.unwrap_or_else(|| panic!("{ticket:?} was never sent")).request
     }
 
     fn note(&mut self, what: core::fmt::Arguments<'_>) {

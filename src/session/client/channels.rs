@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::output::{
-    ChannelState, ChannelStatus, ClientOutput, ConnectFailure, SessionEvent, SessionLoss, ToServer,
+    ChannelState, ChannelStatus, ClientOutput, ConnectFailure, SessionEvent, SessionLoss, Ticket, ToServer,
 };
 use super::{ClientCore, HISTORY_MAX, Phase};
 use crate::model::{ChannelKind, ChannelNumber, LineId, Protection, RequestId, Time};
@@ -20,7 +20,7 @@ pub(super) struct Channel {
     /// Reads and writes under way on it, in bytes: its window is fixed in this form.
     pub(super) in_flight_bytes: u64,
     /// Requests under way on it.
-    pub(super) in_flight: BTreeSet<RequestId>,
+    pub(super) in_flight: BTreeSet<Ticket>,
     pub(super) busy_since: Option<Time>,
 }
 
@@ -189,7 +189,7 @@ impl<P: Clone> ClientCore<P> {
             ChannelKind::Control => ToServer::Control(ClientControl::Pong(Pong {})),
             ChannelKind::Data => ToServer::Data(ClientData::Pong(Pong {})),
         };
-        self.send(number, RequestId::NONE, message, None);
+        self.send(number, NO_REQUEST, message, None);
     }
 
     pub(super) fn check_pulses(&mut self, now: Time) {
@@ -210,7 +210,7 @@ impl<P: Clone> ClientCore<P> {
                 ChannelKind::Control => ToServer::Control(ClientControl::Ping(Ping {})),
                 ChannelKind::Data => ToServer::Data(ClientData::Ping(Ping {})),
             };
-            self.send(number, RequestId::NONE, message, None);
+            self.send(number, NO_REQUEST, message, None);
         }
         for number in dead {
             self.drop_channel(now, number, LossReason::Silent);
@@ -243,7 +243,7 @@ impl<P: Clone> ClientCore<P> {
             .map(|channel| (channel.status.number, channel.status.kind))
             .collect();
         for (number, kind) in live {
-            self.send(number, RequestId::NONE, message(kind), None);
+            self.send(number, NO_REQUEST, message(kind), None);
         }
     }
 
@@ -291,3 +291,5 @@ impl<P: Clone> ClientCore<P> {
 
 /// Control channels that are wanted: one in use and one spare on another line.
 const CONTROL_WANTED: usize = 2;
+/// What goes with records that are no requests.
+const NO_REQUEST: (Option<Ticket>, RequestId) = (None, RequestId::NONE);

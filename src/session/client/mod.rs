@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use output::{
     Answer, ChannelState, ChannelStatus, ClientOutput, ConnectFailure, FromServer, LineSetup, Operation,
-    RequestError, SessionEvent, SessionLoss, ToServer,
+    RequestError, SessionEvent, SessionLoss, Ticket, ToServer,
 };
 
 use self::channels::{Channel, Link};
@@ -34,11 +34,14 @@ pub struct ClientCore<P> {
     links: BTreeMap<(LineId, ChannelKind), Link>,
     /// When a question whether the session lives was put, and may be put again.
     asked_until: Option<Time>,
-    requests: BTreeMap<RequestId, Request<P>>,
+    requests: BTreeMap<Ticket, Request<P>>,
+    next_ticket: u64,
+    /// The ids of what was sent and has no answer.
+    sent: BTreeMap<RequestId, Ticket>,
     next_request: RequestId,
-    queued_control: BTreeSet<RequestId>,
+    queued_control: BTreeSet<Ticket>,
     /// Queued reads and writes, by the set of lines that may carry them (as its bits).
-    queued_data: BTreeMap<LineKey, BTreeSet<RequestId>>,
+    queued_data: BTreeMap<LineKey, BTreeSet<Ticket>>,
     in_flight_requests: u32,
     in_flight_bytes: u64,
     outputs: VecDeque<ClientOutput<P>>,
@@ -71,6 +74,8 @@ type LineKey = u64;
 /// Requests kept for control channels, so that reads and writes that wait for a lost line never keep a key from
 /// being sent.
 const REQUESTS_FOR_CONTROL: u32 = 8;
+/// The part of the window of ids that is kept for control requests: one in so many.
+const IDS_FOR_CONTROL: u64 = 16;
 /// Lost channels of which the statistics are kept.
 const HISTORY_MAX: usize = 64;
 
@@ -92,6 +97,8 @@ impl<P: Clone> ClientCore<P> {
             links: BTreeMap::new(),
             asked_until: None,
             requests: BTreeMap::new(),
+            next_ticket: 0,
+            sent: BTreeMap::new(),
             next_request: RequestId::FIRST,
             queued_control: BTreeSet::new(),
             queued_data: BTreeMap::new(),

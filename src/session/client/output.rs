@@ -19,6 +19,10 @@ pub struct LineSetup {
     pub protection: Protection,
 }
 
+/// The core's name for what a caller wants; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
 /// What a caller wants done.
 #[derive(Debug, Clone)]
 pub enum Operation<P> {
@@ -131,6 +135,8 @@ pub enum ClientOutput<P> {
     Send {
         /// The channel.
         number: ChannelNumber,
+        /// Whose request it is, if it is one.
+        ticket: Option<Ticket>,
         /// The request.
         request: RequestId,
         /// Answers to all requests with lower ids are in.
@@ -148,7 +154,7 @@ pub enum ClientOutput<P> {
     /// Give the caller its answer.
     Complete {
         /// The request.
-        request: RequestId,
+        ticket: Ticket,
         /// What came of it.
         outcome: Result<Answer<P>, RequestError>,
     },

@@ -2,20 +2,24 @@
 //! answered once.
 
 use super::channels::Channel;
-use super::output::{Answer, ClientOutput, FromServer, Operation, RequestError, SessionLoss, ToServer};
-use super::{ClientCore, LineKey, Phase, REQUESTS_FOR_CONTROL};
+use super::output::{
+    Answer, ClientOutput, FromServer, Operation, RequestError, SessionLoss, Ticket, ToServer,
+};
+use super::{ClientCore, IDS_FOR_CONTROL, LineKey, Phase, REQUESTS_FOR_CONTROL};
 use crate::model::{ChannelKind, ChannelNumber, LineId, LineSet, RequestId, Time};
 use crate::session::{Input, LossReason};
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
-/// A request without an answer.
+/// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
+/// id, which is given when it is first sent: what waits for a lost line holds up no window.
 #[derive(Debug)]
 pub(super) struct Request<P> {
     operation: Operation<P>,
     lines: LineSet,
     /// The channel that it is under way on; `None`: it is queued.
     on: Option<ChannelNumber>,
-    was_sent: bool,
+    /// Its id, once it was sent.
+    id: Option<RequestId>,
 }
 
 impl<P> Request<P> {
@@ -44,19 +48,29 @@ impl<P> Request<P> {
 impl<P: Clone> ClientCore<P> {
     /// Queues what a caller wants; its outcome comes as [`ClientOutput::Complete`]. Reads and writes go over
     /// `lines` only.
-    pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> RequestId {
-        let id = self.next_request;
-        self.next_request = id.next();
-        let request = Request { operation, lines, on: None, was_sent: false };
+    pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.saturating_add(1);
+        let request = Request { operation, lines, on: None, id: None };
         if let Phase::Ended(loss) = self.phase {
             let outcome = Err(RequestError::Ended(loss));
-            self.outputs.push_back(ClientOutput::Complete { request: id, outcome });
-            return id;
+            self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
+            return ticket;
         }
-        self.enqueue(id, &request);
-        self.requests.insert(id, request);
+        self.enqueue(ticket, &request);
+        self.requests.insert(ticket, request);
         self.pull(now);
-        id
+        ticket
+    }
+
+    /// Nobody waits for a request any more. One that was never sent is never sent then; one that was sent may be
+    /// executing, and goes on. So does a close: what is given up is given back.
+    pub fn handle_withdrawn(&mut self, ticket: Ticket) {
+        let is_free_to_go = |request: &Request<P>| request.id.is_none() && !request.needs_no_credit();
+        if self.requests.get(&ticket).is_some_and(is_free_to_go) {
+            self.requests.remove(&ticket);
+            self.dequeue(ticket);
+        }
     }
 
     /// A verified record has arrived on a channel.
@@ -109,13 +123,13 @@ impl<P: Clone> ClientCore<P> {
 
     /// Queues what was under way on a lost channel, in its old order.
     pub(super) fn requeue(&mut self, channel: &Channel) {
-        for &id in &channel.in_flight {
-            let Some(mut request) = self.requests.remove(&id) else { continue };
+        for &ticket in &channel.in_flight {
+            let Some(mut request) = self.requests.remove(&ticket) else { continue };
             self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(request.bytes());
             request.on = None;
-            self.enqueue(id, &request);
-            self.requests.insert(id, request);
+            self.enqueue(ticket, &request);
+            self.requests.insert(ticket, request);
         }
     }
 
@@ -123,37 +137,46 @@ impl<P: Clone> ClientCore<P> {
         self.queued_control.clear();
         self.queued_data.clear();
         (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
-        for (request, _) in core::mem::take(&mut self.requests) {
-            self.outputs.push_back(ClientOutput::Complete { request, outcome: Err(error) });
+        self.sent.clear();
+        for (ticket, _) in core::mem::take(&mut self.requests) {
+            self.outputs.push_back(ClientOutput::Complete { ticket, outcome: Err(error) });
         }
     }
 
     pub(super) fn send(
         &mut self,
         number: ChannelNumber,
-        request: RequestId,
+        (ticket, request): (Option<Ticket>, RequestId),
         message: ToServer,
         payload: Option<P>,
     ) {
         // Everything below the oldest request without an answer has its answer.
-        let settled = self.requests.first_key_value().map_or(self.next_request, |(&first, _)| first);
-        self.outputs.push_back(ClientOutput::Send { number, request, settled, message, payload });
+        let settled = self.settled();
+        self.outputs.push_back(ClientOutput::Send { number, ticket, request, settled, message, payload });
     }
 
-    /// Everything below the oldest request without an answer has its answer.
+    /// Everything below the oldest sent request without an answer has its answer.
     fn settled(&self) -> RequestId {
-        self.requests.first_key_value().map_or(self.next_request, |(&first, _)| first)
+        self.sent.first_key_value().map_or(self.next_request, |(&first, _)| first)
     }
 
-    /// Whether the server remembers ids as far ahead of the oldest request without an answer.
-    fn is_in_window(&self, id: RequestId) -> bool {
-        id.0 < self.settled().0.saturating_add(self.limits.window)
+    /// Whether a request may be sent as far as the server's memory of ids goes: a repeat always, a new one if its
+    /// id is not too far ahead of the oldest sent request without an answer. The end of the window is kept for
+    /// control requests, so that a write that waits for its lost line keeps no key from being sent.
+    fn is_in_window(&self, ticket: Ticket) -> bool {
+        let Some(request) = self.requests.get(&ticket) else { return false };
+        let kept = match request.kind() {
+            ChannelKind::Control => 0,
+            ChannelKind::Data => self.limits.window / IDS_FOR_CONTROL,
+        };
+        let end = self.settled().0.saturating_add(self.limits.window).saturating_sub(kept);
+        request.id.is_some() || self.next_request.0 < end
     }
 
-    fn enqueue(&mut self, id: RequestId, request: &Request<P>) {
+    fn enqueue(&mut self, ticket: Ticket, request: &Request<P>) {
         match request.kind() {
-            ChannelKind::Control => self.queued_control.insert(id),
-            ChannelKind::Data => self.queued_data.entry(request.lines.bits()).or_default().insert(id),
+            ChannelKind::Control => self.queued_control.insert(ticket),
+            ChannelKind::Data => self.queued_data.entry(request.lines.bits()).or_default().insert(ticket),
         };
     }
 
@@ -165,13 +188,13 @@ impl<P: Clone> ClientCore<P> {
             .find(|channel| channel.is_live() && channel.status.kind == ChannelKind::Control)
             .map(|channel| channel.status.number);
         let Some(number) = in_use else { return };
-        let waiting: Vec<RequestId> = self.queued_control.iter().copied().collect();
-        for id in waiting {
-            let is_free = self.requests.get(&id).is_some_and(Request::needs_no_credit);
+        let waiting: Vec<Ticket> = self.queued_control.iter().copied().collect();
+        for ticket in waiting {
+            let is_free = self.requests.get(&ticket).is_some_and(Request::needs_no_credit);
             let has_credit = is_free || self.in_flight_requests < self.limits.requests;
-            if has_credit && self.is_in_window(id) {
-                self.queued_control.remove(&id);
-                self.put(now, id, number);
+            if has_credit && self.is_in_window(ticket) {
+                self.queued_control.remove(&ticket);
+                self.put(now, ticket, number);
             }
         }
     }
@@ -190,23 +213,23 @@ impl<P: Clone> ClientCore<P> {
             .collect();
         ready.sort_unstable();
         for (_, number, line) in ready {
-            if let Some((lines, id)) = self.oldest_for(line) {
-                let bytes = self.requests.get(&id).map_or(0, Request::bytes);
+            if let Some((lines, ticket)) = self.oldest_for(line) {
+                let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
                 let has_credit = self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes;
                 if !has_credit {
                     return false;
                 }
-                if !self.is_in_window(id) {
+                if !self.is_in_window(ticket) {
                     // What holds the window up may be waiting for this line's neighbour.
                     continue;
                 }
                 if let Some(queue) = self.queued_data.get_mut(&lines) {
-                    queue.remove(&id);
+                    queue.remove(&ticket);
                     if queue.is_empty() {
                         self.queued_data.remove(&lines);
                     }
                 }
-                self.put(now, id, number);
+                self.put(now, ticket, number);
                 return true;
             }
         }
@@ -214,26 +237,32 @@ impl<P: Clone> ClientCore<P> {
     }
 
     /// The oldest queued read or write that `line` may carry.
-    fn oldest_for(&self, line: LineId) -> Option<(LineKey, RequestId)> {
+    fn oldest_for(&self, line: LineId) -> Option<(LineKey, Ticket)> {
         self.queued_data
             .iter()
             .filter(|(lines, _)| LineSet::from_bits(**lines).contains(line))
             .filter_map(|(&lines, queue)| Some((lines, *queue.first()?)))
-            .min_by_key(|&(_, id)| id)
+            .min_by_key(|&(_, ticket)| ticket)
     }
 
     /// Sends a request on a channel.
-    fn put(&mut self, now: Time, id: RequestId, number: ChannelNumber) {
-        let (Some(request), Some(channel)) = (self.requests.get_mut(&id), self.channels.get_mut(&number))
+    fn put(&mut self, now: Time, ticket: Ticket, number: ChannelNumber) {
+        let (Some(request), Some(channel)) = (self.requests.get_mut(&ticket), self.channels.get_mut(&number))
         else {
             return;
         };
         let bytes = request.bytes();
-        if core::mem::replace(&mut request.was_sent, true) {
+        let id = if let Some(id) = request.id {
             channel.status.repeats = channel.status.repeats.saturating_add(1);
-        }
+            id
+        } else {
+            let id = self.next_request;
+            self.next_request = id.next();
+            self.sent.insert(id, ticket);
+            *request.id.insert(id)
+        };
         request.on = Some(number);
-        channel.in_flight.insert(id);
+        channel.in_flight.insert(ticket);
         channel.in_flight_bytes = channel.in_flight_bytes.saturating_add(bytes);
         channel.busy_since.get_or_insert(now);
         if channel.in_flight.len() == 1 {
@@ -249,13 +278,14 @@ impl<P: Clone> ClientCore<P> {
                 (ToServer::Data(ClientData::Write(*write)), (*len > 0).then(|| payload.clone()))
             }
         };
-        self.send(number, id, message, payload);
+        self.send(number, (Some(ticket), id), message, payload);
     }
 
     /// An answer, which must fit what was asked: the server is not trusted to be well-behaved.
     fn on_answer(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
         let (id, read) = (input.request, u64::from(input.payload_len));
-        let Some(request) = self.requests.get(&id) else {
+        let found = self.sent.get(&id).and_then(|&ticket| Some((ticket, self.requests.get(&ticket)?)));
+        let Some((ticket, request)) = found else {
             // The answer to a copy whose twin was answered first; an id that was never used is an offence.
             if id == RequestId::NONE || id >= self.next_request {
                 self.drop_channel(now, number, LossReason::Offence);
@@ -273,12 +303,12 @@ impl<P: Clone> ClientCore<P> {
                 self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
                 self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
                 if let Some(channel) = self.channels.get_mut(&on) {
-                    channel.in_flight.remove(&id);
+                    channel.in_flight.remove(&ticket);
                     channel.in_flight_bytes = channel.in_flight_bytes.saturating_sub(bytes);
                 }
             }
             // Queued again, and answered through the first copy after all.
-            None => self.dequeue(id),
+            None => self.dequeue(ticket),
         }
         if let Some(channel) = self.channels.get_mut(&number) {
             let status = &mut channel.status;
@@ -292,15 +322,16 @@ impl<P: Clone> ClientCore<P> {
             }
             status.busy = now.since(channel.busy_since.unwrap_or(now));
         }
-        self.requests.remove(&id);
-        self.outputs.push_back(ClientOutput::Complete { request: id, outcome });
+        self.sent.remove(&id);
+        self.requests.remove(&ticket);
+        self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
         self.pull(now);
     }
 
-    fn dequeue(&mut self, id: RequestId) {
-        self.queued_control.remove(&id);
+    fn dequeue(&mut self, ticket: Ticket) {
+        self.queued_control.remove(&ticket);
         self.queued_data.retain(|_, queue| {
-            queue.remove(&id);
+            queue.remove(&ticket);
             !queue.is_empty()
         });
     }

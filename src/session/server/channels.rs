@@ -115,12 +115,8 @@ impl<P: Clone> ServerCore<P> {
             self.refuse_bind(connection, BindDenial::Mismatch);
             return;
         }
-        let Some(session) = self.sessions.get_mut(&binding.session) else {
-            self.refuse_bind(connection, BindDenial::UnknownLocator);
-            return;
-        };
-        if !session.take_number(binding.offer.number) {
-            self.refuse_bind(connection, BindDenial::NumberUsed);
+        if let Err(denial) = self.put_in_force(now, binding) {
+            self.refuse_bind(connection, denial);
             return;
         }
         let kind = (binding.offer.kind, binding.choice.protection);
@@ -191,6 +187,20 @@ impl<P: Clone> ServerCore<P> {
         Ok(BindChoice { protection, suite: Suite::ChaCha20Poly1305 })
     }
 
+    /// Checks once more what can have changed since the handshake, and uses the channel's number up.
+    fn put_in_force(&mut self, now: Time, binding: &Binding) -> Result<(), BindDenial> {
+        let session = self.sessions.get(&binding.session).ok_or(BindDenial::UnknownLocator)?;
+        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        if binding.choice.protection < least {
+            return Err(BindDenial::NotAllowed);
+        }
+        if session.channels.len() >= self.limits.channels_per_session {
+            return Err(BindDenial::TooMany);
+        }
+        let session = self.sessions.get_mut(&binding.session).ok_or(BindDenial::UnknownLocator)?;
+        if session.take_number(binding.offer.number) { Ok(()) } else { Err(BindDenial::NumberUsed) }
+    }
+
     fn start_session(
         &mut self,
         now: Time,
@@ -203,7 +213,10 @@ impl<P: Clone> ServerCore<P> {
             return Err(BindDenial::NotAllowed);
         }
         let own = self.sessions.values().filter(|session| session.client == facts.client).count();
-        if own >= self.limits.sessions_per_client || self.sessions.contains_key(&facts.choice.session) {
+        if self.is_stopping
+            || own >= self.limits.sessions_per_client
+            || self.sessions.contains_key(&facts.choice.session)
+        {
             return Err(BindDenial::TooMany);
         }
         let exhausted = |_| BindDenial::TooMany;
@@ -240,7 +253,7 @@ impl<P: Clone> ServerCore<P> {
         let liveness = Liveness::new(now);
         self.channels.insert(
             connection,
-            Channel { session: id, number, kind, liveness, unwritten: 0, unwritten_answers: 0 },
+            Channel { session: id, number, kind, protection, liveness, unwritten: 0, unwritten_answers: 0 },
         );
         self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
     }

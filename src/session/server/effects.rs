@@ -71,6 +71,9 @@ impl<P: Clone> ServerCore<P> {
                 );
             }
             (Task::Sync { handle }, Completion::Synced(result)) => {
+                if let Err(refusal) = result {
+                    self.spread_sync_error(ticket.session, handle, refusal);
+                }
                 self.end(ticket, handle, result.map(|()| (ServerControl::from(Synced {}).into(), None)));
             }
             (Task::Read { handle }, Completion::Read(result)) => {
@@ -93,6 +96,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// A holder is gone and nothing of it is executing.
     pub(super) fn on_drained(&mut self, handle: HandleId) {
+        self.sync_errors.remove(&handle);
         for sequel in self.sequels.remove(&handle).unwrap_or_default() {
             match sequel {
                 Sequel::Closed { ticket } => self.answer(ticket, ServerControl::from(Closed {}).into(), None),
@@ -115,6 +119,15 @@ impl<P: Clone> ServerCore<P> {
         let secret = self.entropy.bytes().map_err(|_| Refusal::from(Reason::Exhausted))?;
         let stamp_us = self.wall_us(now);
         self.table.issue_key(session, handle, stamp_us, process_id, secret)
+    }
+
+    /// All holders of an open share its descriptor, and the kernel reports an error of it once: each other holder
+    /// hears of it at its own next sync.
+    fn spread_sync_error(&mut self, session: SessionId, handle: HandleId, refusal: Refusal) {
+        let Ok(failed) = self.table.holder(session, handle).map(|holder| holder.open) else { return };
+        let holders = self.table.opens().find(|open| open.open == failed).map(|open| open.holders.to_vec());
+        let others = holders.unwrap_or_default().into_iter().filter(|&other| other != handle);
+        self.sync_errors.extend(others.map(|other| (other, refusal)));
     }
 
     /// Ends an operation on a handle and its request.

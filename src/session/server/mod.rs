@@ -20,7 +20,7 @@ use self::effects::{Job, Sequel};
 use self::record::{Channel, Session};
 use crate::model::{
     Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, Policy, Protection,
-    RequestId, Rights, SessionId, Time,
+    Refusal, RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -43,6 +43,9 @@ pub struct ServerCore<P> {
     jobs: HashMap<EffectId, Job>,
     sequels: HashMap<HandleId, Vec<Sequel>>,
     next_effect: u64,
+    is_stopping: bool,
+    /// Failed syncs that a holder has not heard of yet: the kernel tells an error of one descriptor once.
+    sync_errors: HashMap<HandleId, Refusal>,
     outputs: VecDeque<ServerOutput<P>>,
 }
 
@@ -95,16 +98,25 @@ impl<P: Clone> ServerCore<P> {
             jobs: HashMap::new(),
             sequels: HashMap::new(),
             next_effect: 0,
+            is_stopping: false,
+            sync_errors: HashMap::new(),
             outputs: VecDeque::new(),
         })
     }
 
     /// The list of clients has changed. Clients that are not on it any more lose their sessions and opens at once;
-    /// the others' rights hold from the next request on.
+    /// the others' rights hold from the next request on, and data channels below their least protection are closed:
+    /// the client binds them again, with a stronger one.
     pub fn handle_policy(&mut self, now: Time, policy: Policy) {
         self.policy = policy;
         self.end_forbidden_sessions(now);
+        self.close_weak_channels(now);
         self.settle_table();
+    }
+
+    /// The wall clock shows `wall_us` (microseconds since 1970) at `now`: somebody may have set it.
+    pub fn handle_wall_clock(&mut self, now: Time, wall_us: u64) {
+        self.wall_start_us = wall_us.saturating_sub(now.0);
     }
 
     /// Time has come to `now`.
@@ -126,8 +138,9 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    /// The server is stopping: every session is told.
+    /// The server is stopping: every session is told, and none begins any more.
     pub fn handle_stop(&mut self) {
+        self.is_stopping = true;
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
             self.end_session(session, EndReason::Stopping, SessionEnd::Closed);
@@ -184,6 +197,22 @@ impl<P: Clone> ServerCore<P> {
     fn export_rights(&self, now: Time, session: &Session, export: &ExportName) -> Option<Rights> {
         let access = self.access(now, session)?;
         access.exports.contains(export).then_some(access.rights)
+    }
+
+    fn close_weak_channels(&mut self, now: Time) {
+        let least = |id: &SessionId| {
+            let session = self.sessions.get(id)?;
+            Some(self.access(now, session)?.protection_min)
+        };
+        let weak: Vec<ConnectionId> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| least(&channel.session).is_some_and(|least| channel.protection < least))
+            .map(|(&connection, _)| connection)
+            .collect();
+        for connection in weak {
+            self.close(now, connection, LossReason::Closed);
+        }
     }
 
     fn end_forbidden_sessions(&mut self, now: Time) {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::output::{ConnectionId, ServerMessage};
 use crate::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, InstanceId, Limits, Locator, PublicKey, SessionId, Time,
+    AttemptNonce, ChannelKind, ChannelNumber, InstanceId, Limits, Locator, Protection, PublicKey, SessionId,
+    Time,
 };
 use crate::session::Window;
 use crate::session::liveness::Liveness;
@@ -33,6 +34,7 @@ pub(super) struct Channel {
     pub(super) session: SessionId,
     pub(super) number: ChannelNumber,
     pub(super) kind: ChannelKind,
+    pub(super) protection: Protection,
     pub(super) liveness: Liveness,
     /// Bytes of answers that its writer holds.
     pub(super) unwritten: u64,

@@ -8,7 +8,7 @@ use super::output::{ClientMessage, ConnectionId, Effect, Offence, ServerMessage,
 use super::{ServerCore, ServerOutput};
 use crate::model::{
     ChannelKind, Entropy as _, HandleId, Limits, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
-    Stability, Time,
+    Stability, SyncScope, Time,
 };
 use crate::opens::{Claim as KeyClaim, Repeat};
 use crate::session::{Claim, Input, LossReason};
@@ -108,11 +108,7 @@ impl<P: Clone> ServerCore<P> {
                     self.start(Job { ticket, task: Task::Stat { handle } }, Effect::Attributes { open });
                 })
             }
-            ClientControl::Sync(Sync { handle, scope }) => {
-                self.begin(now, ticket, handle, Rights::NONE).map(|open| {
-                    self.start(Job { ticket, task: Task::Sync { handle } }, Effect::Sync { open, scope });
-                })
-            }
+            ClientControl::Sync(Sync { handle, scope }) => self.serve_sync(now, ticket, handle, scope),
             // Taken care of before the claim.
             ClientControl::Begin(_)
             | ClientControl::Attach(_)
@@ -213,6 +209,22 @@ impl<P: Clone> ServerCore<P> {
     fn serve_close(&mut self, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
         self.table.begin_close(ticket.session, handle)?;
         self.sequels.entry(handle).or_default().push(Sequel::Closed { ticket });
+        Ok(())
+    }
+
+    fn serve_sync(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        handle: HandleId,
+        scope: SyncScope,
+    ) -> Result<(), Refusal> {
+        let open = self.begin(now, ticket, handle, Rights::NONE)?;
+        if let Some(refusal) = self.sync_errors.remove(&handle) {
+            self.table.end_operation(handle);
+            return Err(refusal);
+        }
+        self.start(Job { ticket, task: Task::Sync { handle } }, Effect::Sync { open, scope });
         Ok(())
     }
 

@@ -30,7 +30,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 impl Pair {
     /// Asks for a file to be opened for reading and writing, with a key.
-    pub(crate) fn open(&mut self, who: Who, path: &str) -> RequestId {
+    pub(crate) fn open(&mut self, who: Who, path: &str) -> Ticket {
         let create_id = CreateId(self.clients[who.0].entropy.bytes().unwrap());
         self.open_as(
             who,
@@ -39,7 +39,7 @@ impl Pair {
     }
 
     /// Asks for a file to be opened.
-    pub(crate) fn open_as(&mut self, who: Who, spec: OpenSpec<'_>) -> RequestId {
+    pub(crate) fn open_as(&mut self, who: Who, spec: OpenSpec<'_>) -> Ticket {
         let open = Open {
             export: export(),
             path: bowline::model::ExportPath::new(spec.path.as_bytes()).unwrap(),
@@ -52,37 +52,37 @@ impl Pair {
     }
 
     /// Asks for a duplicate handle.
-    pub(crate) fn resume(&mut self, who: Who, key: &ResumeKey, predecessor: Option<HandleId>) -> RequestId {
+    pub(crate) fn resume(&mut self, who: Who, key: &ResumeKey, predecessor: Option<HandleId>) -> Ticket {
         self.control(who, Resume { key: key.clone(), predecessor, with_key: true })
     }
 
     /// Asks for a resume key.
-    pub(crate) fn issue_key(&mut self, who: Who, handle: HandleId) -> RequestId {
+    pub(crate) fn issue_key(&mut self, who: Who, handle: HandleId) -> Ticket {
         self.control(who, IssueKey { handle })
     }
 
     /// Asks for a file's state.
-    pub(crate) fn stat(&mut self, who: Who, handle: HandleId) -> RequestId {
+    pub(crate) fn stat(&mut self, who: Who, handle: HandleId) -> Ticket {
         self.control(who, Stat { handle })
     }
 
     /// Asks for everything to be made durable.
-    pub(crate) fn sync(&mut self, who: Who, handle: HandleId) -> RequestId {
+    pub(crate) fn sync(&mut self, who: Who, handle: HandleId) -> Ticket {
         self.control(who, Sync { handle, scope: SyncScope::All })
     }
 
     /// Gives a handle up.
-    pub(crate) fn close(&mut self, who: Who, handle: HandleId) -> RequestId {
+    pub(crate) fn close(&mut self, who: Who, handle: HandleId) -> Ticket {
         self.control(who, Close { handle })
     }
 
     /// Reads, on any line.
-    pub(crate) fn read(&mut self, who: Who, handle: HandleId, offset: u64, len: u32) -> RequestId {
+    pub(crate) fn read(&mut self, who: Who, handle: HandleId, offset: u64, len: u32) -> Ticket {
         self.read_over(who, (handle, offset, len), LineSet::ALL)
     }
 
     /// Reads, on these lines only.
-    pub(crate) fn read_over(&mut self, who: Who, range: (HandleId, u64, u32), lines: LineSet) -> RequestId {
+    pub(crate) fn read_over(&mut self, who: Who, range: (HandleId, u64, u32), lines: LineSet) -> Ticket {
         let (handle, offset, len) = range;
         self.request(who, Operation::Read(Read { handle, offset, len }), lines)
     }
@@ -94,7 +94,7 @@ impl Pair {
         handle: HandleId,
         offset: u64,
         bytes: impl Into<Vec<u8>>,
-    ) -> RequestId {
+    ) -> Ticket {
         self.write_over(who, (handle, offset), bytes, LineSet::ALL)
     }
 
@@ -105,14 +105,14 @@ impl Pair {
         (handle, offset): (HandleId, u64),
         bytes: impl Into<Vec<u8>>,
         lines: LineSet,
-    ) -> RequestId {
+    ) -> Ticket {
         let payload = Payload::new(bytes.into());
         let len = u32::try_from(payload.len()).unwrap();
         self.request(who, Operation::Write(Write { handle, offset }, payload, len), lines)
     }
 
     /// What came of a request, if anything has.
-    pub(crate) fn outcome(&self, who: Who, request: RequestId) -> Option<&Outcome> {
+    pub(crate) fn outcome(&self, who: Who, request: Ticket) -> Option<&Outcome> {
         self.clients[who.0].outcomes.get(&request)
     }
 
@@ -122,25 +122,25 @@ impl Pair {
     }
 
     /// Waits for a request that has to succeed.
-    pub(crate) fn finish(&mut self, who: Who, request: RequestId) -> &Answer<Payload> {
+    pub(crate) fn finish(&mut self, who: Who, request: Ticket) -> &Answer<Payload> {
         self.wait(who, request);
         match &self.clients[who.0].outcomes[&request] {
             Ok(answer) => answer,
-            Err(error) => self.fail(&format!("request {request} failed: {error:?}")),
+            Err(error) => self.fail(&format!("{request:?} failed: {error:?}")),
         }
     }
 
     /// Waits for a request that has to fail.
-    pub(crate) fn error(&mut self, who: Who, request: RequestId) -> RequestError {
+    pub(crate) fn error(&mut self, who: Who, request: Ticket) -> RequestError {
         self.wait(who, request);
         match &self.clients[who.0].outcomes[&request] {
-            Ok(answer) => self.fail(&format!("request {request} succeeded: {answer:?}")),
+            Ok(answer) => self.fail(&format!("{request:?} succeeded: {answer:?}")),
             Err(error) => *error,
         }
     }
 
     /// Waits for an open or a resume.
-    pub(crate) fn opened(&mut self, who: Who, request: RequestId) -> (HandleId, Option<ResumeKey>) {
+    pub(crate) fn opened(&mut self, who: Who, request: Ticket) -> (HandleId, Option<ResumeKey>) {
         let opened = match self.finish(who, request) {
             Answer::Control(ServerControl::Opened(opened)) => Some((opened.handle, opened.key.clone())),
             _ => None,
@@ -149,7 +149,7 @@ impl Pair {
     }
 
     /// Waits for a key.
-    pub(crate) fn key(&mut self, who: Who, request: RequestId) -> Option<ResumeKey> {
+    pub(crate) fn key(&mut self, who: Who, request: Ticket) -> Option<ResumeKey> {
         let key = match self.finish(who, request) {
             Answer::Control(ServerControl::KeyIssued(issued)) => Some(issued.key.clone()),
             _ => None,
@@ -164,7 +164,7 @@ impl Pair {
     }
 
     /// Waits for a read.
-    pub(crate) fn bytes(&mut self, who: Who, request: RequestId) -> Payload {
+    pub(crate) fn bytes(&mut self, who: Who, request: Ticket) -> Payload {
         let read = match self.finish(who, request) {
             Answer::Read(read) => Some(read.clone().unwrap_or_default()),
             _ => None,
@@ -178,21 +178,26 @@ impl Pair {
         if let Some((request, error)) =
             self.clients[who.0].outcomes.iter().find_map(|(id, outcome)| Some((id, outcome.as_ref().err()?)))
         {
-            self.fail(&format!("request {request} failed: {error:?}"));
+            self.fail(&format!("{request:?} failed: {error:?}"));
         }
     }
 
-    fn wait(&mut self, who: Who, request: RequestId) {
+    /// Nobody waits for the request any more.
+    pub(crate) fn withdraw(&mut self, who: Who, ticket: Ticket) {
+        self.clients[who.0].core.handle_withdrawn(ticket);
+    }
+
+    fn wait(&mut self, who: Who, request: Ticket) {
         self.run_until("the request has its answer", SOON, |pair| pair.outcome(who, request).is_some());
     }
 
-    fn control(&mut self, who: Who, message: impl Into<ClientControl>) -> RequestId {
+    fn control(&mut self, who: Who, message: impl Into<ClientControl>) -> Ticket {
         self.request(who, Operation::Control(message.into()), LineSet::ALL)
     }
 
-    fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> RequestId {
+    fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> Ticket {
         let id = self.clients[who.0].core.handle_request(self.now, operation, lines);
-        self.note(format_args!("c{} wants request {id}", who.0));
+        self.note(format_args!("c{} wants {id:?}", who.0));
         self.drain_client(who);
         id
     }
