@@ -75,7 +75,7 @@ fn run(arguments: &[String]) -> Outcome<()> {
         .flat_map(|protection| [Direction::Read, Direction::Write].map(|way| Cell::new(protection, way)))
         .filter(|cell| wanted.is_empty() || wanted.iter().any(|name| cell.name().contains(name.as_str())))
         .collect();
-    let base = std::env::var_os("BOWLINE_BENCH_DIR").map_or_else(cached_folder, PathBuf::from);
+    let base = std::env::var_os("BOWLINE_BENCH_DIR").map_or_else(default_folder, PathBuf::from);
     let folder = tempfile::Builder::new().prefix("bowline-bench-").tempdir_in(&base)?;
     std::fs::create_dir(folder.path().join("data"))?;
     make_file(&folder.path().join("data").join(FILE), mib)?;
@@ -120,10 +120,10 @@ fn number(name: &str, default: u64) -> Outcome<u64> {
     }
 }
 
-/// Memory if there is such a folder: a disk that writes back in between disturbs the figures.
-fn cached_folder() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() { memory } else { std::env::temp_dir() }
+/// In cargo's target folder. A folder in memory would be no fairer: tmpfs does not say what it can read at once, and
+/// every read of bowline's server would take the way that is meant for bytes on a disk.
+fn default_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
 fn make_file(path: &Path, mib: u64) -> Outcome<()> {

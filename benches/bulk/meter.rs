@@ -30,6 +30,7 @@ struct Usage {
 }
 
 /// Runs a pass over `bytes` bytes between this process and the process `server`.
+#[expect(clippy::disallowed_methods, reason = "a figure of real time, and no decision hangs on it")]
 pub(crate) fn measure(server: u32, bytes: u64, pass: impl FnOnce() -> Outcome<()>) -> Outcome<Run> {
     let before = (usage("self")?, usage(&server.to_string())?);
     let begin = Instant::now();
