@@ -6,9 +6,8 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bowline::client::{Client, Error, OpenOptions, SessionEvent, SessionLoss};
+use bowline::client::{ChannelState, Client, Error, OpenOptions, SessionEvent, SessionLoss};
 use bowline::model::{
     AttemptNonce, ChannelKind, ChannelNumber, LineRole, LineSet, Protection, Reason, SessionId, Suite,
 };
@@ -17,7 +16,7 @@ use bowline::secure::BindInitiator;
 use bowline::wire::control::BindSecret;
 use bowline::wire::hello::{BindOffer, Hello, Offer};
 use support::recorder::Kind;
-use support::{EXPORT, Entry, LONG, World, new_identity, pattern, reason};
+use support::{Entry, LONG, World, new_identity, pattern, reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,7 +38,7 @@ async fn b05_a_client_that_is_not_on_the_list_is_served_nothing() {
     let stranger = Client::new(new_identity()).unwrap();
     let error = stranger.connect(&world.peer(BOTH)).await.unwrap_err();
     assert!(matches!(error, Error::HandshakeRefused { .. }), "{error}");
-    assert!(world.log().contains("is not on the list"), "our log says why");
+    world.until_log_says("is not on the list").await;
     for recording in world.recordings(0) {
         assert!(recording.to_client.is_empty(), "the stranger heard not one byte");
     }
@@ -65,7 +64,7 @@ async fn b05_requests_without_a_handshake_are_not_even_answered() {
     let mut changed = first.to_server[..hello_len.unwrap()].to_vec();
     *changed.last_mut().unwrap() ^= 1;
     assert!(answer_to(&world, &changed).await.is_empty());
-    assert!(world.log().contains("was not made for this server's key"));
+    world.until_log_says("was not made for this server's key").await;
 }
 
 /// Length of the hello at the start of what a client sent.
@@ -121,35 +120,33 @@ async fn b06_an_answer_that_the_pinned_key_did_not_make_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_allowed_client_cannot_use_a_key_or_a_handle_and_is_not_told_why() {
+async fn another_allowed_client_cannot_use_a_key_and_is_not_told_why() {
     let (a, b) = (new_identity(), new_identity());
     let entries = [Entry::all(a.public()), Entry::all(b.public())];
     let world = World::with_clients(&pattern(1000), Arc::clone(&a), &entries).await;
     let session_a = world.connect(BOTH).await;
     let session_b = world.connect_as(&b, &world.peer(BOTH)).await;
     let options = OpenOptions::new().read(true).write(true);
-    let file = session_a.open(EXPORT, "file", &options).await.unwrap();
+    let file = world.open(&session_a, &options).await.unwrap();
     let key = world.key_of(&file).await;
 
-    let stolen = session_b.resume(&key, LineSet::ALL).await.unwrap_err();
+    let stolen = world.resume(&session_b, &key, LineSet::ALL).await.unwrap_err();
     let mut unknown = key.clone();
     unknown.file_id.0 ^= 0xff;
-    let nothing = session_b.resume(&unknown, LineSet::ALL).await.unwrap_err();
+    let nothing = world.resume(&session_b, &unknown, LineSet::ALL).await.unwrap_err();
     assert_eq!(
         stolen.to_string(),
         nothing.to_string(),
         "the right secret and a key that names nothing: one answer"
     );
     assert_eq!(stolen.reason(), Some(Reason::ResumeRefused));
-    let log = world.log();
-    assert!(log.contains("WrongIdentity") && log.contains("NoSuchOpen"), "our log knows the difference");
+    // Our log knows the difference.
+    world.until_log_says("WrongIdentity").await;
+    world.until_log_says("NoSuchOpen").await;
 
-    // Handles live in their session: what names a handle of A names nothing in B's.
-    let own = session_b.open(EXPORT, "file", &options).await.unwrap();
-    own.close().await.unwrap();
     // The failed attempts changed nothing for A.
     file.write_at(0, b"still mine").await.unwrap();
-    session_a.resume(&key, LineSet::ALL).await.unwrap();
+    world.resume(&session_a, &key, LineSet::ALL).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +155,7 @@ async fn another_allowed_client_cannot_bind_to_a_session_and_every_refusal_looks
     let entries = [Entry::all(a.public()), Entry::all(b.public())];
     let world = World::with_clients(&pattern(1000), Arc::clone(&a), &entries).await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &OpenOptions::new().read(true)).await.unwrap();
+    let file = world.open(&session, &OpenOptions::new().read(true)).await.unwrap();
     let recorded = world.data_recordings(0).remove(0);
     let bind = recorded.to_server[..hello_len(&recorded.to_server)].to_vec();
     let Offer::Bind(offer) = Hello::decode(&bind).unwrap().offer else { panic!("a bind's offer") };
@@ -184,9 +181,8 @@ async fn another_allowed_client_cannot_bind_to_a_session_and_every_refusal_looks
         assert!(answer_to(&world, &hello).await.is_empty(), "{what} gets no byte");
     }
     assert_eq!(fresh.suite, Suite::ChaCha20Poly1305);
-    let log = world.log();
     for why in ["UnknownLocator", "Handshake"] {
-        assert!(log.contains(why), "our log says {why}");
+        world.until_log_says(why).await;
     }
     // The session has noticed nothing.
     let mut bytes = [0; 1000];
@@ -195,10 +191,10 @@ async fn another_allowed_client_cannot_bind_to_a_session_and_every_refusal_looks
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_taken_off_the_list_loses_its_session_within_a_second() {
+async fn a_client_that_is_taken_off_the_list_loses_its_session() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &OpenOptions::new().read(true)).await.unwrap();
+    let file = world.open(&session, &OpenOptions::new().read(true)).await.unwrap();
     let mut events = session.events();
     world.set_clients(&[]);
     let ended = async {
@@ -208,8 +204,8 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session_within_a_second()
             }
         }
     };
-    // 1 s is promised; the rest is for a busy machine.
-    let loss = tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+    // That it takes less than a second is shown in tests/program.rs.
+    let loss = tokio::time::timeout(LONG, ended).await.unwrap();
     assert_eq!(loss, SessionLoss::NotAllowed);
     let error = file.read_chunk(0, 10).await.unwrap_err();
     assert!(matches!(error, Error::SessionEnded(SessionLoss::NotAllowed)), "{error}");
@@ -221,7 +217,7 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session_within_a_second()
 async fn a_right_that_is_taken_away_is_gone_from_open_handles_too() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &OpenOptions::new().read(true).write(true)).await.unwrap();
+    let file = world.open(&session, &OpenOptions::new().read(true).write(true)).await.unwrap();
     file.write_at(0, b"C").await.unwrap();
     world.set_clients(&[Entry { rights: &["read"], ..Entry::all(world.identity.public()) }]);
     let refused = async {
@@ -235,6 +231,26 @@ async fn a_right_that_is_taken_away_is_gone_from_open_handles_too() {
     assert_eq!(error.reason(), Some(Reason::PermissionDenied));
     let mut bytes = [0; 7];
     assert_eq!(file.read_at(0, &mut bytes).await.unwrap(), 7, "reading is still allowed");
-    let denied = session.open(EXPORT, "file", &OpenOptions::new().write(true)).await;
+    let denied = world.open(&session, &OpenOptions::new().write(true)).await;
     assert_eq!(reason(denied), Reason::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raised_protection_reaches_channels_that_are_live() {
+    let world = World::start(b"content").await;
+    let session = world.connect([LineRole::Bulk, LineRole::Keys]).await;
+    let file = world.open(&session, &OpenOptions::new().read(true)).await.unwrap();
+    let protection = |session: &bowline::client::Session| {
+        let is_live = |status: &&bowline::client::ChannelStatus| {
+            status.kind == ChannelKind::Data && status.state == ChannelState::Live
+        };
+        session.channels().iter().find(is_live).map(|status| status.protection)
+    };
+    assert_eq!(protection(&session), Some(Protection::Signed));
+    let mut events = session.events();
+    world.set_clients(&[Entry { protection: Protection::Sealed, ..Entry::all(world.identity.public()) }]);
+    while protection(&session) != Some(Protection::Sealed) {
+        tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
+    }
+    assert_eq!(file.read_chunk(0, 100).await.unwrap()[..], *b"content", "the open file has noticed nothing");
 }

@@ -18,7 +18,7 @@ async fn b08_readable_bulk_on_one_line_and_encrypted_requests_on_the_other() {
     let content = pattern(4 << 20);
     let world = World::start(&content).await;
     let session = world.connect([LineRole::Bulk, LineRole::Keys]).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     world.key_of(&file).await;
     let mut read = vec![0; content.len()];
     file.read_at(0, &mut read).await.unwrap();
@@ -58,7 +58,7 @@ async fn b08_sealed_data_channels_show_nothing() {
     let content = pattern(4 << 20);
     let world = World::start(&content).await;
     let session = world.connect([LineRole::Both; 2]).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     world.key_of(&file).await;
     let mut read = vec![0; content.len()];
     file.read_at(0, &mut read).await.unwrap();
@@ -86,7 +86,7 @@ async fn b08_the_stricter_side_decides_the_protection() {
     let session = world.connect([LineRole::Bulk, LineRole::Keys]).await;
     let data = session.channels().into_iter().find(|status| status.kind == ChannelKind::Data).unwrap();
     assert_eq!(data.protection, Protection::Sealed);
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     file.read_chunk(0, 1 << 20).await.unwrap();
     for recording in world.data_recordings(0) {
         assert_eq!(recording.protection, Some(Protection::Signed), "what it asked for");
@@ -99,9 +99,9 @@ async fn b09_both_channels_through_one_interface() {
     let content = pattern(2 << 20);
     let world = World::start(&content).await;
     let session = world.connect_as(&world.identity, &world.peer_on(0)).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     let key = world.key_of(&file).await;
-    let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
     let mut read = vec![0; content.len()];
     duplicate.read_at(0, &mut read).await.unwrap();
     assert!(read == content);
@@ -115,7 +115,7 @@ async fn b10_one_open_file_over_two_interfaces() {
     let content = pattern(32 << 20);
     let world = World::start(&content).await;
     let session = world.connect([LineRole::Both; 2]).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     world.key_of(&file).await;
     let mut bytes = file.read_ahead(0, None);
     let mut read = Vec::new();
@@ -146,7 +146,7 @@ async fn a_line_that_is_cut_in_the_middle_loses_nothing() {
     let content = pattern(32 << 20);
     let world = World::start(&content).await;
     let session = world.connect([LineRole::Both; 2]).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     let mut bytes = file.read_ahead(0, None);
     let mut read = Vec::new();
     while let Some(chunk) = bytes.next().await.unwrap() {

@@ -1,6 +1,12 @@
 //! Opening, resume keys and duplicate handles, against a real server process over recorded sockets.
 #![cfg(feature = "program")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic fails the test"
+)]
 
 mod support;
 
@@ -43,10 +49,10 @@ async fn b01_a_key_gets_a_duplicate_handle_that_reads_and_writes() {
     let content = pattern(3 << 20);
     let world = World::start(&content).await;
     let session = world.connect(BOTH).await;
-    let first = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let first = world.open(&session, &read_write()).await.unwrap();
     let key = world.key_of(&first).await;
 
-    let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
     assert_eq!(duplicate.state().rights, first.state().rights);
     assert_eq!(duplicate.state().mode, first.state().mode);
     assert!(duplicate.state().rights.contains(Rights::READ.union(Rights::WRITE)));
@@ -68,7 +74,7 @@ async fn b01_a_key_gets_a_duplicate_handle_that_reads_and_writes() {
 async fn b07_the_open_travels_on_one_channel_and_the_request_for_the_duplicate_on_another() {
     let world = World::start(&pattern(1000)).await;
     let session = world.connect(BOTH).await;
-    let first = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let first = world.open(&session, &read_write()).await.unwrap();
     let key = world.key_of(&first).await;
     let controls = live(&session, ChannelKind::Control);
     let (opened_on, other) = (controls[0].line.0, controls[1].line.0);
@@ -78,7 +84,7 @@ async fn b07_the_open_travels_on_one_channel_and_the_request_for_the_duplicate_o
     world.recorders[usize::from(opened_on)].refuse(true);
     world.recorders[usize::from(opened_on)].cut_all();
     lost(&session, usize::from(opened_on)).await;
-    let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
 
     // The spare, which had carried no more than its binding, has carried the request.
     let after = world.recorders[usize::from(other)].labels();
@@ -93,7 +99,7 @@ async fn b07_the_open_travels_on_one_channel_and_the_request_for_the_duplicate_o
 async fn b12_the_key_works_after_the_first_channel_is_gone() {
     let world = World::start(&pattern(5000)).await;
     let session = world.connect(BOTH).await;
-    let first = session.open(EXPORT, "file", &read_write().exclusive()).await.unwrap();
+    let first = world.open(&session, &read_write().exclusive()).await.unwrap();
     let key = world.key_of(&first).await;
     for recorder in &world.recorders {
         recorder.refuse(true);
@@ -106,7 +112,7 @@ async fn b12_the_key_works_after_the_first_channel_is_gone() {
     }
     // Another session of the same identity, as after a restart of the program: exclusive admits the duplicate.
     let second = world.connect(BOTH).await;
-    let duplicate = second.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&second, &key, LineSet::ALL).await.unwrap();
     assert!(duplicate.state().mode.is_exclusive());
     assert_eq!(read_all(&duplicate, 5000).await, pattern(5000));
 }
@@ -115,10 +121,10 @@ async fn b12_the_key_works_after_the_first_channel_is_gone() {
 async fn b22_a_client_can_ask_for_a_resume_key() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &read_write().with_key(false)).await.unwrap();
+    let file = world.open(&session, &read_write().with_key(false)).await.unwrap();
     assert!(file.kept_key().is_none());
     let key = world.key_of(&file).await;
-    let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
     assert_eq!(read_all(&duplicate, 100).await, b"content");
 }
 
@@ -126,17 +132,20 @@ async fn b22_a_client_can_ask_for_a_resume_key() {
 async fn b23_the_key_comes_by_itself_with_the_open() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &OpenOptions::new().read(true)).await.unwrap();
+    let file = world.open(&session, &OpenOptions::new().read(true)).await.unwrap();
     let key = file.kept_key().unwrap();
     world.note_key(&key);
-    let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
     assert_eq!(read_all(&duplicate, 100).await, b"content");
     // The duplicate brings a key of its own, and the first one stays good: resuming is repeatable.
     let again = duplicate.kept_key().unwrap();
     world.note_key(&again);
     assert!(again != key);
     for key in [&key, &again] {
-        assert_eq!(read_all(&session.resume(key, LineSet::ALL).await.unwrap(), 100).await, b"content");
+        assert_eq!(
+            read_all(&world.resume(&session, key, LineSet::ALL).await.unwrap(), 100).await,
+            b"content"
+        );
     }
 }
 
@@ -145,9 +154,9 @@ async fn b24_first_handle_on_the_first_line_and_duplicate_on_the_second_at_the_s
     let content = pattern(24 << 20);
     let world = World::start(&content).await;
     let session = world.connect(BOTH).await;
-    let first = session.open(EXPORT, "file", &read_write().lines(only(0))).await.unwrap();
+    let first = world.open(&session, &read_write().lines(only(0))).await.unwrap();
     let key = world.key_of(&first).await;
-    let duplicate = session.resume(&key, only(1)).await.unwrap();
+    let duplicate = world.resume(&session, &key, only(1)).await.unwrap();
     let (a, b) = tokio::join!(read_all(&first, content.len()), read_all(&duplicate, content.len()));
     assert!(a == content && b == content);
     for status in live(&session, ChannelKind::Data) {
@@ -159,7 +168,7 @@ async fn b24_first_handle_on_the_first_line_and_duplicate_on_the_second_at_the_s
 async fn b26_the_first_channel_may_be_closed_before_the_second_exists() {
     let world = World::start(&pattern(5000)).await;
     let first_session = world.connect(BOTH).await;
-    let first = first_session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let first = world.open(&first_session, &read_write()).await.unwrap();
     let key = world.key_of(&first).await;
     first.leave_open();
     first_session.close().await;
@@ -167,7 +176,7 @@ async fn b26_the_first_channel_may_be_closed_before_the_second_exists() {
         recorder.until(|labels| labels.iter().all(|label| !label.is_open)).await.unwrap();
     }
     let second = world.connect(BOTH).await;
-    let duplicate = second.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&second, &key, LineSet::ALL).await.unwrap();
     duplicate.write_at(0, b"second").await.unwrap();
     assert_eq!(&std::fs::read(world.file("file")).unwrap()[..6], b"second");
 }
@@ -177,7 +186,7 @@ async fn b27_between_the_two_channels_the_file_is_open() {
     let world = World::start(&pattern(5000)).await;
     let first_session = world.connect(BOTH).await;
     let options = read_write().exclusive().grace(Duration::from_secs(120));
-    let first = first_session.open(EXPORT, "file", &options).await.unwrap();
+    let first = world.open(&first_session, &options).await.unwrap();
     let key = world.key_of(&first).await;
     let is_open_on_server = || {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap();
@@ -191,7 +200,7 @@ async fn b27_between_the_two_channels_the_file_is_open() {
 
     let second = world.connect(BOTH).await;
     assert!(is_open_on_server(), "no channel reaches it, and the server has it open");
-    let error = second.open(EXPORT, "file", &OpenOptions::new().read(true)).await.unwrap_err();
+    let error = world.open(&second, &OpenOptions::new().read(true)).await.unwrap_err();
     assert!(error.is_retryable());
     let bowline::client::Error::Refused(refusal) = error else { panic!("{error}") };
     assert_eq!(refusal.reason, Reason::Busy);
@@ -200,23 +209,23 @@ async fn b27_between_the_two_channels_the_file_is_open() {
         left <= Duration::from_secs(120) && left > Duration::from_secs(100),
         "{left:?} of the grace are left"
     );
-    let duplicate = second.resume(&key, LineSet::ALL).await.unwrap();
+    let duplicate = world.resume(&second, &key, LineSet::ALL).await.unwrap();
     duplicate.close().await.unwrap();
     // Closed by its last holder but one: the orphaned first holder still keeps others out, until its grace ends.
-    assert_eq!(reason(second.open(EXPORT, "file", &read_write()).await), Reason::Busy);
+    assert_eq!(reason(world.open(&second, &read_write()).await), Reason::Busy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b39_a_key_consists_of_file_id_time_stamp_and_process_id() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let file = world.open(&session, &read_write()).await.unwrap();
     let key = world.key_of(&file).await;
     #[expect(clippy::disallowed_methods, reason = "compares the server's stamp with this machine's clock")]
     let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
     assert_eq!(key.process_id, std::process::id());
     assert!(now_us.abs_diff(u128::from(key.time_stamp_us)) < 60_000_000, "stamped when it was issued");
-    let other = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let other = world.open(&session, &read_write()).await.unwrap();
     assert_ne!(world.key_of(&other).await.file_id, key.file_id, "the file id names the open, not the path");
 
     // Each part of it counts, and every wrong one gets the same answer.
@@ -232,26 +241,65 @@ async fn b39_a_key_consists_of_file_id_time_stamp_and_process_id() {
         wrong(|key| key.secret[15] ^= 1),
         wrong(|key| key.file_id.0 ^= 1),
     ] {
-        assert_eq!(reason(session.resume(&wrong, LineSet::ALL).await), Reason::ResumeRefused);
+        assert_eq!(reason(world.resume(&session, &wrong, LineSet::ALL).await), Reason::ResumeRefused);
     }
     assert!(world.log().contains("WrongSecret") || world.log().contains("resume key refused"));
-    session.resume(&key, LineSet::ALL).await.unwrap();
+    world.resume(&session, &key, LineSet::ALL).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b40_the_file_id_is_the_index_of_the_open_s_state() {
     let world = World::start(b"content").await;
     let session = world.connect(BOTH).await;
-    let read_only = session.open(EXPORT, "file", &OpenOptions::new().read(true)).await.unwrap();
-    let read_write = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let read_only = world.open(&session, &OpenOptions::new().read(true)).await.unwrap();
+    let read_write = world.open(&session, &read_write()).await.unwrap();
     for file in [&read_only, &read_write] {
         let key = world.key_of(file).await;
-        let duplicate = session.resume(&key, LineSet::ALL).await.unwrap();
+        let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
         assert_eq!(duplicate.state().mode, file.state().mode, "the state behind this very index");
         assert_eq!(duplicate.state().rights, file.state().rights);
     }
     // An index of another open with this key's secret leads nowhere.
     let mut crossed = world.key_of(&read_only).await;
     crossed.file_id = world.key_of(&read_write).await.file_id;
-    assert_eq!(reason(session.resume(&crossed, LineSet::ALL).await), Reason::ResumeRefused);
+    assert_eq!(reason(world.resume(&session, &crossed, LineSet::ALL).await), Reason::ResumeRefused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_in_place_of_a_lost_one_leaves_that_no_way_back() {
+    let world = World::start(&pattern(5000)).await;
+    let lost_session = world.connect(BOTH).await;
+    let old = world.open(&lost_session, &read_write().exclusive()).await.unwrap();
+    let key = world.key_of(&old).await;
+    let session = world.connect(BOTH).await;
+    let new = session.resume_in_place_of(old.handle(), &key, LineSet::ALL).await.unwrap();
+    world.key_of(&new).await;
+    assert_eq!(reason(old.write_at(0, b"late").await), Reason::BadHandle);
+    new.write_at(0, b"new!").await.unwrap();
+    assert_eq!(&std::fs::read(world.file("file")).unwrap()[..4], b"new!");
+    // The key outlives the handle it was issued to: an answer that was lost locks nobody out.
+    let again = world.resume(&session, &key, LineSet::ALL).await.unwrap();
+    assert_eq!(read_all(&again, 4).await, b"new!");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_that_nobody_waited_for_keeps_nobody_out() {
+    let world = World::start(&pattern(5000)).await;
+    let session = world.connect(BOTH).await;
+    let exclusive = read_write().exclusive().with_key(false);
+    for _ in 0..20 {
+        // Given up at its first wait, when it has been sent.
+        let opening = session.open(EXPORT, "file", &exclusive);
+        assert!(tokio::time::timeout(Duration::ZERO, opening).await.is_err());
+    }
+    let opened = async {
+        loop {
+            match session.open(EXPORT, "file", &exclusive).await {
+                Ok(file) => break file,
+                Err(error) => assert_eq!(error.reason(), Some(Reason::Busy)),
+            }
+        }
+    };
+    let file = tokio::time::timeout(LONG, opened).await.expect("the file stays locked by nobody");
+    assert_eq!(read_all(&file, 5000).await, pattern(5000));
 }

@@ -62,6 +62,10 @@ fn announce(server: &Server) -> Result<(), Failure> {
 /// A list that does not parse leaves the old one in force.
 fn reload(server: &Server, clients: &Path) {
     match load_clients(clients) {
+        // Whoever wants to allow nobody can say so in a comment; nothing at all is a writer that has just begun.
+        Ok(policy) if policy.clients.is_empty() && is_blank(clients) => {
+            tracing::warn!(file = %clients.display(), "the list of clients is blank: the old one stays in force");
+        }
         Ok(policy) => {
             server.set_policy(policy);
             tracing::info!(file = %clients.display(), "the list of clients is in force");
@@ -70,6 +74,10 @@ fn reload(server: &Server, clients: &Path) {
             tracing::warn!(why = %bowline::net::with_sources(&error), "the old list of clients stays in force");
         }
     }
+}
+
+fn is_blank(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0)
 }
 
 async fn stdin_closed(is_wanted: bool) {

@@ -2,7 +2,7 @@
 //!
 //! Looking is used, and no kernel notification, because it holds for every way in which a file changes (written
 //! in place, replaced by a rename, reached through a link whose target moves, on a network file system) and
-//! costs one `stat` every quarter of a second.
+//! costs one `stat` every fifth of a second.
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,9 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// How often a settings file is looked at.
-pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a settings file is looked at. Two looks must agree on what is new, so that a change is known within
+/// half a second.
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What tells one state of a file from the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,11 +37,13 @@ pub enum Seen {
 /// Reports changes of one file.
 ///
 /// Make the watch before the file is read for the first time: a change in between is then reported, and
-/// otherwise lost. A file that is written in place can be seen half written; the rest is a change of its own.
+/// otherwise lost. A writer that pauses in the middle can still be seen half done; the rest is a change of its own.
 #[derive(Debug)]
 pub struct FileWatch {
     path: Arc<Path>,
     last: Option<Stamp>,
+    /// What the last look found.
+    fresh: Option<Option<Stamp>>,
     ticks: Interval,
     /// A look under way. Kept here, so that a caller that gives up waiting again and again loses none.
     look: Option<JoinHandle<Option<Stamp>>>,
@@ -56,17 +59,19 @@ impl FileWatch {
     pub fn new(path: PathBuf, every: Duration) -> Self {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { last: stamp(&path), path: path.into(), ticks, look: None }
+        Self { last: stamp(&path), fresh: None, path: path.into(), ticks, look: None }
     }
 
-    /// Waits until the file differs from what was last reported.
+    /// Waits until the file differs from what was last reported, and two looks in a row agree on how: a file that
+    /// is being written, or is empty for the moment, is left to its writer.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost when the future is dropped, and the next call goes on where this one was.
     pub async fn changed(&mut self) -> Seen {
         loop {
             let seen = self.look().await;
-            if seen != self.last {
+            let is_settled = self.fresh.replace(seen) == Some(seen);
+            if seen != self.last && is_settled {
                 self.last = seen;
                 return if seen.is_some() { Seen::Changed } else { Seen::Gone };
             }

@@ -115,6 +115,7 @@ impl Server {
             let bound = listener.local_addr().map_err(error)?;
             listeners.push((listener, bound));
         }
+        raise_descriptor_limit();
         let clock = Clock;
         let core = ServerCore::new(ServerSetup {
             limits: config.limits.clone(),
@@ -169,6 +170,17 @@ impl Server {
         if Clock.timeout(STOP_LIMIT, done).await.is_none() {
             tracing::warn!(limit = ?STOP_LIMIT, "stopped before everything was done");
         }
+    }
+}
+
+/// Takes all the descriptors that the administrator allows: each open and each connection needs one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "descriptor limit"),
+        Err(error) => tracing::warn!(%error, "the limit of descriptors stays at {:?}", limit.current),
     }
 }
 

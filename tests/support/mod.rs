@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::client::{Client, Error, File, LineConfig, Peer, Session};
+use bowline::client::{Client, Error, File, LineConfig, OpenOptions, Peer, Session};
 use bowline::model::{LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
 use bowline::net::{SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
@@ -134,6 +134,42 @@ impl World {
         session
     }
 
+    /// Opens the world's file; its key is noted as a secret.
+    pub(crate) async fn open(&self, session: &Session, options: &OpenOptions) -> Result<File, Error> {
+        self.noted(session.open(EXPORT, "file", options).await)
+    }
+
+    /// Gets a duplicate handle; its key is noted as a secret.
+    pub(crate) async fn resume(
+        &self,
+        session: &Session,
+        key: &ResumeKey,
+        lines: LineSet,
+    ) -> Result<File, Error> {
+        self.noted(session.resume(key, lines).await)
+    }
+
+    fn noted(&self, opened: Result<File, Error>) -> Result<File, Error> {
+        if let Some(key) = opened.as_ref().ok().and_then(File::kept_key) {
+            self.note_key(&key);
+        }
+        opened
+    }
+
+    /// Waits until the server's log says so.
+    pub(crate) async fn until_log_says(&self, what: &str) {
+        let saying = async {
+            while !self.log().contains(what) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(LONG, saying).await.is_ok(),
+            "the log never says {what}:\n{}",
+            self.log()
+        );
+    }
+
     /// The key of a file, noted as a secret.
     pub(crate) async fn key_of(&self, file: &File) -> ResumeKey {
         let key = file.resume_key().await.unwrap();
@@ -221,7 +257,8 @@ fn secret_half(identity: &Identity) -> Vec<u8> {
 
 fn write_clients(folder: &Path, entries: &[Entry]) {
     use std::fmt::Write as _;
-    let mut text = String::new();
+    // Never blank: a blank list is a writer that has just begun.
+    let mut text = "# The clients of a test.\n".to_owned();
     for (at, entry) in entries.iter().enumerate() {
         let Entry { key, rights, protection } = entry;
         writeln!(
