@@ -1,5 +1,5 @@
 //! Buffers for payload that are used again: memory that comes from the system has to be mapped and cleared page by
-//! page, which for a payload costs a third of what signing it does.
+//! page, which for a read costs about as much as signing it. docs/performance.md has the figures.
 //!
 //! Nobody gives a buffer back. A second handle without bytes stays here, and once it is the only one that is left
 //! the memory is free: so bytes may go to callers, queues and files, whole or in parts, for as long as they like.
