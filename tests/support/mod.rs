@@ -19,8 +19,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::client::{Client, Error, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
+use bowline::client::{
+    ChannelState, ChannelStatus, Client, Error, File, LineConfig, OpenOptions, Peer, Session,
+};
+use bowline::model::{ChannelKind, LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
 use bowline::net::{SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
 use recorder::{Kind, Recorder, Recording, contains_secret};
@@ -123,14 +125,27 @@ impl World {
         peer
     }
 
-    /// A session of the world's own client over both lines, both up.
+    /// A session of the world's own client over both lines, with all its channels up.
     pub(crate) async fn connect(&self, roles: [LineRole; 2]) -> Session {
         self.connect_as(&self.identity, &self.peer(roles)).await
     }
 
     pub(crate) async fn connect_as(&self, identity: &Arc<Identity>, peer: &Peer) -> Session {
         let session = Client::new(Arc::clone(identity)).unwrap().connect(peer).await.unwrap();
+        let mut events = session.events();
         session.all_lines_up(LONG).await.unwrap();
+        // And the spare control channel, which the session itself can do without.
+        let controls =
+            peer.lines.iter().filter(|line| line.role.carries(ChannelKind::Control)).count().min(2);
+        let live = || {
+            let is_live = |status: &ChannelStatus| {
+                status.kind == ChannelKind::Control && status.state == ChannelState::Live
+            };
+            session.channels().into_iter().filter(is_live).count()
+        };
+        while live() < controls {
+            tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
+        }
         session
     }
 
