@@ -18,12 +18,11 @@ use crate::model::{
     ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, RequestId, SessionId, Time,
 };
 use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
-use crate::secure::Incoming;
+use crate::session::LossReason;
 use crate::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
     ToServer,
 };
-use crate::session::{Input, LossReason, UnknownKind};
 use crate::wire::control::Close;
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
@@ -422,7 +421,7 @@ impl Inner {
         // Not stopped by the token: its last record is a farewell, and its queue ends it.
         let task = async move {
             let on_record = |received: Received<I>| {
-                let input = to_input(received);
+                let input = received.into_input(FromServerStream::into_core, BytesMut::freeze);
                 inner.drive(|state, now| state.core.handle_input(now, number, input));
             };
             let reason = run_channel(reader, writer, backlog, on_record, |_| ()).await;
@@ -525,19 +524,5 @@ impl FromServerStream for ServerControl {
 impl FromServerStream for ServerData {
     fn into_core(self) -> FromServer {
         FromServer::Data(self)
-    }
-}
-
-fn to_input<M: FromServerStream>(received: Received<M>) -> Input<FromServer, Bytes> {
-    let payload_len = received.payload.as_ref().map_or(0, BytesMut::len);
-    Input {
-        request: received.request,
-        settled: received.settled,
-        message: match received.message {
-            Incoming::Message(message) => Ok(message.into_core()),
-            Incoming::Unknown(kind) => Err(UnknownKind(kind)),
-        },
-        payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
-        payload: received.payload.map(BytesMut::freeze),
     }
 }

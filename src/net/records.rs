@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, R
 use super::buffers::Buffers;
 use crate::model::{Limits, RequestId, len_u64};
 use crate::secure::{Incoming, Opener, Payload, RecordError, Sealer};
+use crate::session::{Input, UnknownKind};
 use crate::wire::{DecodeError, Message};
 
 /// Read ahead for heads and bodies. Payload goes past it straight into its own buffer, but for what came along with
@@ -53,6 +54,28 @@ pub struct Received<M> {
     pub message: Incoming<M>,
     /// The payload, decrypted, if there is one.
     pub payload: Option<BytesMut>,
+}
+
+impl<M> Received<M> {
+    /// The record as a core takes it: its message as `message` makes it, its payload as `payload` does.
+    pub fn into_input<C, P>(
+        self,
+        message: impl FnOnce(M) -> C,
+        payload: impl FnOnce(BytesMut) -> P,
+    ) -> Input<C, P> {
+        let payload_len = self.payload.as_ref().map_or(0, BytesMut::len);
+        Input {
+            request: self.request,
+            settled: self.settled,
+            message: match self.message {
+                Incoming::Message(known) => Ok(message(known)),
+                Incoming::Unknown(kind) => Err(UnknownKind(kind)),
+            },
+            // Bounded by the head's check, far below the type's end.
+            payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
+            payload: self.payload.map(payload),
+        }
+    }
 }
 
 /// Reads and verifies the records of one direction of a channel.

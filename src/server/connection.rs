@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -21,8 +20,8 @@ use crate::net::{
 use crate::secure::{
     BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
 };
+use crate::session::LossReason;
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
-use crate::session::{Input, LossReason, UnknownKind};
 use crate::wire::hello::{BindOffer, Hello, Offer, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
@@ -224,7 +223,7 @@ impl FromClient for ClientData {
 async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Shared>, parts: Parts<I, O>) {
     let Parts { reader, writer, backlog, connection } = parts;
     let on_record = |received| {
-        let input = to_input(received);
+        let input = Received::into_input(received, FromClient::into_core, |payload| payload);
         shared.drive(|core, now| core.handle_input(now, connection, input));
     };
     let on_written = {
@@ -233,18 +232,4 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
     };
     let reason = run_channel(reader, writer, backlog, on_record, on_written).await;
     shared.lost(connection, reason);
-}
-
-fn to_input<M: FromClient>(received: Received<M>) -> Input<ClientMessage, BytesMut> {
-    let payload_len = received.payload.as_ref().map_or(0, BytesMut::len);
-    Input {
-        request: received.request,
-        settled: received.settled,
-        message: match received.message {
-            Incoming::Message(message) => Ok(message.into_core()),
-            Incoming::Unknown(kind) => Err(UnknownKind(kind)),
-        },
-        payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
-        payload: received.payload,
-    }
 }
