@@ -9,9 +9,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// How long unacknowledged bytes may stay so before the kernel gives a connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes that the kernel takes ahead of what it sends: enough to keep a fast line busy between two wake-ups, few
-/// enough that on a slow one the progress of a payload shows several times a second, and a ping is not far behind.
-const UNSENT_MAX: u32 = 256 << 10;
 /// Connections that the kernel completes ahead of `accept`.
 const BACKLOG: u32 = 1024;
 
@@ -73,6 +70,5 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))
 }
