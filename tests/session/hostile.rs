@@ -1,16 +1,19 @@
 //! Clients that break the protocol: the server's core alone, driven record by record. The channel on which it
-//! happens is closed; the others live.
+//! happens is closed; the others live. And a disk that fails.
 
 use bowline::model::{
     AttemptNonce, Attributes, ChannelKind, ChannelNumber, CreateId, ExportPath, FileIdentity, HandleId,
-    InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, RequestId, Suite, Time,
+    InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, Refusal, RequestId, Suite, SyncScope, Time,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
     ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts,
 };
 use bowline::session::{Input, UnknownKind};
-use bowline::wire::control::{Attach, Begin, Open, Purpose, Stat, WelcomeAnswer};
+use bowline::wire::control::{
+    Attach, Begin, IssueKey, KeyIssued, Open, Opened, Purpose, Refused, Resume, Stat, Sync, Synced,
+    WelcomeAnswer,
+};
 use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
@@ -387,4 +390,42 @@ fn a_first_record_that_differs_from_what_was_negotiated_begins_nothing() {
     bare.server.handle_begin(NOW, connection, &facts, RequestId::NONE, &begin);
     bare.drain();
     assert_eq!((bare.server.sessions_len(), bare.closed.as_slice()), (1, [connection].as_slice()));
+}
+
+/// The kernel reports a failed write-back once for a descriptor, and all handles of an open share one: whoever did
+/// not ask must hear of it all the same, or a later sync would promise what is not there.
+#[test]
+fn a_failed_sync_is_told_to_every_handle_of_the_open_once() {
+    let mut bare = Bare::new();
+    let handle = bare.handle;
+    let issued = bare.control(CONTROL, IssueKey { handle });
+    let ServerMessage::Control(ServerControl::KeyIssued(KeyIssued { key: Some(key) })) =
+        bare.answer(issued).clone()
+    else {
+        panic!("a key")
+    };
+    let resumed = bare.control(CONTROL, Resume { key, predecessor: None, with_key: false });
+    let (effect, _) = bare.work.pop().unwrap();
+    bare.done(effect, Completion::Attributes(Ok(Attributes::default())));
+    let ServerMessage::Control(ServerControl::Opened(Opened { handle: duplicate, .. })) =
+        bare.answer(resumed).clone()
+    else {
+        panic!("a duplicate")
+    };
+
+    let mut sync = |handle, outcome: Option<Result<(), Refusal>>| {
+        let id = bare.control(CONTROL, Sync { handle, scope: SyncScope::Data });
+        assert_eq!(bare.work.len(), usize::from(outcome.is_some()), "whether the disk is asked");
+        if let Some(outcome) = outcome {
+            let (effect, _) = bare.work.pop().unwrap();
+            bare.done(effect, Completion::Synced(outcome));
+        }
+        bare.answer(id).clone()
+    };
+    let failed = ServerMessage::Control(Refused { refusal: Reason::Io.into() }.into());
+    let done = ServerMessage::Control(Synced {}.into());
+    assert_eq!(sync(duplicate, Some(Err(Reason::Io.into()))), failed);
+    assert_eq!(sync(duplicate, Some(Ok(()))), done, "who has heard of it goes on");
+    assert_eq!(sync(handle, None), failed, "the other handle hears of it at its next sync");
+    assert_eq!(sync(handle, Some(Ok(()))), done, "once");
 }
