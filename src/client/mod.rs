@@ -52,7 +52,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// How long a request may go without an answer, lost channels included, where nothing else is said.
+    /// How long a call waits for its answers, lost channels included, where nothing else is said. A call that gives
+    /// up withdraws what was not sent yet; what was sent may still be executed.
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// A client with this identity, as a new instance.

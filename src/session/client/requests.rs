@@ -1,5 +1,5 @@
-//! The client's requests: queued under their ids, pulled by channels, repeated when a channel is lost, and
-//! answered once.
+//! The client's requests: queued under tickets, numbered when they are first sent, pulled by channels, repeated
+//! under their ids when a channel is lost, and answered once.
 
 use super::channels::Channel;
 use super::output::{
