@@ -25,6 +25,17 @@ pub struct Limits {
     pub opens_per_client: usize,
     /// Resume keys that are valid at once for one open.
     pub keys_per_open: usize,
+    /// Byte ranges that one open has locked: more than a database locks pages at once, and few enough that a lock
+    /// over all of them is no work to speak of.
+    pub locks_per_open: usize,
+    /// Byte ranges that all opens of one client identity have locked: 16 full opens, or a few ranges for each of
+    /// many; with about 200 bytes for each range it is 13 MB.
+    pub locks_per_client: usize,
+    /// Locks of one client identity that wait: more than a process has threads, and room for many processes. A
+    /// waiter costs more than a lock, because those who come later are compared with it.
+    pub lock_waits_per_client: usize,
+    /// Longest time that a lock waits. A client that wants to wait longer asks again.
+    pub lock_wait_max: Duration,
     /// Silence with work outstanding, after which a channel is asked for a sign of life.
     pub ping_after: Duration,
     /// Silence without work, after which a channel is asked for a sign of life.
@@ -55,6 +66,10 @@ impl Default for Limits {
             channels_per_session: 32,
             opens_per_client: 10_000,
             keys_per_open: 16,
+            locks_per_open: 4096,
+            locks_per_client: 65_536,
+            lock_waits_per_client: 16_384,
+            lock_wait_max: Duration::from_secs(3600),
             ping_after: Duration::from_secs(1),
             ping_idle_after: Duration::from_secs(5),
             dead_after_ping: Duration::from_secs(2),
@@ -75,6 +90,9 @@ impl Limits {
     /// Longest body of a record, in bytes: a path of 4,095 bytes and room for lists that come later. A reader
     /// allocates no more than this before the head is verified.
     pub const BODY_LEN_MAX: usize = 60 << 10;
+    /// What a request for a list or an attribute's value counts while it executes, in bytes: the longest value that
+    /// Linux has, and more than a page of a directory.
+    pub const LIST_LEN_MAX: u64 = 64 << 10;
     /// Longest payload of a record, in bytes.
     pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
     /// Longest part (offer or Noise message) of a first flight of either side, in bytes.
@@ -115,5 +133,6 @@ mod tests {
         assert!(limits.window >= u64::from(limits.requests * Limits::CREDIT_SLACK));
         assert_eq!(limits.ping_after + limits.dead_after_ping, Duration::from_secs(3));
         assert!(limits.grace_default <= limits.grace_max);
+        assert!(limits.locks_per_open <= limits.locks_per_client, "an open could not use what it may have");
     }
 }

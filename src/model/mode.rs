@@ -85,6 +85,31 @@ bit_set! {
         LOCK = 4, "lock";
         /// Hand a subset of its rights to another identity.
         GRANT = 8, "grant";
+        /// Add bytes at the end, and write nowhere else. [`Rights::WRITE`] has it in it: see [`Rights::permits`].
+        APPEND = 16, "append";
+    }
+}
+
+impl Rights {
+    /// Any of the rights that touch a file's bytes.
+    pub const BYTES: Self = Self::READ.union(Self::WRITE).union(Self::APPEND);
+
+    /// These rights and what they have in them: who may write may append.
+    #[must_use]
+    pub const fn with_implied(self) -> Self {
+        if self.contains(Self::WRITE) { self.union(Self::APPEND) } else { self }
+    }
+
+    /// Whether these rights are enough for `needed`.
+    #[must_use]
+    pub const fn permits(self, needed: Self) -> bool {
+        self.with_implied().contains(needed)
+    }
+
+    /// Whether any of these rights changes a file's bytes.
+    #[must_use]
+    pub const fn is_writing(self) -> bool {
+        self.permits(Self::APPEND)
     }
 }
 
@@ -103,7 +128,7 @@ bit_set! {
 /// The mode in which a file is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OpenMode {
-    /// What the opener wants to do; at least [`Rights::READ`] or [`Rights::WRITE`].
+    /// What the opener wants to do; at least one of [`Rights::BYTES`].
     pub rights: Rights,
     /// What others may do meanwhile.
     pub share: ShareMode,
@@ -137,7 +162,7 @@ impl OpenMode {
     /// not exist, so exclusive conflicts with every other open.
     fn uses(self) -> ShareMode {
         let read = if self.rights.contains(Rights::READ) { ShareMode::READ } else { ShareMode::NONE };
-        let write = if self.rights.contains(Rights::WRITE) { ShareMode::WRITE } else { ShareMode::NONE };
+        let write = if self.rights.is_writing() { ShareMode::WRITE } else { ShareMode::NONE };
         read.union(write)
     }
 }

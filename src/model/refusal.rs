@@ -57,6 +57,37 @@ pub enum Reason {
     /// The request ran before and its answer is no longer kept, so it is not known here what it said.
     #[error("the outcome is not known any more")]
     Unknown,
+    /// The name is taken already.
+    #[error("the name exists already")]
+    Exists,
+    /// A component of the path, or what it names, is no directory.
+    #[error("it is not a directory")]
+    NotDirectory,
+    /// The directory has entries.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// Another open has locked bytes of the range; see [`Refusal::retry_after`].
+    #[error("another client has locked the range")]
+    Locked,
+    /// What the request goes on from is not there any more: a directory changed its place, or the cookie is not one
+    /// of this server.
+    #[error("the directory or its cookie is out of date: begin again")]
+    Stale,
+    /// The file has as many names as the file system allows.
+    #[error("the file has too many links")]
+    TooManyLinks,
+    /// Longer than the file system allows.
+    #[error("the name is too long for the file system")]
+    NameTooLong,
+    /// The file has no extended attribute of this name.
+    #[error("the file has no such extended attribute")]
+    NoAttribute,
+    /// More than the file system takes in one piece.
+    #[error("too large for the file system")]
+    TooBig,
+    /// A waiting lock was given up: the session had no channel left, or the handle was closed.
+    #[error("the lock was not waited for any longer")]
+    Interrupted,
 }
 
 /// A refused request.

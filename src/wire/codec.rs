@@ -74,6 +74,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
+/// The value that the first of `bytes` spell, and how many they are.
+///
+/// # Errors
+/// [`DecodeError::Malformed`].
+pub(super) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
+    bincode::serde::decode_from_slice(bytes, config()).map_err(|_| DecodeError::Malformed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,9 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::data::{Farewell, Ping, Pong};
 use super::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use super::message::stream;
+use super::names::{
+    Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename, SpaceStated,
+    StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
+};
 use crate::model::{
-    CreateId, ExportName, ExportPath, FileState, HandleId, InstanceId, Locator, OpenMode, Refusal, ResumeKey,
-    SessionId, SyncScope,
+    Allocation, AttributeChange, Attributes, Create, CreateId, ExportName, ExportPath, FileState, HandleId,
+    InstanceId, Locator, LockMode, OpenMode, RawRange, Refusal, RequestId, ResumeKey, Seekable, SessionId,
+    SyncScope,
 };
 pub use secret::BindSecret;
 
@@ -36,6 +41,46 @@ stream! {
         Stat = 0x14,
         /// Make a file durable.
         Sync = 0x15,
+        /// Change a file's attributes.
+        Change = 0x16,
+        /// Reserve storage or give it back.
+        Allocate = 0x17,
+        /// Look for data or a hole.
+        Seek = 0x18,
+        /// Lock a range of bytes.
+        Lock = 0x19,
+        /// Unlock a range of bytes.
+        Unlock = 0x1a,
+        /// Wait for a lock no longer.
+        CancelLock = 0x1b,
+        /// Up to here notices have arrived.
+        Heard = 0x33,
+        /// Tell what a name stands for.
+        Lookup = 0x40,
+        /// List a part of a directory.
+        List = 0x41,
+        /// Tell where a symbolic link leads.
+        ReadLink = 0x42,
+        /// Tell how full a file system is.
+        StatSpace = 0x43,
+        /// Make a directory.
+        MakeDirectory = 0x44,
+        /// Remove a name.
+        Remove = 0x45,
+        /// Rename.
+        Rename = 0x46,
+        /// Make a symbolic link.
+        Symlink = 0x47,
+        /// Give a file a further name.
+        HardLink = 0x48,
+        /// Tell an extended attribute.
+        XattrGet = 0x49,
+        /// Set an extended attribute to the payload.
+        XattrSet = 0x4a,
+        /// List the names of extended attributes.
+        XattrList = 0x4b,
+        /// Remove an extended attribute.
+        XattrRemove = 0x4c,
     }
 }
 
@@ -62,10 +107,34 @@ stream! {
         Stated = 0x94,
         /// Answer to [`Sync`].
         Synced = 0x95,
+        /// Answer to [`Change`].
+        Changed = 0x96,
+        /// Answer to requests that have nothing to tell.
+        Done = 0x97,
+        /// Answer to [`Seek`].
+        Sought = 0x98,
+        /// Answer to [`Lock`].
+        Locked = 0x99,
+        /// Answer to [`Lock`]: it waits, and ends with [`LockEnded`].
+        LockQueued = 0x9a,
         /// Answer to any request.
         Refused = 0x9f,
         /// The session is over.
         Ended = 0xb0,
+        /// A lock that waited waits no longer.
+        LockEnded = 0xb1,
+        /// Answer to [`Lookup`].
+        Found = 0xc0,
+        /// Answer to [`List`]; the payload is the entries.
+        Listed = 0xc1,
+        /// Answer to [`ReadLink`].
+        Link = 0xc2,
+        /// Answer to [`StatSpace`].
+        SpaceStated = 0xc3,
+        /// Answer to [`XattrGet`]; the payload is the value.
+        XattrValue = 0xc9,
+        /// Answer to [`XattrList`]; the payload is the names.
+        XattrNames = 0xcb,
     }
 }
 
@@ -158,9 +227,19 @@ pub struct Open {
     pub path: ExportPath,
     /// What the client wants to do and what others may do meanwhile.
     pub mode: OpenMode,
+    /// Whether the file is to be made.
+    pub create: Create,
+    /// Whether the file is cut to no bytes, once nobody keeps the open out.
+    pub truncate: bool,
+    /// Permission bits of a file that is made; the server masks them.
+    pub permissions: u32,
+    /// A range that is locked with the open, or the open is refused.
+    pub lock: Option<LockWanted>,
+    /// Whether the open can be resumed with a key. One that cannot ends with its session.
+    pub resumable: bool,
     /// Made by the client for this open; the same id gets the same open again.
     pub create_id: CreateId,
-    /// Whether a resume key is to come with the answer.
+    /// Whether a resume key is to come with the answer; only with `resumable`.
     pub with_key: bool,
     /// How long the open is to stay when no channel reaches it, in milliseconds; 0: the server's default.
     pub grace_ms: u64,
@@ -206,6 +285,131 @@ pub struct Sync {
     pub handle: HandleId,
     /// What is to be durable.
     pub scope: SyncScope,
+}
+
+/// A range and how it is to be locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockWanted {
+    /// How.
+    pub mode: LockMode,
+    /// Which bytes.
+    pub range: RawRange,
+}
+
+/// What a request is about: an open file, or whatever has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// The file of a handle.
+    Handle(HandleId),
+    /// What the name stands for, a symbolic link followed beneath the export.
+    Name(Place),
+}
+
+/// Change attributes. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Of what.
+    pub target: Target,
+    /// What to change; the length only through a handle.
+    pub change: AttributeChange,
+}
+
+/// Reserve storage or give it back. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocate {
+    /// The handle.
+    pub handle: HandleId,
+    /// Which bytes; a length of 0 is refused.
+    pub range: RawRange,
+    /// What is to become of their storage.
+    pub how: Allocation,
+}
+
+/// Look for data or a hole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seek {
+    /// The handle.
+    pub handle: HandleId,
+    /// Where to begin, in bytes.
+    pub offset: u64,
+    /// What to look for.
+    pub what: Seekable,
+}
+
+/// Lock a range for the open that the handle is a part of. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The handle.
+    pub handle: HandleId,
+    /// Which bytes and how.
+    pub wanted: LockWanted,
+    /// How long to wait for it, in milliseconds; 0: not at all.
+    pub wait_ms: u64,
+}
+
+/// Unlock a range, whatever locks of the open lie in it. Mutating.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlock {
+    /// The handle.
+    pub handle: HandleId,
+    /// Which bytes.
+    pub range: RawRange,
+}
+
+/// Wait for a lock no longer; its end is told as always. Changes nothing if it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelLock {
+    /// The request that asked for it.
+    pub lock: RequestId,
+}
+
+/// Notices up to this one have arrived, and need not be repeated. Neither request nor answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The notice's number.
+    pub notice: u64,
+}
+
+/// The attributes as they are after the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The attributes.
+    pub attributes: Attributes,
+}
+
+/// It was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// What was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sought {
+    /// Where it is, in bytes; none: there is no more of it before the end of the file.
+    pub offset: Option<u64>,
+}
+
+/// The range is locked, and nothing that the lock excludes is executing any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// The handle through which it was locked.
+    pub handle: HandleId,
+    /// Which bytes.
+    pub range: RawRange,
+}
+
+/// The range is locked by others: the request waits in the order of arrival, and holds no credit meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueued {}
+
+/// A lock that waited waits no longer. A notice: repeated on another channel until it is [`Heard`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockEnded {
+    /// Its number among the notices of the session, from 1.
+    pub notice: u64,
+    /// The request that asked for it.
+    pub lock: RequestId,
+    /// The lock, as [`Locked`] tells it; or why there is none.
+    pub outcome: Result<Locked, Refusal>,
 }
 
 /// A handle.

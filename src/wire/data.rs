@@ -22,6 +22,8 @@ stream! {
         Read = 0x20,
         /// Write the payload.
         Write = 0x21,
+        /// Write the payload at the end of the file.
+        Append = 0x22,
     }
 }
 
@@ -40,7 +42,9 @@ stream! {
         ReadDone = 0xa0,
         /// Answer to [`Write`].
         WriteDone = 0xa1,
-        /// Answer to either.
+        /// Answer to [`Append`].
+        AppendDone = 0xa2,
+        /// Answer to any request.
         Refused = 0x9f,
     }
 }
@@ -77,6 +81,13 @@ pub struct Write {
     pub offset: u64,
 }
 
+/// Write the payload where the file ends, at one stroke: the server chooses the offset. Mutating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The handle.
+    pub handle: HandleId,
+}
+
 /// The payload is what was read, fewer bytes than asked only at the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadDone {}
@@ -84,6 +95,17 @@ pub struct ReadDone {}
 /// The bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteDone {
+    /// How many bytes; fewer than given only where the file system had no room for more.
+    pub written: u32,
+    /// How far they have come.
+    pub stability: Stability,
+}
+
+/// The bytes were appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendDone {
+    /// Where the first of them is, in bytes.
+    pub offset: u64,
     /// How many bytes; fewer than given only where the file system had no room for more.
     pub written: u32,
     /// How far they have come.

@@ -9,6 +9,7 @@ pub mod data;
 pub mod head;
 pub mod hello;
 pub mod message;
+pub mod names;
 
 pub use codec::DecodeError;
 pub use control::{ClientControl, ServerControl};

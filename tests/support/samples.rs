@@ -3,16 +3,23 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use bowline::model::{
-    AttemptNonce, Attributes, ChannelKind, ChannelNumber, CreateId, ExportPath, FileState, HandleId,
-    InstanceId, Locator, OpenId, OpenMode, Protection, Reason, Refusal, ResumeKey, Rights, SessionId,
-    ShareMode, Stability, Suite, SyncScope,
+    Allocation, AttemptNonce, AttributeChange, Attributes, ChannelKind, ChannelNumber, Create, CreateId,
+    ExportPath, FileKind, FileState, HandleId, InstanceId, LinkTarget, Locator, LockMode, OpenId, OpenMode,
+    Protection, RawRange, Reason, Refusal, Removal, RenameHow, RequestId, ResumeKey, Rights, Seekable,
+    SessionId, SetTime, ShareMode, Space, Stability, Suite, SyncScope, XattrHow, XattrName,
 };
 use bowline::wire::control::{
-    Attach, Attached, Begin, BindSecret, Close, Closed, EndReason, Ended, IssueKey, KeyIssued, Open, Opened,
-    Purpose, Refused, Resume, Started, Stat, Stated, Sync, Synced, Welcome, WelcomeAnswer,
+    Allocate, Attach, Attached, Begin, BindSecret, CancelLock, Change, Changed, Close, Closed, Done,
+    EndReason, Ended, Heard, IssueKey, KeyIssued, Lock, LockEnded, LockQueued, LockWanted, Locked, Open,
+    Opened, Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Sync, Synced, Target, Unlock,
+    Welcome, WelcomeAnswer,
 };
-use bowline::wire::data::{Farewell, Ping, Pong, Read, ReadDone, Write, WriteDone};
+use bowline::wire::data::{Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Write, WriteDone};
 use bowline::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use bowline::wire::names::{
+    Cookie, Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename,
+    SpaceStated, StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
+};
 use bowline::wire::{ClientControl, ClientData, DecodeError, Message, ServerControl, ServerData};
 
 pub(crate) const HANDLE: HandleId = HandleId(0x0102_0304_0506_0708);
@@ -82,6 +89,87 @@ pub(crate) fn client_control() -> Vec<(&'static str, ClientControl)> {
         ("Sync", Sync { handle: HANDLE, scope: SyncScope::Data }.into()),
         ("Sync_all", Sync { handle: HANDLE, scope: SyncScope::All }.into()),
     ]
+    .into_iter()
+    .chain(client_files())
+    .chain(client_names())
+    .collect()
+}
+
+fn place() -> Place {
+    Place { export: "media".parse().expect("a name"), path: path() }
+}
+
+fn path() -> ExportPath {
+    ExportPath::new(&b"films/a\xff"[..]).expect("a path")
+}
+
+fn xattr() -> XattrName {
+    XattrName::new("user.tag").expect("a name")
+}
+
+const RANGE: RawRange = RawRange { start: 0x0a, len: 0x0b };
+
+/// What is asked of open files.
+fn client_files() -> Vec<(&'static str, ClientControl)> {
+    let handle = HANDLE;
+    let all = AttributeChange {
+        len: Some(7),
+        permissions: Some(0o640),
+        accessed: Some(SetTime::Now),
+        modified: Some(SetTime::At(-2)),
+    };
+    let change = Change { target: Target::Handle(handle), change: all };
+    let of_name = Change { target: Target::Name(place()), change: AttributeChange::default() };
+    let allocate = |how| Allocate { handle, range: RANGE, how }.into();
+    let seek = |what| Seek { handle, offset: 9, what }.into();
+    let lock = |mode, wait_ms| Lock { handle, wanted: LockWanted { mode, range: RANGE }, wait_ms }.into();
+    vec![
+        ("Change", change.into()),
+        ("Change_of_a_name", of_name.into()),
+        ("Allocate", allocate(Allocation::Reserve)),
+        ("Allocate_keep", allocate(Allocation::ReserveKeepLen)),
+        ("Allocate_punch", allocate(Allocation::PunchHole)),
+        ("Seek", seek(Seekable::Data)),
+        ("Seek_hole", seek(Seekable::Hole)),
+        ("Lock", lock(LockMode::Exclusive, 5000)),
+        ("Lock_shared", lock(LockMode::Shared, 0)),
+        ("Unlock", Unlock { handle, range: RANGE }.into()),
+        ("CancelLock", CancelLock { lock: RequestId(0x0c) }.into()),
+        ("Heard", Heard { notice: 3 }.into()),
+    ]
+}
+
+/// What is asked of names.
+fn client_names() -> Vec<(&'static str, ClientControl)> {
+    let export = place().export;
+    let to = ExportPath::new("b").expect("a path");
+    let remove = |what| Remove { place: place(), what }.into();
+    let rename = |how| Rename { export: export.clone(), from: path(), to: to.clone(), how }.into();
+    let set = |how| XattrSet { target: Target::Handle(HANDLE), name: xattr(), how }.into();
+    let list = List { place: place(), cookie: Some(Cookie([4; 24])), with_attributes: true };
+    let root = Place { export: export.clone(), path: ExportPath::ROOT };
+    let link = LinkTarget::new("../x").expect("a target");
+    vec![
+        ("Lookup", Lookup { place: place(), follow: true }.into()),
+        ("List", list.into()),
+        ("List_from_the_start", List { place: root, cookie: None, with_attributes: false }.into()),
+        ("ReadLink", ReadLink { place: place() }.into()),
+        ("StatSpace", StatSpace { place: place() }.into()),
+        ("MakeDirectory", MakeDirectory { place: place(), permissions: 0o755 }.into()),
+        ("Remove", remove(Removal::File)),
+        ("Remove_directory", remove(Removal::Directory)),
+        ("Rename", rename(RenameHow::Replace)),
+        ("Rename_no_replace", rename(RenameHow::NoReplace)),
+        ("Rename_exchange", rename(RenameHow::Exchange)),
+        ("Symlink", Symlink { place: place(), target: link }.into()),
+        ("HardLink", HardLink { export: export.clone(), from: path(), to }.into()),
+        ("XattrGet", XattrGet { target: Target::Name(place()), name: xattr() }.into()),
+        ("XattrSet", set(XattrHow::Set)),
+        ("XattrSet_create", set(XattrHow::Create)),
+        ("XattrSet_replace", set(XattrHow::Replace)),
+        ("XattrList", XattrList { target: Target::Handle(HANDLE) }.into()),
+        ("XattrRemove", XattrRemove { target: Target::Handle(HANDLE), name: xattr() }.into()),
+    ]
 }
 
 pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
@@ -113,7 +201,32 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("Refused_for_good", Refused { refusal: UNKNOWN }.into()),
         ("Ended", Ended { reason: EndReason::Stopping }.into()),
         ("Ended_not_allowed", Ended { reason: EndReason::NotAllowed }.into()),
+        ("Changed", Changed { attributes: state.attributes }.into()),
+        ("Done", Done {}.into()),
+        ("Sought", Sought { offset: Some(0x0d) }.into()),
+        ("Sought_nothing", Sought { offset: None }.into()),
+        ("Locked", locked().into()),
+        ("LockQueued", LockQueued {}.into()),
+        ("LockEnded", LockEnded { notice: 2, lock: RequestId(3), outcome: Ok(locked()) }.into()),
+        ("LockEnded_refused", LockEnded { notice: 4, lock: RequestId(5), outcome: Err(BUSY) }.into()),
+        ("Found", Found { attributes: directory() }.into()),
+        ("Listed", Listed { next: Some(Cookie([5; 24])) }.into()),
+        ("Listed_the_last", Listed { next: None }.into()),
+        ("Link", Link { target: LinkTarget::new("../x").expect("a target") }.into()),
+        ("SpaceStated", SpaceStated { space: SPACE }.into()),
+        ("XattrValue", XattrValue {}.into()),
+        ("XattrNames", XattrNames {}.into()),
     ]
+}
+
+fn locked() -> Locked {
+    Locked { handle: HANDLE, range: RANGE }
+}
+
+const SPACE: Space = Space { total: 9, free: 8, available: 7, files_total: 6, files_free: 5 };
+
+fn directory() -> Attributes {
+    Attributes { kind: FileKind::Directory, ..state().attributes }
 }
 
 pub(crate) fn client_data() -> Vec<(&'static str, ClientData)> {
@@ -124,6 +237,7 @@ pub(crate) fn client_data() -> Vec<(&'static str, ClientData)> {
         ("Farewell", Farewell {}.into()),
         ("Read", Read { handle: HANDLE, offset: 1 << 40, len: 512 << 10 }.into()),
         ("Write", Write { handle: HANDLE, offset: u64::MAX }.into()),
+        ("Append", Append { handle: HANDLE }.into()),
     ]
 }
 
@@ -136,6 +250,7 @@ pub(crate) fn server_data() -> Vec<(&'static str, ServerData)> {
         ("ReadDone", ReadDone {}.into()),
         ("WriteDone", WriteDone { written: 4096, stability: Stability::Durable }.into()),
         ("WriteDone_received", WriteDone { written: 0, stability: Stability::Received }.into()),
+        ("AppendDone", AppendDone { offset: 14, written: 15, stability: Stability::Received }.into()),
         ("Refused", Refused { refusal: BUSY }.into()),
     ]
 }
@@ -173,6 +288,11 @@ fn open() -> Open {
         export: "media".parse().expect("a name"),
         path: ExportPath::new(&b"films/a\xff"[..]).expect("a path"),
         mode: OpenMode::READ_WRITE.exclusive(),
+        create: Create::New,
+        truncate: true,
+        permissions: 0o640,
+        lock: Some(LockWanted { mode: LockMode::Exclusive, range: RANGE }),
+        resumable: true,
         create_id: CreateId([6; 16]),
         with_key: true,
         grace_ms: 30_000,
@@ -184,11 +304,30 @@ fn open_shared() -> Open {
         rights: Rights::WRITE.union(Rights::LOCK).union(Rights::GRANT),
         share: ShareMode::READ.union(ShareMode::DELETE),
     };
-    Open { mode, with_key: false, grace_ms: 0, ..open() }
+    Open {
+        mode,
+        create: Create::Never,
+        truncate: false,
+        permissions: 0,
+        lock: None,
+        resumable: false,
+        with_key: false,
+        grace_ms: 0,
+        ..open()
+    }
 }
 
 fn state() -> FileState {
-    let attributes = Attributes { len: 4096, permissions: 0o640, modified_ns: -1, changed_ns: 1_700_000_000 };
+    let attributes = Attributes {
+        kind: FileKind::File,
+        len: 4096,
+        allocated: 8192,
+        permissions: 0o640,
+        links: 2,
+        accessed_ns: 1_600_000_000,
+        modified_ns: -1,
+        changed_ns: 1_700_000_000,
+    };
     let mode = OpenMode { rights: Rights::ALL, share: ShareMode::ALL };
     FileState { mode, rights: Rights::READ.union(Rights::GRANT), attributes }
 }
