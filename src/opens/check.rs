@@ -1,13 +1,16 @@
 //! The rules that hold between any two calls.
 
+use std::collections::HashMap;
+
 use super::open::{Holder, Open, rights_max};
 use super::state::{HolderPhase, OpenPhase};
 use super::table::OpenTable;
-use crate::model::{HandleId, OpenId};
+use super::waits::LockUse;
+use crate::model::{HandleId, OpenId, PublicKey};
 
-/// Up to this many holders the whole table is checked after every change in debug builds; beyond it that
+/// Up to this many holders, and locks and waiters, the whole table is checked after every change in debug builds; beyond it that
 /// would make long runs quadratic.
-const CHECKED_HOLDERS_MAX: usize = 512;
+const CHECKED_MAX: usize = 512;
 
 impl OpenTable {
     /// Asserts every rule that the module states, and that each index agrees with the records. Walks the whole
@@ -17,10 +20,16 @@ impl OpenTable {
         self.holders.iter().for_each(|(handle, holder)| self.check_holder(*handle, holder));
         self.check_files();
         self.check_indexes();
+        self.check_locks();
+        self.check_waits();
     }
 
     pub(super) fn check_in_debug(&self) {
-        if cfg!(debug_assertions) && self.holders.len() <= CHECKED_HOLDERS_MAX {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let locks: usize = self.lock_use.values().map(|used| used.ranges + used.waits).sum();
+        if self.holders.len() <= CHECKED_MAX && locks <= CHECKED_MAX {
             self.check_invariants();
         }
     }
@@ -67,7 +76,7 @@ impl OpenTable {
         let times = open.map(|open| open.holders.iter().filter(|other| **other == handle).count());
         assert_eq!(times, Some(1), "the open of {handle:?} does not name it once");
         assert!(
-            open.is_some_and(|open| rights_max(open.mode).contains(holder.rights)),
+            open.is_some_and(|open| rights_max(open.mode).permits(holder.rights)),
             "{handle:?} has more rights than its open"
         );
         assert_eq!(holder.deadline.is_some(), holder.phase == HolderPhase::Away, "{handle:?}: deadline");
@@ -126,5 +135,58 @@ impl OpenTable {
         assert_eq!(handles, self.holders.len(), "the index of sessions");
         let is_empty = |part: &super::sessions::SessionPart| part.handles.is_empty() && !part.is_away;
         assert!(!self.by_session.values().any(is_empty), "a session is kept for nothing");
+    }
+
+    /// Each lock is an open's of that file, no two conflict, and the counts of identities agree.
+    fn check_locks(&self) {
+        assert!(self.freed.is_empty(), "something was freed and nobody was asked");
+        let mut counts: HashMap<PublicKey, LockUse> = HashMap::new();
+        for (file, locks) in &self.locks {
+            assert!(!locks.is_empty(), "{file:?} is kept without locks and waiters");
+            locks.check();
+            for (id, len) in locks.owners() {
+                let open = self.opens.get(&id).filter(|open| open.file == *file);
+                assert!(open.is_some(), "{id:?} has locks and is no open of {file:?}");
+                let Some(open) = open else { continue };
+                assert!(len <= self.locks_per_open, "{id:?} has {len} locks");
+                counts.entry(open.owner).or_default().ranges += len;
+            }
+            for (turn, waiter) in locks.waiters() {
+                let wait = self.waits.get(&(waiter.session, waiter.request));
+                let wait = wait.filter(|wait| wait.turn == turn && wait.owner.file == *file);
+                assert!(wait.is_some(), "nobody knows {turn:?}");
+                let Some(owner) = wait.map(|wait| wait.owner) else { continue };
+                assert_eq!(owner.open, waiter.owner, "{turn:?} waits for another open");
+                counts.entry(owner.identity).or_default().waits += 1;
+            }
+        }
+        assert_eq!(counts, self.lock_use, "what identities have of locks");
+        assert!(self.removals.values().all(|len| *len > 0), "a removal is kept that is over");
+        for (owner, used) in &self.lock_use {
+            assert!(used.ranges <= self.locks_per_client, "{owner:?} has {} locks", used.ranges);
+            assert!(used.waits <= self.lock_waits_per_client, "{owner:?} has {} waits", used.waits);
+        }
+    }
+
+    /// Who waits has a live holder, and everybody who waits is known at each place.
+    fn check_waits(&self) {
+        for (key, wait) in &self.waits {
+            let holder = self.holders.get(&wait.handle).filter(|holder| holder.waits.contains(&key.1));
+            assert!(
+                holder.is_some_and(|holder| holder.phase == HolderPhase::Live
+                    && holder.session == key.0
+                    && holder.open == wait.owner.open),
+                "{key:?} waits without a live holder"
+            );
+            assert!(self.wait_deadlines.contains(&(wait.deadline, *key)), "nobody watches {key:?}");
+        }
+        let len = self.waits.len();
+        assert_eq!(self.locks.values().map(|locks| locks.waiters().count()).sum::<usize>(), len, "waiters");
+        assert_eq!(
+            self.holders.values().map(|holder| holder.waits.len()).sum::<usize>(),
+            len,
+            "holders' waits"
+        );
+        assert_eq!(self.wait_deadlines.len(), len, "the deadlines of waits");
     }
 }

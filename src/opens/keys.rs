@@ -117,7 +117,7 @@ pub(super) fn decide<'a>(
         Standing::Closing => return Err(ResumeDenial::Closing),
     }
     let allowed = (claim.may_use)(&open.export).ok_or(ResumeDenial::ExportNotAllowed)?;
-    let rights = record.rights.intersection(allowed);
+    let rights = rights_left(record.rights, allowed);
     if !is_of_use(rights) {
         return Err(ResumeDenial::NoRights);
     }
@@ -133,6 +133,16 @@ pub(super) fn decide<'a>(
         return Err(ResumeDenial::HandleTaken);
     }
     Ok((open, rights))
+}
+
+/// What is left of a key's rights: who may not write any more may still append, if that is allowed.
+fn rights_left(issued: Rights, allowed: Rights) -> Rights {
+    let exact = issued.intersection(allowed.with_implied());
+    if exact.contains(Rights::WRITE) {
+        exact
+    } else {
+        issued.with_implied().intersection(allowed.with_implied())
+    }
 }
 
 fn authenticate<'a>(

@@ -1,7 +1,7 @@
 //! The open table as a state machine: events and the time in, decisions and effects out.
 //!
 //! An *open* is the server's record of one open file: which file it is, in which mode it is open, whose it is,
-//! and the hashes of its resume keys. A *holder* is one session's part in an open, and a handle is the client's
+//! the hashes of its resume keys and its byte-range locks. A *holder* is one session's part in an open, and a handle is the client's
 //! name of a holder. A duplicate handle is a further holder of the same open. The share mode belongs to the
 //! open, never to a session or a channel; so an open outlives both, and resuming it adds a holder and never
 //! re-points one.
@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The transitions stand as data in `state.rs`. The one function that decides whether a resume key may resume
-//! is `keys::decide`.
+//! is `keys::decide`. Locks stand in `locks.rs` (the rules of one file) and `waits.rs` (the table's).
 //!
 //! **Rules that hold at every moment** ([`OpenTable::check_invariants`]):
 //! - Two opens of one file that exist side by side are compatible. An open that ends counts until nothing of it
@@ -32,24 +32,31 @@
 //! - A holder that drains takes no new operation, and it is gone as soon as nothing of it is executing.
 //! - An open is orphaned when it has holders that are away and none that is live; its deadline is the latest of
 //!   theirs. A deadline is over from its very microsecond on, whether a sweeper has run or not.
+//! - Two locks of different opens that overlap are shared ones. A lock lasts as long as its open, a waiting lock as
+//!   long as its holder is reachable; each waiter has something before it that really keeps it out.
 //! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
 //!
 //! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk and
 //! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
-//! of events by itself: one call makes at most one event for each holder and open that it ends, and the caller
-//! drains [`OpenTable::poll_event`] after each call.
+//! of events by itself: one call makes at most one event for each holder, open and waiting lock that it ends, and
+//! the caller drains [`OpenTable::poll_event`] after each call.
 
 mod check;
+mod contenders;
 mod keys;
+mod locks;
 mod open;
+mod ranges;
 mod resume;
 mod sessions;
 mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 pub use keys::{Claim, ResumeDenial};
 pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};
 pub use state::{HolderPhase, OpenPhase};
 pub use table::{OpenTable, TableEvent};
+pub use waits::{LockAnswer, LockRequest};

@@ -1,12 +1,14 @@
 //! The records of the table, and the values that go in and come out.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use super::keys::KeyRing;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
+use super::waits::LockOwner;
 use crate::model::{
-    CreateId, ExportName, FileIdentity, HandleId, OpenId, OpenMode, PublicKey, Reason, Refusal, Rights,
-    SessionId, Time,
+    ByteRange, CreateId, ExportName, FileIdentity, HandleId, LockMode, OpenId, OpenMode, PublicKey, Reason,
+    Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// A request to open a file, after the file was found.
@@ -33,6 +35,17 @@ pub struct Admission {
     pub create_id: CreateId,
     /// How long the open stays when no channel reaches any of its holders.
     pub grace: Duration,
+    /// A lock that is taken together with the open, or neither.
+    pub lock: Option<(ByteRange, LockMode)>,
+    /// Whether the open can have resume keys. One that cannot ends when its session is closed on purpose.
+    pub resumable: bool,
+}
+
+impl Admission {
+    /// The open, once it is one, as the owner of locks.
+    pub(super) fn lock_owner(&self) -> LockOwner {
+        LockOwner { open: self.open, file: self.file, identity: self.owner }
+    }
 }
 
 /// A request to open a file, before any file work: only its create id can be looked for.
@@ -52,6 +65,8 @@ pub struct Repeat<'a> {
     pub mode: OpenMode,
     /// As [`Admission::rights`].
     pub rights: Rights,
+    /// As [`Admission::resumable`].
+    pub resumable: bool,
 }
 
 /// A handle was given.
@@ -137,12 +152,15 @@ pub(super) struct Holder {
     pub(super) deadline: Option<Time>,
     pub(super) executing: u32,
     pub(super) origin: Origin,
+    /// Its locks that wait.
+    pub(super) waits: BTreeSet<RequestId>,
 }
 
 impl Holder {
     pub(super) fn new(open: OpenId, session: SessionId, rights: Rights, origin: Origin) -> Self {
         let phase = HolderPhase::Live;
-        Self { open, session, rights, phase, deadline: None, executing: 0, origin }
+        let waits = BTreeSet::new();
+        Self { open, session, rights, phase, deadline: None, executing: 0, origin, waits }
     }
 
     pub(super) fn on_session_away(&mut self, deadline: Time) {
@@ -199,6 +217,7 @@ pub(super) struct Open {
     pub(super) mode: OpenMode,
     pub(super) create_id: CreateId,
     pub(super) grace: Duration,
+    pub(super) resumable: bool,
     pub(super) phase: OpenPhase,
     /// Present while it is orphaned.
     pub(super) deadline: Option<Time>,
@@ -228,6 +247,7 @@ impl Open {
             mode: admission.mode,
             create_id: admission.create_id,
             grace,
+            resumable: admission.resumable,
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
@@ -281,13 +301,13 @@ pub(super) fn first_rights(mode: OpenMode, allowed: Rights) -> Result<Rights, Re
     if !is_of_use(mode.rights) {
         return Err(Reason::Invalid.into());
     }
-    if !allowed.contains(mode.rights) {
+    if !allowed.permits(mode.rights) {
         return Err(Reason::PermissionDenied.into());
     }
-    Ok(allowed.intersection(rights_max(mode)))
+    Ok(allowed.with_implied().intersection(rights_max(mode)))
 }
 
 /// Whether a handle with these rights can do anything with the file's bytes.
 pub(super) fn is_of_use(rights: Rights) -> bool {
-    rights.contains(Rights::READ) || rights.contains(Rights::WRITE)
+    rights.intersection(Rights::BYTES) != Rights::NONE
 }

@@ -16,6 +16,7 @@ impl OpenTable {
     ///
     /// # Errors
     /// - [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed.
+    /// - [`Reason::PermissionDenied`]: the open cannot be resumed.
     /// - [`Reason::Exhausted`]: the open has used up the numbers of its keys.
     pub fn issue_key(
         &mut self,
@@ -27,6 +28,9 @@ impl OpenTable {
     ) -> Result<ResumeKey, Refusal> {
         let keys_max = self.keys_per_open;
         let (holder, open) = self.open_of(session, handle)?;
+        if !open.resumable {
+            return Err(Reason::PermissionDenied.into());
+        }
         let (id, rights, owner) = (holder.open, holder.rights, open.owner);
         let generation = open.keys.next_generation().ok_or(Reason::Exhausted)?;
         let key = ResumeKey { file_id: id, time_stamp_us: stamp_us, process_id, generation, secret };
@@ -66,8 +70,9 @@ impl OpenTable {
                 return Err(Reason::ResumeRefused.into());
             }
         };
+        self.end_overdue(now);
         self.on_resumed(now, &claim, &admitted);
-        self.check_in_debug();
+        self.finish();
         Ok(admitted)
     }
 

@@ -19,9 +19,13 @@ impl OpenTable {
     /// No channel reaches the session any more. Each of its opens that nobody else holds is an orphan from now
     /// on, until its grace, counted from `now`, is over. A session that is away stays so: its deadlines do not
     /// move. Operations that were received before go on, and holders that are still admitted for it start away.
+    /// Its waiting locks are given up, because nobody would hear of them; the locks that its opens have stay.
     pub fn session_away(&mut self, now: Time, session: SessionId) {
+        self.end_overdue(now);
         self.by_session.entry(session).or_default().is_away = true;
-        for handle in self.handles_of(session) {
+        let handles = self.handles_of(session);
+        self.interrupt_waits(&handles);
+        for handle in handles {
             let Some(holder) = self.holders.get_mut(&handle) else { continue };
             let id = holder.open;
             if let Some(open) = self.opens.get(&id) {
@@ -29,7 +33,7 @@ impl OpenTable {
             }
             self.settle(id);
         }
-        self.check_in_debug();
+        self.finish();
     }
 
     /// A channel reaches the session again: what is left of its holders is live. An orphan that nobody has
@@ -57,7 +61,19 @@ impl OpenTable {
         }
         self.handles_of(session).into_iter().for_each(|handle| self.stop_holder(handle));
         self.forget_session(session);
-        self.check_in_debug();
+        self.finish();
+    }
+
+    /// The session was closed on purpose: its holders in opens that cannot be resumed stop at once, as with
+    /// [`OpenTable::session_ended`]. The others stay, because a resume key may bring them back.
+    pub fn session_closed(&mut self, session: SessionId) {
+        let is_final = |handle: &HandleId| {
+            let open = self.holders.get(handle).and_then(|holder| self.opens.get(&holder.open));
+            open.is_some_and(|open| !open.resumable)
+        };
+        let handles: Vec<HandleId> = self.handles_of(session).into_iter().filter(is_final).collect();
+        handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        self.finish();
     }
 
     /// How many handles a session has.
@@ -66,13 +82,15 @@ impl OpenTable {
         self.by_session.get(&session).map_or(0, |part| part.handles.len())
     }
 
-    /// Closes every orphan whose grace is over: its holders stop, and it ends when nothing of it is executing.
+    /// Ends every waiting lock whose time is over, then closes every orphan whose grace is over: its holders stop,
+    /// and it ends when nothing of it is executing.
     pub fn expire(&mut self, now: Time) {
+        self.end_overdue(now);
         while let Some((_, id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
             // One that still executes is closing now: it has no deadline any more and ends by itself.
             let _still_executing = self.stop_open(id);
         }
-        self.check_in_debug();
+        self.finish();
     }
 
     /// Takes a handle that is gone out of its session.

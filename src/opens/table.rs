@@ -7,14 +7,16 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::keys::{KeyHasher, ResumeDenial};
+use super::locks::FileLocks;
 use super::open::{
     Admission, Admitted, Holder, HolderView, Open, OpenView, Origin, Repeat, Standing, first_rights,
 };
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
+use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::{
-    CreateId, FileIdentity, HandleId, Limits, OpenId, OpenMode, PublicKey, Reason, Refusal, Rights,
-    SessionId, Time,
+    ByteRange, CreateId, FileIdentity, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Reason,
+    Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
@@ -40,6 +42,23 @@ pub enum TableEvent {
         open: OpenId,
         /// The cause.
         why: ResumeDenial,
+    },
+    /// A lock that was [`Queued`](super::LockAnswer::Queued) waits no more.
+    LockEnded {
+        /// The session that asked for it.
+        session: SessionId,
+        /// The handle that it was to be taken with.
+        handle: HandleId,
+        /// The request.
+        request: RequestId,
+        /// Which bytes.
+        range: ByteRange,
+        /// How they were to be locked.
+        mode: LockMode,
+        /// `Ok`: the open has the lock. [`Reason::Locked`]: the wait is over. [`Reason::Interrupted`]: it was
+        /// given up, its handle or its open ended, or its session went away. [`Reason::Quota`]: its turn came,
+        /// and it would have been one range too many.
+        outcome: Result<(), Refusal>,
     },
 }
 
@@ -69,6 +88,8 @@ pub enum TableEvent {
 ///     rights: OpenMode::READ_WRITE.rights,
 ///     create_id: CreateId([1; 16]),
 ///     grace: Duration::from_secs(60),
+///     lock: None,
+///     resumable: true,
 /// })?;
 /// let key = table.issue_key(first, admitted.handle, 1_700_000_000_000_000, 4711, [9; 16])?;
 ///
@@ -100,6 +121,23 @@ pub struct OpenTable {
     pub(super) by_session: HashMap<SessionId, SessionPart>,
     /// The orphans in the order of their deadlines.
     pub(super) deadlines: BTreeSet<(Time, OpenId)>,
+    pub(super) locks_per_open: usize,
+    pub(super) locks_per_client: usize,
+    pub(super) lock_waits_per_client: usize,
+    pub(super) lock_wait_max: Duration,
+    /// The locks of the files that have any, or waiters.
+    pub(super) locks: HashMap<FileIdentity, FileLocks>,
+    /// What the identities have of locks.
+    pub(super) lock_use: HashMap<PublicKey, LockUse>,
+    pub(super) waits: HashMap<WaitKey, Wait>,
+    /// The waiting locks in the order of their deadlines.
+    pub(super) wait_deadlines: BTreeSet<(Time, WaitKey)>,
+    /// The turn of the latest waiter.
+    pub(super) turns: u64,
+    /// Files of which something was unlocked or a waiter left, within a call.
+    pub(super) freed: Vec<FileIdentity>,
+    /// The removals of each file that are executing.
+    pub(super) removals: HashMap<FileIdentity, usize>,
     pub(super) events: VecDeque<TableEvent>,
 }
 
@@ -127,6 +165,17 @@ impl OpenTable {
             by_owner: HashMap::new(),
             by_session: HashMap::new(),
             deadlines: BTreeSet::new(),
+            locks_per_open: limits.locks_per_open,
+            locks_per_client: limits.locks_per_client,
+            lock_waits_per_client: limits.lock_waits_per_client,
+            lock_wait_max: limits.lock_wait_max,
+            locks: HashMap::new(),
+            lock_use: HashMap::new(),
+            waits: HashMap::new(),
+            wait_deadlines: BTreeSet::new(),
+            turns: 0,
+            freed: Vec::new(),
+            removals: HashMap::new(),
             events: VecDeque::new(),
         }
     }
@@ -138,15 +187,16 @@ impl OpenTable {
     /// closed, and the answer is `None`: the request makes a new one.
     ///
     /// # Errors
-    /// - [`Reason::Invalid`]: the create id was used with another export or mode, or the mode neither reads nor
-    ///   writes.
+    /// - [`Reason::Invalid`]: the create id was used with another export or mode, or for an open that can be
+    ///   resumed where this one cannot or the other way round; or the mode neither reads nor writes.
     /// - [`Reason::PermissionDenied`]: the rights do not cover the mode.
     /// - [`Reason::Busy`]: the open is ending, and something of it is still executing.
     /// - [`Reason::Quota`]: the open has too many holders.
     /// - [`Reason::Exhausted`]: the random id for the holder is taken.
     pub fn find_created(&mut self, now: Time, repeat: &Repeat<'_>) -> Result<Option<Admitted>, Refusal> {
+        self.end_overdue(now);
         let found = self.repeat(now, repeat, None);
-        self.check_in_debug();
+        self.finish();
         found
     }
 
@@ -154,18 +204,23 @@ impl OpenTable {
     ///
     /// Every other open of the same file counts, whoever it belongs to. A request whose create id is known by
     /// now is answered as [`OpenTable::find_created`] does: two copies of it may have been looking for the file
-    /// at the same time. A request that is refused touches no other open, with one exception: orphans whose
-    /// grace is over and of which something is still executing are stopped, and the request is to come again.
+    /// at the same time; its lock was taken with the first one and is not taken again. A request that is refused
+    /// touches no other open, with one exception: orphans whose grace is over and of which something is still
+    /// executing are stopped, and the request is to come again.
     ///
     /// # Errors
     /// - [`Reason::Busy`]: an incompatible open is held (no time is named), is an orphan within its grace (the
-    ///   time left is named), or ends and is still executing ([`OpenTable::DRAIN_RETRY`]).
-    /// - [`Reason::Quota`]: the identity has as many opens as it may have.
+    ///   time left is named), or ends and is still executing ([`OpenTable::DRAIN_RETRY`]); or a name of the file
+    ///   is being removed, and the mode does not share that ([`OpenTable::DRAIN_RETRY`] too).
+    /// - [`Reason::Locked`]: another open's lock, or an earlier waiter's, excludes the lock that was asked for.
+    /// - [`Reason::PermissionDenied`]: it asks for a lock without [`Rights::LOCK`].
+    /// - [`Reason::Quota`]: the identity has as many opens or locks as it may have.
     /// - [`Reason::Exhausted`]: a random id is taken.
     /// - As [`OpenTable::find_created`]; [`Reason::Invalid`] too where the create id belongs to another file.
     pub fn admit(&mut self, now: Time, admission: Admission) -> Result<Admitted, Refusal> {
+        self.end_overdue(now);
         let admitted = self.try_admit(now, &admission);
-        self.check_in_debug();
+        self.finish();
         admitted
     }
 
@@ -185,7 +240,7 @@ impl OpenTable {
             .get_mut(&handle)
             .filter(|holder| holder.session == session && !holder.is_draining())
             .ok_or(Reason::BadHandle)?;
-        if !holder.rights.contains(needed) {
+        if !holder.rights.permits(needed) {
             return Err(Reason::PermissionDenied.into());
         }
         holder.executing = holder.executing.checked_add(1).ok_or(Reason::Exhausted)?;
@@ -199,7 +254,7 @@ impl OpenTable {
         debug_assert!(is_gone.is_some(), "an operation ended on a holder that does not exist");
         if is_gone == Some(true) {
             self.remove_holder(handle);
-            self.check_in_debug();
+            self.finish();
         }
     }
 
@@ -211,7 +266,7 @@ impl OpenTable {
     pub fn begin_close(&mut self, session: SessionId, handle: HandleId) -> Result<(), Refusal> {
         self.open_of(session, handle)?;
         self.stop_holder(handle);
-        self.check_in_debug();
+        self.finish();
         Ok(())
     }
 
@@ -239,7 +294,15 @@ impl OpenTable {
     /// When [`OpenTable::expire`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let orphan = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
+        orphan.into_iter().chain(wait).min()
+    }
+
+    /// Which file an open is.
+    #[must_use]
+    pub fn file_of(&self, open: OpenId) -> Option<FileIdentity> {
+        self.opens.get(&open).map(|open| open.file)
     }
 
     /// How many opens there are.
@@ -287,24 +350,31 @@ impl OpenTable {
             export: &admission.export,
             mode: admission.mode,
             rights: admission.rights,
+            resumable: admission.resumable,
         };
         if let Some(admitted) = self.repeat(now, &repeat, Some(admission.file))? {
             return Ok(admitted);
         }
         let rights = first_rights(admission.mode, admission.rights)?;
+        if admission.lock.is_some() && !rights.permits(Rights::LOCK) {
+            return Err(Reason::PermissionDenied.into());
+        }
         if self.by_owner.get(&admission.owner).is_some_and(|&len| len >= self.opens_per_client) {
             return Err(Reason::Quota.into());
         }
         if self.opens.contains_key(&admission.open) || self.holders.contains_key(&admission.handle) {
             return Err(Reason::Exhausted.into());
         }
-        self.make_way(now, admission.file, admission.mode)?;
+        let first_lock = self.make_way(now, admission)?;
         let admitted = self.insert_open(admission, rights);
         self.add_holder(
             now,
             admission.handle,
             Holder::new(admission.open, admission.session, rights, Origin::Opened),
         );
+        if let Some((range, splice)) = first_lock {
+            self.apply(admission.lock_owner(), range, &splice);
+        }
         Ok(admitted)
     }
 
@@ -322,7 +392,8 @@ impl OpenTable {
             Standing::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
             Standing::Over => return self.stop_open(id).map(|()| None),
         }
-        let is_same = open.export == *repeat.export && open.mode == repeat.mode;
+        let is_same =
+            open.export == *repeat.export && open.mode == repeat.mode && open.resumable == repeat.resumable;
         if !is_same || file.is_some_and(|file| file != open.file) {
             return Err(Reason::Invalid.into());
         }
@@ -345,28 +416,6 @@ impl OpenTable {
         let admitted = open.admitted(id, repeat.handle, rights);
         self.add_holder(now, repeat.handle, Holder::new(id, repeat.session, rights, Origin::Opened));
         Ok(Some(admitted))
-    }
-
-    /// Closes the orphans that stand in the way and whose grace is over; or says why the newcomer has to wait,
-    /// and touches nothing.
-    fn make_way(&mut self, now: Time, file: FileIdentity, mode: OpenMode) -> Result<(), Refusal> {
-        let mut wait = Duration::ZERO;
-        let mut over = Vec::new();
-        let groups = self.by_file.get(&file).into_iter().flatten();
-        for id in groups.filter(|(other, _)| !mode.is_compatible(*other)).flat_map(|(_, ids)| ids) {
-            match self.opens.get(id).map(|open| open.standing(now)) {
-                Some(Standing::Held) => return Err(Refusal::busy(Duration::ZERO)),
-                Some(Standing::Grace(left)) => wait = wait.max(left),
-                Some(Standing::Closing) => wait = wait.max(Self::DRAIN_RETRY),
-                Some(Standing::Over) => over.push(*id),
-                None => {}
-            }
-        }
-        if wait > Duration::ZERO {
-            return Err(Refusal::busy(wait));
-        }
-        // Every one is stopped, so that one retry finds all of them gone.
-        over.into_iter().map(|id| self.stop_open(id)).fold(Ok(()), Result::and)
     }
 
     fn insert_open(&mut self, admission: &Admission, rights: Rights) -> Admitted {
@@ -402,6 +451,7 @@ impl OpenTable {
 
     /// Stops the intake of a holder; it goes at once if nothing of it is executing.
     pub(super) fn stop_holder(&mut self, handle: HandleId) {
+        self.interrupt_waits(&[handle]);
         let Some(holder) = self.holders.get_mut(&handle) else { return };
         let id = holder.open;
         let is_gone = holder.on_stop();
@@ -422,17 +472,27 @@ impl OpenTable {
         if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
     }
 
+    /// What every call that may have freed a lock does last.
+    pub(super) fn finish(&mut self) {
+        self.serve_waiters();
+        self.check_in_debug();
+    }
+
+    /// A holder that this session can still use.
+    pub(super) fn usable(&self, session: SessionId, handle: HandleId) -> Result<&Holder, Refusal> {
+        let holder = self.holders.get(&handle);
+        let usable = holder.filter(|holder| holder.session == session && !holder.is_draining());
+        usable.ok_or_else(|| Reason::BadHandle.into())
+    }
+
     /// The open of a handle that this session can still use.
     pub(super) fn open_of(
         &mut self,
         session: SessionId,
         handle: HandleId,
     ) -> Result<(&Holder, &mut Open), Refusal> {
-        let holder = self
-            .holders
-            .get(&handle)
-            .filter(|holder| holder.session == session && !holder.is_draining())
-            .ok_or(Reason::BadHandle)?;
+        let usable = |holder: &&Holder| holder.session == session && !holder.is_draining();
+        let holder = self.holders.get(&handle).filter(usable).ok_or(Reason::BadHandle)?;
         let open = self.opens.get_mut(&holder.open).ok_or(Reason::BadHandle)?;
         Ok((holder, open))
     }
@@ -474,6 +534,7 @@ impl OpenTable {
 
     fn remove_open(&mut self, id: OpenId) {
         let Some(open) = self.opens.remove(&id) else { return };
+        self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });
         self.by_create_id.remove(&(open.owner, open.create_id));
         if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {
             groups.get_mut().retain_mut(|(_, ids)| {
@@ -501,6 +562,7 @@ impl fmt::Debug for OpenTable {
             .field("opens", &self.opens.len())
             .field("holders", &self.holders.len())
             .field("orphans", &self.deadlines.len())
+            .field("waits", &self.waits.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,18 +1,23 @@
 //! Behaviours of the table, one story each; `shadow.rs` compares random runs with a naive model.
 
 mod keys;
+mod locks;
+mod removal;
 mod shadow;
 mod sharing;
+mod waits;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use super::locks::FileLocks;
 use super::open::{Holder, Open};
 use super::sessions::SessionPart;
+use super::waits::{LockUse, Wait, WaitKey};
 use super::*;
 use crate::model::{
-    CreateId, ExportName, FileIdentity, HandleId, Limits, OpenId, OpenMode, PublicKey, Reason, Refusal,
-    ResumeKey, Rights, SessionId, ShareMode, Time,
+    ByteRange, CreateId, ExportName, FileIdentity, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey,
+    Reason, Refusal, RequestId, ResumeKey, Rights, SessionId, ShareMode, Time,
 };
 
 const ALICE: PublicKey = PublicKey([0xa1; 32]);
@@ -57,11 +62,15 @@ fn admission(session: SessionId, n: u64, file: FileIdentity, mode: OpenMode) -> 
         rights: mode.rights,
         create_id: create_id(n),
         grace: GRACE,
+        lock: None,
+        resumable: true,
     }
 }
 
 fn create_id(n: u64) -> CreateId {
-    CreateId([u8::try_from(n).unwrap(); 16])
+    let mut id = [u8::try_from(n % 256).unwrap(); 16];
+    id[..8].copy_from_slice(&n.to_le_bytes());
+    CreateId(id)
 }
 
 fn admit(
@@ -106,6 +115,7 @@ fn repeat(session: SessionId, n: u64, handle: u64, export: &ExportName) -> Repea
         export,
         mode: EXCLUSIVE,
         rights: EXCLUSIVE.rights,
+        resumable: true,
     }
 }
 
@@ -129,12 +139,27 @@ fn busy(left: Duration) -> Refusal {
     Refusal::busy(left)
 }
 
+/// An open of [`FILE`] with the right to lock, that reads and writes and shares everything.
+fn admit_locker(table: &mut OpenTable, session: SessionId, n: u64) {
+    let asked = admission(session, n, FILE, OpenMode::READ_WRITE);
+    let rights = asked.rights.union(Rights::LOCK);
+    table.admit(second(0), Admission { rights, ..asked }).unwrap();
+}
+
+fn range(start: u64, end: u64) -> ByteRange {
+    ByteRange::between(start, end).unwrap()
+}
+
 /// Everything that a call can change, but for the events.
 #[derive(PartialEq, Debug)]
 struct Image {
     opens: BTreeMap<OpenId, Open>,
     holders: BTreeMap<HandleId, Holder>,
     sessions: BTreeMap<SessionId, SessionPart>,
+    locks: BTreeMap<FileIdentity, FileLocks>,
+    lock_use: BTreeMap<PublicKey, LockUse>,
+    waits: BTreeMap<WaitKey, Wait>,
+    removals: BTreeMap<FileIdentity, usize>,
     next_deadline: Option<Time>,
 }
 
@@ -144,6 +169,10 @@ fn image(table: &OpenTable) -> Image {
         opens: table.opens.iter().map(|(id, open)| (*id, open.clone())).collect(),
         holders: table.holders.iter().map(|(handle, holder)| (*handle, holder.clone())).collect(),
         sessions: table.by_session.iter().map(|(id, part)| (*id, part.clone())).collect(),
+        locks: table.locks.iter().map(|(file, locks)| (*file, locks.clone())).collect(),
+        lock_use: table.lock_use.iter().map(|(owner, used)| (*owner, *used)).collect(),
+        waits: table.waits.iter().map(|(key, wait)| (*key, *wait)).collect(),
+        removals: table.removals.clone().into_iter().collect(),
         next_deadline: table.next_deadline(),
     }
 }
@@ -371,7 +400,12 @@ fn a_random_id_that_is_taken_is_refused() {
 fn nothing_is_left_when_all_is_closed() {
     let mut table = table();
     for n in 1..=20 {
-        admit(&mut table, second(0), if n % 2 == 0 { A1 } else { B1 }, n, OpenMode::READ).unwrap();
+        let session = if n % 2 == 0 { A1 } else { B1 };
+        admit_locker(&mut table, session, n);
+        let wait = Duration::from_secs(u64::from(n > 15));
+        let (request, mode) = (RequestId(n), if n > 15 { LockMode::Exclusive } else { LockMode::Shared });
+        let asked = LockRequest { request, range: range(n % 3, 7), mode, wait };
+        table.lock(second(0), session, HandleId(n), asked).unwrap();
     }
     table.session_away(second(1), A1);
     table.session_ended(A1);
@@ -380,8 +414,9 @@ fn nothing_is_left_when_all_is_closed() {
     }
     table.session_away(second(2), B1);
     table.session_back(B1);
-    assert_eq!(events(&mut table).len(), 40);
+    assert_eq!(events(&mut table).len(), 45);
     assert!(table.opens.is_empty() && table.holders.is_empty() && table.deadlines.is_empty());
     assert!(table.by_file.is_empty() && table.by_create_id.is_empty());
     assert!(table.by_owner.is_empty() && table.by_session.is_empty());
+    assert!(table.locks.is_empty() && table.lock_use.is_empty() && table.waits.is_empty());
 }

@@ -223,3 +223,16 @@ fn the_table_keeps_and_prints_no_secret() {
     table.resume(second(99), &key, claim(A1, 2)).unwrap_err();
     assert!(!format!("{:?}", events(&mut table)).contains("sixteen"));
 }
+
+#[test]
+fn who_may_not_write_any_more_may_still_append() {
+    let mut table = table();
+    admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
+    let key = issue(&mut table, A1, 1);
+    let append = |_: &ExportName| Some(Rights::APPEND);
+    let asked = Claim { may_use: &append, ..claim(A2, 2) };
+    assert_eq!(table.resume(second(1), &key, asked).unwrap().rights, Rights::APPEND);
+    assert_eq!(table.begin_operation(A2, HandleId(2), Rights::WRITE), Err(refused(Reason::PermissionDenied)));
+    assert!(table.begin_operation(A2, HandleId(2), Rights::APPEND).is_ok());
+    assert!(table.begin_operation(A1, HandleId(1), Rights::APPEND).is_ok(), "who may write may append");
+}

@@ -2,10 +2,15 @@
 //! out by looking at all its records. Each run is the same each time; a failing one is shrunk and printed.
 
 use proptest::collection::vec;
-use proptest::prelude::*;
+use proptest::prelude::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
+use calls::{Call, How, REMOVED, call, locking};
+use locks::{ModelLocks, Wish, held, range_of};
+
+mod calls;
+mod locks;
 
 const SESSIONS: [SessionId; 3] = [A1, A2, B1];
 const QUOTA: usize = 3;
@@ -16,47 +21,6 @@ const MODES: [OpenMode; 4] = [
     EXCLUSIVE,
     OpenMode { rights: Rights::READ, share: ShareMode::READ },
 ];
-
-/// One call. Numbers pick from what there is, modulo its length.
-#[derive(Clone, Debug)]
-enum Call {
-    Open { session: usize, file: usize, mode: usize, create: u8, looks_first: bool },
-    Issue { holder: usize },
-    Resume { session: usize, key: usize, predecessor: Option<usize>, spoil: Option<usize> },
-    Begin { holder: usize, as_other: bool, write: bool },
-    End { holder: usize },
-    Close { holder: usize },
-    Away { session: usize },
-    Back { session: usize },
-    Ended { session: usize },
-    Expire,
-    Wait { ms: u64 },
-    Allow { rights: Option<Rights> },
-}
-
-fn call() -> impl Strategy<Value = Call> {
-    let session = || 0..SESSIONS.len();
-    let pick = || 0..64_usize;
-    prop_oneof![
-        6 => (session(), 0..2_usize, 0..MODES.len(), 0..9_u8, proptest::bool::weighted(0.2)).prop_map(
-            |(session, file, mode, create, looks_first)| Call::Open { session, file, mode, create, looks_first }
-        ),
-        6 => pick().prop_map(|holder| Call::Issue { holder }),
-        7 => (session(), pick(), proptest::option::of(pick()), proptest::option::weighted(0.2, 0..320_usize))
-            .prop_map(|(session, key, predecessor, spoil)| Call::Resume { session, key, predecessor, spoil }),
-        4 => (pick(), proptest::bool::weighted(0.1), any::<bool>())
-            .prop_map(|(holder, as_other, write)| Call::Begin { holder, as_other, write }),
-        4 => pick().prop_map(|holder| Call::End { holder }),
-        2 => pick().prop_map(|holder| Call::Close { holder }),
-        2 => session().prop_map(|session| Call::Away { session }),
-        2 => session().prop_map(|session| Call::Back { session }),
-        1 => session().prop_map(|session| Call::Ended { session }),
-        1 => Just(Call::Expire),
-        4 => prop_oneof![Just(0), 1..3_000_u64, 1..70_000_u64].prop_map(|ms| Call::Wait { ms }),
-        1 => prop_oneof![1 => Just(None), 1 => Just(Some(Rights::READ)), 4 => Just(Some(Rights::ALL))]
-            .prop_map(|rights| Call::Allow { rights }),
-    ]
-}
 
 #[derive(Clone, Debug)]
 struct ModelHolder {
@@ -88,6 +52,7 @@ struct ModelOpen {
     holders: Vec<ModelHolder>,
     keys: Vec<ModelKey>,
     issued: u32,
+    resumable: bool,
 }
 
 impl ModelOpen {
@@ -121,6 +86,8 @@ impl ModelOpen {
 struct Model {
     opens: Vec<ModelOpen>,
     away: Vec<(SessionId, Time)>,
+    locks: ModelLocks,
+    removals: Vec<Vec<FileIdentity>>,
 }
 
 impl Model {
@@ -165,7 +132,14 @@ impl Model {
     }
 
     /// What opening has to answer: the handle, or the refusal.
-    fn open(&mut self, now: Time, asked: &Admission, is_found: bool) -> Result<Option<HandleId>, Refusal> {
+    fn open(
+        &mut self,
+        now: Time,
+        asked: &Admission,
+        wish: Option<Wish>,
+        is_found: bool,
+    ) -> Result<Option<HandleId>, Refusal> {
+        self.end_overdue(now);
         let known = |open: &&mut ModelOpen| open.owner == asked.owner && open.create == asked.create_id;
         if let Some(open) = self.opens.iter_mut().find(known) {
             if open.is_over(now) {
@@ -176,7 +150,8 @@ impl Model {
                     return Err(busy(OpenTable::DRAIN_RETRY));
                 }
             } else {
-                if open.mode != asked.mode || is_found && open.file != asked.file {
+                let is_same = open.mode == asked.mode && open.resumable == asked.resumable;
+                if !is_same || is_found && open.file != asked.file {
                     return Err(refused(Reason::Invalid));
                 }
                 let id = open.id;
@@ -191,34 +166,49 @@ impl Model {
                 return Ok(Some(asked.handle));
             }
         }
-        if is_found { self.admit(now, asked).map(Some) } else { Ok(None) }
+        if is_found { self.admit(now, asked, wish).map(Some) } else { Ok(None) }
     }
 
-    fn admit(&mut self, now: Time, asked: &Admission) -> Result<HandleId, Refusal> {
+    fn admit(&mut self, now: Time, asked: &Admission, wish: Option<Wish>) -> Result<HandleId, Refusal> {
+        if wish.is_some() && !asked.rights.contains(Rights::LOCK) {
+            return Err(refused(Reason::PermissionDenied));
+        }
         let is_left =
             |open: &&ModelOpen| !open.is_closing() || open.holders.iter().any(|holder| holder.executing > 0);
         let mine = self.opens.iter().filter(is_left).filter(|open| open.owner == asked.owner);
         if mine.count() >= QUOTA {
             return Err(refused(Reason::Quota));
         }
-        let is_rival = |open: &ModelOpen| open.file == asked.file && !open.mode.is_compatible(asked.mode);
-        let rivals: Vec<&ModelOpen> =
-            self.opens.iter().filter(is_left).filter(|open| is_rival(open)).collect();
-        if rivals.iter().any(|open| open.is_live()) {
-            return Err(busy(Duration::ZERO));
-        }
-        let waits = rivals.iter().map(|open| match open.deadline() {
-            Some(deadline) => deadline.since(now),
-            None => OpenTable::DRAIN_RETRY,
-        });
-        let wait = waits.max().unwrap_or_default();
-        if wait > Duration::ZERO {
-            return Err(busy(wait));
-        }
-        let is_executing = rivals.iter().any(|open| open.holders.iter().any(|holder| holder.executing > 0));
-        self.opens.iter_mut().filter(|open| is_rival(open)).for_each(|open| open.stop(|_| true));
-        if is_executing {
+        let is_removed = self.removals.iter().flatten().any(|file| *file == asked.file);
+        if is_removed && !asked.mode.share.contains(ShareMode::DELETE) {
             return Err(busy(OpenTable::DRAIN_RETRY));
+        }
+        let is_rival = |open: &&ModelOpen| open.file == asked.file && !open.mode.is_compatible(asked.mode);
+        let rivals = self.opens.iter().filter(is_left).filter(is_rival);
+        let rivals: Vec<OpenId> = rivals.map(|open| open.id).collect();
+        self.standing(now, &rivals).map_err(busy)?;
+        if let Some(wish) = wish {
+            if self.is_too_much(asked.open, asked.owner, wish, Some(wish.2)) {
+                return Err(refused(Reason::Quota));
+            }
+            let keepers = self.keepers(asked.open, asked.file, wish);
+            self.standing(now, &keepers).map_err(held)?;
+            if self.is_behind(self.waiting().len(), asked.open, asked.file, wish) {
+                return Err(held(Duration::ZERO));
+            }
+        }
+        if self.stop_all(&rivals) {
+            return Err(busy(OpenTable::DRAIN_RETRY));
+        }
+        if let Some(wish) = wish {
+            let wait = self.make_lock_way(now, asked.open, asked.file, wish);
+            let is_behind = self.is_behind(self.waiting().len(), asked.open, asked.file, wish);
+            if is_behind || !self.keepers(asked.open, asked.file, wish).is_empty() {
+                return Err(held(wait));
+            }
+            if self.is_too_much(asked.open, asked.owner, wish, Some(wish.2)) {
+                return Err(refused(Reason::Quota));
+            }
         }
         let holder = self.newcomer(asked.session, asked.handle, asked.rights, true, now);
         self.opens.push(ModelOpen {
@@ -230,7 +220,11 @@ impl Model {
             holders: vec![holder],
             keys: Vec::new(),
             issued: 0,
+            resumable: asked.resumable,
         });
+        if let Some(wish) = wish {
+            self.set(asked.open, wish, Some(wish.2));
+        }
         Ok(asked.handle)
     }
 
@@ -252,6 +246,7 @@ impl Model {
         if !is_mine || is_strange || rights.intersection(EXCLUSIVE.rights) == Rights::NONE {
             return None;
         }
+        self.end_overdue(now);
         let newcomer = self.newcomer(claim.session, claim.handle, rights, false, now);
         let open = &mut self.opens[index];
         for kept in open.keys.iter_mut().filter(|kept| Some(kept.home) == claim.predecessor) {
@@ -268,6 +263,9 @@ impl Model {
             holder.handle == handle && holder.session == session && !holder.is_draining
         };
         let open = self.opens.iter_mut().find(|open| open.holders.iter().any(is_home))?;
+        if !open.resumable {
+            return None;
+        }
         let rights = open.holders.iter().find(|holder| is_home(holder))?.rights;
         open.issued += 1;
         let key = ResumeKey {
@@ -314,6 +312,7 @@ impl Model {
                 ));
             }
         }
+        lines.extend(self.lock_lines());
         lines.sort();
         lines
     }
@@ -339,7 +338,7 @@ fn picture(table: &OpenTable) -> Vec<String> {
     let holders = table.holders().map(|holder| {
         holder_line(holder.open, holder.handle, holder.session, holder.phase, holder.rights, holder.executing)
     });
-    let mut lines: Vec<String> = opens.chain(holders).collect();
+    let mut lines: Vec<String> = opens.chain(holders).chain(locks::lock_lines(table)).collect();
     lines.sort();
     lines
 }
@@ -356,11 +355,19 @@ struct Run {
     allowed: Option<Rights>,
     resumed: usize,
     broken: usize,
+    removed: usize,
 }
 
 impl Run {
     fn new() -> Self {
-        let limits = Limits { opens_per_client: QUOTA, keys_per_open: KEYS, ..Limits::default() };
+        let limits = Limits {
+            opens_per_client: QUOTA,
+            keys_per_open: KEYS,
+            locks_per_open: locks::LOCKS,
+            locks_per_client: locks::CLIENT_LOCKS,
+            lock_waits_per_client: locks::WAITS,
+            ..Limits::default()
+        };
         Self {
             table: OpenTable::new([0x5a; 32], &limits),
             model: Model::default(),
@@ -371,14 +378,16 @@ impl Run {
             allowed: Some(Rights::ALL),
             resumed: 0,
             broken: 0,
+            removed: 0,
         }
     }
 
     fn play(&mut self, call: &Call) {
         self.next += 1;
         match *call {
-            Call::Open { session, file, mode, create, looks_first } => {
-                self.open(SESSIONS[session], [FILE, OTHER_FILE][file], MODES[mode], create, looks_first);
+            Call::Open { session, file, mode, create, looks_first, how } => {
+                let file = [FILE, OTHER_FILE][file];
+                self.open(SESSIONS[session], file, (MODES[mode], create), looks_first, how);
             }
             Call::Issue { holder } => self.issue(holder),
             Call::Resume { session, key, predecessor, spoil } => {
@@ -403,13 +412,69 @@ impl Run {
             Call::Expire => {
                 self.table.expire(self.now);
                 let now = self.now;
+                self.model.end_overdue(now);
                 let over = self.model.opens.iter_mut().filter(|open| open.is_over(now));
                 over.for_each(|open| open.stop(|_| true));
             }
             Call::Wait { ms } => self.now = self.now.after(Duration::from_millis(ms)),
             Call::Allow { rights } => self.allowed = rights,
+            Call::Closed { session } => {
+                let session = SESSIONS[session];
+                self.table.session_closed(session);
+                let finals = self.model.opens.iter_mut().filter(|open| !open.resumable);
+                finals.for_each(|open| open.stop(|holder| holder.session == session));
+            }
+            Call::Remove { session, files } => {
+                let (session, files) = (SESSIONS[session], REMOVED[files]);
+                let answer = self.table.begin_removal(self.now, session, files);
+                assert_eq!(answer, self.model.begin_removal(self.now, session, files));
+                self.removed += usize::from(answer.is_ok());
+            }
+            Call::Removed => {
+                if let Some(files) = self.model.removals.pop() {
+                    self.table.end_removal(&files);
+                }
+            }
+            Call::Lock { .. } | Call::Unlock { .. } | Call::Cancel { .. } | Call::Io { .. } => {
+                self.play_lock(call);
+            }
         }
         self.compare();
+    }
+
+    fn play_lock(&mut self, call: &Call) {
+        match *call {
+            Call::Lock { holder, wish, wait_ms } => {
+                let Some((session, handle)) = self.pick(holder) else { return };
+                let (request, wait) = (RequestId(self.next), Duration::from_millis(wait_ms));
+                let asked = LockRequest { request, range: range_of(wish), mode: wish.2, wait };
+                let answer = self.table.lock(self.now, session, handle, asked);
+                assert_eq!(answer, self.model.lock(self.now, (session, handle), request, wish, wait));
+            }
+            Call::Unlock { holder, wish } => {
+                let Some((session, handle)) = self.pick(holder) else { return };
+                let answer = self.table.unlock(self.now, session, handle, range_of(wish));
+                assert_eq!(answer, self.model.unlock(self.now, session, handle, wish));
+            }
+            Call::Cancel { waiter } => {
+                let waiting = self.model.waiting();
+                let unknown = (A1, RequestId(0));
+                let (session, request) =
+                    waiting.get(waiter % (waiting.len() + 1)).copied().unwrap_or(unknown);
+                self.table.cancel_lock(session, request);
+                self.model.cancel(session, request);
+            }
+            Call::Io { holder, wish } => {
+                let Some((_, handle)) = self.pick(holder) else { return };
+                let mut opens = self.model.opens.iter();
+                let has = |open: &&ModelOpen| open.holders.iter().any(|holder| holder.handle == handle);
+                let open = opens.find(has).map_or(OpenId(0), |open| open.id);
+                let is_write = wish.2 == LockMode::Exclusive;
+                let answer = self.table.check_io(self.now, open, range_of(wish), is_write);
+                assert_eq!(answer, self.model.check_io(self.now, open, wish));
+            }
+            _ => {}
+        }
     }
 
     fn compare(&mut self) {
@@ -419,13 +484,15 @@ impl Run {
         let refusals = |event: &TableEvent| matches!(event, TableEvent::ResumeRefused { .. });
         let mut said: Vec<String> =
             said.iter().filter(|event| !refusals(event)).map(|event| format!("{event:?}")).collect();
+        self.model.settle_locks();
         let mut expected = self.model.sweep();
+        expected.extend(self.model.said());
         said.sort();
         expected.sort();
         assert_eq!(said, expected);
         assert_eq!(picture(&self.table), self.model.picture());
-        let first = self.model.opens.iter().filter_map(ModelOpen::deadline).min();
-        assert_eq!(self.table.next_deadline(), first);
+        let orphans = self.model.opens.iter().filter_map(ModelOpen::deadline);
+        assert_eq!(self.table.next_deadline(), orphans.chain(self.model.wait_deadline()).min());
         assert!(self.model.opens.iter().all(|a| {
             let mut others = self.model.opens.iter().filter(|b| b.id != a.id && b.file == a.file);
             others.all(|b| a.mode.is_compatible(b.mode))
@@ -436,17 +503,21 @@ impl Run {
         &mut self,
         session: SessionId,
         file: FileIdentity,
-        mode: OpenMode,
-        create: u8,
+        (mode, create): (OpenMode, u8),
         looks_first: bool,
+        how: How,
     ) {
+        let lock_right = if how.may_lock { Rights::LOCK } else { Rights::NONE };
         let asked = Admission {
             open: OpenId(self.next),
             handle: HandleId(self.next),
             create_id: CreateId([create; 16]),
+            rights: mode.rights.union(lock_right),
+            lock: how.lock.map(|wish| (range_of(wish), wish.2)),
+            resumable: how.resumable,
             ..admission(session, 0, file, mode)
         };
-        let expected = self.model.open(self.now, &asked, !looks_first);
+        let expected = self.model.open(self.now, &asked, how.lock, !looks_first);
         let answer = if looks_first {
             let (owner, export) = (asked.owner, asked.export.clone());
             self.table.find_created(
@@ -459,6 +530,7 @@ impl Run {
                     export: &export,
                     mode,
                     rights: asked.rights,
+                    resumable: asked.resumable,
                 },
             )
         } else {
@@ -548,6 +620,7 @@ impl Run {
 
     fn away(&mut self, session: SessionId) {
         self.table.session_away(self.now, session);
+        self.model.end_overdue(self.now);
         self.model.away.push((session, self.now));
         let now = self.now;
         for holder in self.model.holders().filter(|holder| holder.session == session) {
@@ -562,19 +635,30 @@ impl Run {
     }
 }
 
-#[test]
-fn random_runs_agree_with_a_naive_model() {
-    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
+/// Plays `cases` runs of `calls` and says what they reached: resumes, opens that ended, removals, locks that were waited for.
+fn reached(cases: u32, calls: impl Strategy<Value = Vec<Call>>) -> [usize; 4] {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let totals = core::cell::Cell::new((0, 0));
-    let outcome = runner.run(&vec(call(), 1..200), |calls| {
+    let totals = core::cell::Cell::new([0; 4]);
+    let outcome = runner.run(&calls, |calls| {
         let mut run = Run::new();
         calls.iter().for_each(|call| run.play(call));
-        let (resumed, broken) = totals.get();
-        totals.set((resumed + run.resumed, broken + run.broken));
+        let reached = [run.resumed, run.broken, run.removed, run.model.locks.granted];
+        totals.set(core::array::from_fn(|at| totals.get()[at] + reached[at]));
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    let (resumed, broken) = totals.get();
-    assert!(resumed > 500 && broken > 500, "the runs must reach what they are to test: {totals:?}");
+    totals.get()
+}
+
+#[test]
+fn random_runs_agree_with_a_naive_model() {
+    let reached = reached(500, vec(call(), 1..200));
+    assert!(reached[..3].iter().all(|total| *total > 500), "too little is tested: {reached:?}");
+}
+
+#[test]
+fn random_locks_agree_with_a_naive_model() {
+    let reached = reached(1500, locking());
+    assert!(reached[3] > 4000, "too little is tested: {reached:?}");
 }

@@ -215,3 +215,78 @@ fn an_open_has_a_bound_of_holders() {
     assert_eq!(table.find_created(second(0), &asked), Err(refused(Reason::Quota)));
     assert!(table.resume(second(0), &key, replacing(max, claim(A1, max + 1))).is_ok());
 }
+
+/// What an open reads and writes, written down for each, and what it shares as three facts.
+type Sharing = (bool, bool, [bool; 3]);
+
+#[test]
+fn b03_b28_the_matrix_of_share_modes() {
+    let uses = [
+        (Rights::READ, true, false),
+        (Rights::WRITE, false, true),
+        (Rights::READ.union(Rights::WRITE), true, true),
+        (Rights::APPEND, false, true),
+    ];
+    let mut modes: Vec<(OpenMode, Sharing)> = Vec::new();
+    for (rights, reads, writes) in uses {
+        for bits in 0..8_u8 {
+            let shares = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
+            let each = [ShareMode::READ, ShareMode::WRITE, ShareMode::DELETE];
+            let chosen = each.into_iter().zip(shares).filter(|(_, is_in)| *is_in);
+            let share = chosen.fold(ShareMode::NONE, |share, (one, _)| share.union(one));
+            modes.push((OpenMode { rights, share }, (reads, writes, shares)));
+        }
+    }
+    let lets_in = |(_, _, shares): Sharing, (reads, writes, _): Sharing| {
+        // Deleting is no use of an open: it says nothing about who may be open beside it.
+        (!reads || shares[0]) && (!writes || shares[1])
+    };
+    let mut pairs = 0;
+    for (first, first_is) in &modes {
+        for (then, then_is) in &modes {
+            let mut table = table();
+            admit(&mut table, second(0), A1, 1, *first).unwrap();
+            let answer = admit(&mut table, second(0), B1, 2, *then).map(|admitted| admitted.is_new_open);
+            let is_let_in = lets_in(*first_is, *then_is) && lets_in(*then_is, *first_is);
+            let expected = if is_let_in { Ok(true) } else { Err(busy(Duration::ZERO)) };
+            assert_eq!(answer, expected, "{first}, then {then}");
+            pairs += 1;
+        }
+    }
+    assert_eq!(pairs, 32 * 32);
+}
+
+#[test]
+fn a_repeat_says_the_same_of_resuming() {
+    let mut table = table();
+    let export = export();
+    admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
+    let before = image(&table);
+    let asked = Repeat { resumable: false, ..repeat(A1, 1, 9, &export) };
+    assert_eq!(table.find_created(second(1), &asked), Err(refused(Reason::Invalid)));
+    let asked = Admission { resumable: false, ..admission(A1, 1, FILE, EXCLUSIVE) };
+    assert_eq!(table.admit(second(1), asked), Err(refused(Reason::Invalid)));
+    assert_eq!(image(&table), before);
+}
+
+#[test]
+fn an_open_that_cannot_be_resumed_has_no_key_and_ends_with_a_farewell() {
+    let mut table = table();
+    let asked = |n, file| Admission { resumable: false, ..admission(A1, n, file, EXCLUSIVE) };
+    table.admit(second(0), asked(1, FILE)).unwrap();
+    table.admit(second(0), admission(A1, 2, OTHER_FILE, EXCLUSIVE)).unwrap();
+    let refusal = table.issue_key(A1, HandleId(1), STAMP_US, PROCESS_ID, SECRET);
+    assert_eq!(refusal, Err(refused(Reason::PermissionDenied)));
+    let key = issue(&mut table, A1, 2);
+    // It waits for its session as any other does, as long as nobody says farewell.
+    table.session_away(second(1), A1);
+    table.session_back(A1);
+    table.begin_operation(A1, HandleId(1), Rights::WRITE).unwrap();
+    table.session_closed(A1);
+    assert_eq!(events(&mut table), [], "a write is waited for");
+    assert_eq!(table.begin_operation(A1, HandleId(1), Rights::WRITE), Err(refused(Reason::BadHandle)));
+    table.end_operation(HandleId(1));
+    assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
+    table.session_away(second(2), A1);
+    assert!(table.resume(second(3), &key, claim(A2, 3)).is_ok(), "the other one stays");
+}
