@@ -17,8 +17,12 @@ mod channels;
 mod copies;
 #[path = "session/credit.rs"]
 mod credit;
+#[path = "session/guesses.rs"]
+mod guesses;
 #[path = "session/hostile.rs"]
 mod hostile;
+#[path = "session/locks.rs"]
+mod locks;
 #[path = "session/opens.rs"]
 mod opens;
 #[path = "support/pair.rs"]

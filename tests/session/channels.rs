@@ -260,5 +260,5 @@ fn nothing_is_lost_when_every_line_dies_in_turn() {
         assert_eq!(pair.disk.executions(format!("write {at:>94}").as_bytes()), 1);
     }
     let stat = pair.stat(who, handle);
-    assert!(matches!(pair.finish(who, stat), Answer::Control(ServerControl::Stated(_))));
+    assert!(matches!(pair.finish(who, stat), Answer::Control(ServerControl::Stated(_), _)));
 }

@@ -2,8 +2,9 @@
 //! happens is closed; the others live. And a disk that fails.
 
 use bowline::model::{
-    AttemptNonce, Attributes, ChannelKind, ChannelNumber, CreateId, ExportPath, FileIdentity, HandleId,
-    InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, Refusal, RequestId, Suite, SyncScope, Time,
+    AttemptNonce, Attributes, ChannelKind, ChannelNumber, Create, CreateId, ExportPath, FileIdentity,
+    HandleId, InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, Refusal, RequestId, Suite,
+    SyncScope, Time,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
@@ -115,6 +116,11 @@ impl Bare {
             export: "data".parse().unwrap(),
             path: ExportPath::new(*b"a").unwrap(),
             mode: OpenMode::READ_WRITE,
+            create: Create::Never,
+            truncate: false,
+            permissions: 0,
+            lock: None,
+            resumable: true,
             create_id: CreateId([1; 16]),
             with_key: false,
             grace_ms: 0,
@@ -229,7 +235,7 @@ fn more_requests_than_twice_the_credit_close_the_channel() {
 }
 
 #[test]
-fn more_bytes_than_twice_the_credit_close_the_channel() {
+fn f11_more_bytes_than_twice_the_credit_close_the_channel() {
     let mut bare = Bare::new();
     let most = Limits::default().bytes * u64::from(Limits::CREDIT_SLACK);
     for _ in 0..most >> 20 {
@@ -337,7 +343,7 @@ fn an_id_that_is_used_on_both_kinds_of_channel_gets_no_answer_on_the_wrong_one()
 }
 
 #[test]
-fn ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
+fn f9_ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
     let mut bare = Bare::new();
     let handle = bare.handle;
     let edge = u64::try_from(i64::MAX).unwrap();

@@ -30,11 +30,10 @@ fn exclusive(pair: &mut Pair, who: Who, create_id: u8, grace_ms: u64) -> bowline
     pair.open_as(
         who,
         OpenSpec {
-            path: "a",
             mode: OpenMode::READ_WRITE.exclusive(),
             create_id: CreateId([create_id; 16]),
-            with_key: true,
             grace_ms,
+            ..OpenSpec::of("a")
         },
     )
 }

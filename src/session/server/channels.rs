@@ -127,6 +127,8 @@ impl<P: Clone> ServerCore<P> {
             ChannelKind::Data => ServerMessage::Data(ServerData::from(attached)),
         };
         self.send(connection, request, message, None);
+        // Behind the answer, which the client waits for first.
+        self.repeat_notices(binding.session);
     }
 
     /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
@@ -264,11 +266,15 @@ impl<P: Clone> ServerCore<P> {
         let Some(session) = self.sessions.get_mut(&channel.session) else { return };
         session.channels.remove(&channel.number);
         session.window.forget_channel(connection);
+        let (id, kept) = (session.id, self.limits.grace_default);
         if !session.channels.is_empty() {
+            self.repeat_notices(id);
             return;
         }
-        let (id, kept) = (session.id, self.limits.grace_default);
         session.away_until = Some(now.after(kept));
+        if reason == LossReason::Farewell {
+            self.table.session_closed(id);
+        }
         self.table.session_away(now, id);
         if reason == LossReason::Farewell && self.table.session_holders(id) == 0 {
             self.table.session_ended(id);

@@ -1,80 +1,116 @@
 //! What file work reports, and what follows when a holder has drained.
 
-use super::output::{Completion, EffectId, ServerOutput};
+use super::io::Io;
+use super::names::NameChange;
+use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    Attributes, Entropy as _, FileIdentity, FileState, HandleId, OpenId, Reason, Refusal, ResumeKey, Rights,
-    SessionId, Stability, Time,
+    Attributes, ByteRange, Entropy as _, FileIdentity, FileState, HandleId, LockMode, OpenId, Reason,
+    Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
 use crate::opens::Admission;
-use crate::wire::control::{Closed, Open, Opened, Stated, Synced};
-use crate::wire::data::{ReadDone, WriteDone};
+use crate::session::server::Effect;
+use crate::wire::control::{Changed, Closed, Done, Open, Opened, Sought, Stated, Synced};
+use crate::wire::data::{AppendDone, ReadDone, WriteDone};
 use crate::wire::{ServerControl, ServerData};
 
 /// File work that is under way, and for whom.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Job<P> {
     pub(super) ticket: Ticket,
-    pub(super) task: Task,
+    pub(super) task: Task<P>,
+    /// What it reads or writes: a lock that excludes it waits for its end.
+    pub(super) io: Option<Io>,
+}
+
+impl<P> Job<P> {
+    pub(super) fn new(ticket: Ticket, task: Task<P>) -> Self {
+        Self { ticket, task, io: None }
+    }
 }
 
 /// What a report leads to.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum Task<P> {
     /// The file is being opened; the table decides then.
-    Open { open: Box<Open>, id: OpenId, handle: HandleId, rights: Rights },
+    Open(Box<Opening>),
     /// The handle exists; its state is being fetched for the answer.
     Admitted { handle: HandleId, with_key: bool },
+    /// The handle exists, and its file is being cut to no bytes before it is given out.
+    Truncate { handle: HandleId, with_key: bool },
     /// As named.
     Stat { handle: HandleId },
+    /// As named; `None`: of a name.
+    Change { handle: Option<HandleId> },
     /// As named.
     Sync { handle: HandleId },
     /// As named.
     Read { handle: HandleId },
     /// As named.
     Write { handle: HandleId },
+    /// The end of the file is being looked for, because others have locked bytes of it.
+    FindEnd { handle: HandleId, payload: Option<P> },
+    /// As named.
+    Append { handle: HandleId },
+    /// As named.
+    Allocate { handle: HandleId },
+    /// As named.
+    Seek { handle: HandleId },
+    /// The files are being looked for that a change of names removes or replaces.
+    Identify(Box<NameChange>),
+    /// The change of names, for which these files are reserved.
+    ChangeNames(Box<NameChange>, Vec<FileIdentity>),
+    /// Other work on names, or on the attributes of an open file.
+    Named { handle: Option<HandleId> },
+}
+
+/// An open that waits for its file.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) open: Open,
+    pub(super) id: OpenId,
+    pub(super) handle: HandleId,
+    pub(super) rights: Rights,
+    pub(super) lock: Option<(ByteRange, LockMode)>,
 }
 
 /// What waits for a holder to drain.
 #[derive(Debug)]
-pub(super) enum Sequel {
+pub(super) enum Sequel<P> {
     /// Its close is answered.
     Closed { ticket: Ticket },
     /// Its successor is described.
-    Describe { ticket: Ticket, handle: HandleId, task: Task },
+    Describe { ticket: Ticket, handle: HandleId, task: Task<P> },
 }
+
+/// The answer to a request, and its payload with its length.
+type Outcome<P> = Result<(ServerMessage, Option<(P, u64)>), Refusal>;
 
 impl<P: Clone> ServerCore<P> {
     /// File work has been done, or failed.
     pub fn handle_completion(&mut self, now: Time, id: EffectId, completion: Completion<P>) {
-        let Some(Job { ticket, task }) = self.jobs.remove(&id) else { return };
+        let Some(Job { ticket, task, .. }) = self.jobs.remove(&id) else { return };
         match (task, completion) {
-            (Task::Open { open, id, handle, rights }, Completion::Opened(result)) => {
-                self.on_file_opened(now, ticket, (&open, id, handle, rights), result);
+            (Task::Open(opening), Completion::Opened(result)) => {
+                self.on_file_opened(now, ticket, &opening, result);
             }
-            (Task::Admitted { handle, with_key }, Completion::Attributes(result)) => {
-                self.table.end_operation(handle);
-                match result
-                    .and_then(|attributes| self.opened(now, ticket.session, handle, with_key, attributes))
-                {
-                    Ok(opened) => self.answer(ticket, opened, None),
-                    Err(refusal) => self.answer_refused(ticket, refusal),
-                }
-            }
+            (
+                Task::Admitted { handle, with_key } | Task::Truncate { handle, with_key },
+                Completion::Attributes(result),
+            ) => self.on_described(now, ticket, (handle, with_key), result),
             (Task::Stat { handle }, Completion::Attributes(result)) => {
                 let state = result.and_then(|attributes| self.state(ticket.session, handle, attributes));
-                self.end(
-                    ticket,
-                    handle,
-                    state.map(|state| (ServerControl::from(Stated { state }).into(), None)),
-                );
+                self.end(ticket, handle, plain(state.map(|state| Stated { state })));
+            }
+            (Task::Change { handle }, Completion::Attributes(result)) => {
+                self.end_maybe(ticket, handle, plain(result.map(|attributes| Changed { attributes })));
             }
             (Task::Sync { handle }, Completion::Synced(result)) => {
                 if let Err(refusal) = result {
                     self.spread_sync_error(ticket.session, handle, refusal);
                 }
-                self.end(ticket, handle, result.map(|()| (ServerControl::from(Synced {}).into(), None)));
+                self.end(ticket, handle, plain(result.map(|()| Synced {})));
             }
             (Task::Read { handle }, Completion::Read(result)) => {
                 let answer = |(payload, len): (P, u32)| {
@@ -83,14 +119,42 @@ impl<P: Clone> ServerCore<P> {
                 self.end(ticket, handle, result.map(answer));
             }
             (Task::Write { handle }, Completion::Written(result)) => {
-                let answer = |written| {
-                    let done = WriteDone { written, stability: Stability::Received };
+                let done = |written| WriteDone { written, stability: Stability::Received };
+                self.end(
+                    ticket,
+                    handle,
+                    result.map(|written| (ServerData::from(done(written)).into(), None)),
+                );
+            }
+            (Task::FindEnd { handle, payload }, Completion::Attributes(result)) => {
+                let end = result.map(|attributes| attributes.len);
+                self.on_end_found(now, ticket, handle, payload, end);
+            }
+            (Task::Append { handle }, Completion::Appended(result)) => {
+                let answer = |(offset, written)| {
+                    let done = AppendDone { offset, written, stability: Stability::Received };
                     (ServerData::from(done).into(), None)
                 };
                 self.end(ticket, handle, result.map(answer));
             }
-            (task, _) => debug_assert!(false, "a report of another kind came for {task:?}"),
+            (Task::Allocate { handle }, Completion::Done(result)) => {
+                self.end(ticket, handle, plain(result.map(|()| Done {})));
+            }
+            (Task::Seek { handle }, Completion::Sought(result)) => {
+                self.end(ticket, handle, plain(result.map(|offset| Sought { offset })));
+            }
+            (Task::Identify(change), Completion::Identified(result)) => {
+                self.on_identified(now, ticket, change, result);
+            }
+            (Task::ChangeNames(change, reserved), Completion::Named(result)) => {
+                self.on_names_changed(ticket, *change, &reserved, result);
+            }
+            (Task::Named { handle }, Completion::Named(result)) => {
+                self.end_maybe(ticket, handle, result.and_then(named));
+            }
+            (_, _) => debug_assert!(false, "a report of another kind came for {id:?}"),
         }
+        self.on_work_done(now, id);
         self.settle_table();
     }
 
@@ -121,6 +185,22 @@ impl<P: Clone> ServerCore<P> {
         self.table.issue_key(session, handle, stamp_us, process_id, secret)
     }
 
+    /// Ends an operation on a handle and its request.
+    pub(super) fn end(&mut self, ticket: Ticket, handle: HandleId, outcome: Outcome<P>) {
+        self.end_maybe(ticket, Some(handle), outcome);
+    }
+
+    /// Ends a request, and its operation if it is one on a handle.
+    pub(super) fn end_maybe(&mut self, ticket: Ticket, handle: Option<HandleId>, outcome: Outcome<P>) {
+        if let Some(handle) = handle {
+            self.table.end_operation(handle);
+        }
+        match outcome {
+            Ok((message, payload)) => self.answer(ticket, message, payload),
+            Err(refusal) => self.answer_refused(ticket, refusal),
+        }
+    }
+
     /// All holders of an open share its descriptor, and the kernel reports an error of it once: each other holder
     /// hears of it at its own next sync.
     fn spread_sync_error(&mut self, session: SessionId, handle: HandleId, refusal: Refusal) {
@@ -130,73 +210,102 @@ impl<P: Clone> ServerCore<P> {
         self.sync_errors.extend(others.map(|other| (other, refusal)));
     }
 
-    /// Ends an operation on a handle and its request.
-    fn end(
-        &mut self,
-        ticket: Ticket,
-        handle: HandleId,
-        result: Result<(ServerMessage, Option<(P, u64)>), Refusal>,
-    ) {
-        self.table.end_operation(handle);
-        match result {
-            Ok((message, payload)) => self.answer(ticket, message, payload),
-            Err(refusal) => self.answer_refused(ticket, refusal),
-        }
-    }
-
     fn on_file_opened(
         &mut self,
         now: Time,
         ticket: Ticket,
-        (open, id, handle, rights): (&Open, OpenId, HandleId, Rights),
+        opening: &Opening,
         result: Result<(FileIdentity, Attributes), Refusal>,
     ) {
         let (file, attributes) = match result {
             Ok(found) => found,
             Err(refusal) => return self.answer_refused(ticket, refusal),
         };
-        match self.admit(now, ticket.session, (open, id, handle, rights), file) {
-            Ok(handle) => match self.opened(now, ticket.session, handle, open.with_key, attributes) {
-                Ok(opened) => self.answer(ticket, opened, None),
-                Err(refusal) => self.answer_refused(ticket, refusal),
-            },
+        let admitted = match self.admit(now, ticket.session, opening, file) {
+            Ok(admitted) => admitted,
             Err(refusal) => {
-                self.outputs.push_back(ServerOutput::CloseFile { open: id });
-                self.answer_refused(ticket, refusal);
+                self.outputs.push_back(ServerOutput::CloseFile { open: opening.id });
+                return self.answer_refused(ticket, refusal);
             }
+        };
+        let (handle, with_key) = (admitted.handle, opening.open.with_key);
+        if let Some((range, mode)) = opening.lock.filter(|_| admitted.is_new_open) {
+            // An open that is locked in part from its beginning is given out when the range is quiet.
+            let work = self.excluded_by_lock(admitted.open, range, mode);
+            let task = if opening.open.truncate {
+                Task::Truncate { handle, with_key }
+            } else {
+                Task::Admitted { handle, with_key }
+            };
+            return self.describe_behind(now, ticket, work, (admitted.open, handle), task);
+        }
+        if opening.open.truncate && admitted.is_new_open {
+            let task = Task::Truncate { handle, with_key };
+            return self.describe_behind(now, ticket, Vec::new(), (admitted.open, handle), task);
+        }
+        match self.opened(now, ticket.session, handle, with_key, attributes) {
+            Ok(opened) => self.answer(ticket, opened, None),
+            Err(refusal) => self.answer_refused(ticket, refusal),
         }
     }
 
-    /// Puts an opened file into the table. On refusal, the descriptor under `id` is nobody's.
+    /// The state of a new handle is known, or could not be had: a handle that nobody hears of is closed.
+    fn on_described(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        (handle, with_key): (HandleId, bool),
+        result: Result<Attributes, Refusal>,
+    ) {
+        self.table.end_operation(handle);
+        let opened =
+            result.and_then(|attributes| self.opened(now, ticket.session, handle, with_key, attributes));
+        match opened {
+            Ok(opened) => self.answer(ticket, opened, None),
+            Err(refusal) => self.give_up(ticket, handle, refusal),
+        }
+    }
+
+    /// Closes a handle that was made for a request, and refuses the request.
+    pub(super) fn give_up(&mut self, ticket: Ticket, handle: HandleId, refusal: Refusal) {
+        // It may be gone already, with its session.
+        let _gone_already = self.table.begin_close(ticket.session, handle);
+        self.answer_refused(ticket, refusal);
+    }
+
+    /// Puts an opened file into the table. On refusal, the descriptor under its id is nobody's.
     fn admit(
         &mut self,
         now: Time,
         session: SessionId,
-        (open, id, handle, rights): (&Open, OpenId, HandleId, Rights),
+        opening: &Opening,
         file: FileIdentity,
-    ) -> Result<HandleId, Refusal> {
+    ) -> Result<crate::opens::Admitted, Refusal> {
         // The session may have ended while the file was being opened.
         let owner = self.sessions.get(&session).ok_or(Reason::BadHandle)?.client;
+        let Opening { open, id, handle, rights, lock } = opening;
         let admitted = self.table.admit(
             now,
             Admission {
                 session,
                 owner,
-                open: id,
-                handle,
+                open: *id,
+                handle: *handle,
                 file,
                 export: open.export.clone(),
                 mode: open.mode,
-                rights,
+                rights: *rights,
                 create_id: open.create_id,
                 grace: self.grace(open.grace_ms),
+                lock: *lock,
+                resumable: open.resumable,
             },
         )?;
         if !admitted.is_new_open {
             // The same open was asked for twice at once; the first one stands.
-            self.outputs.push_back(ServerOutput::CloseFile { open: id });
+            self.outputs.push_back(ServerOutput::CloseFile { open: *id });
         }
-        Ok(admitted.handle)
+        Ok(admitted)
     }
 
     fn opened(
@@ -220,5 +329,32 @@ impl<P: Clone> ServerCore<P> {
     ) -> Result<FileState, Refusal> {
         let holder = self.table.holder(session, handle)?;
         Ok(FileState { mode: holder.mode, rights: holder.rights, attributes })
+    }
+
+    /// Asks for what is told with a handle, at once.
+    pub(super) fn describe(
+        &mut self,
+        ticket: Ticket,
+        handle: HandleId,
+        task: Task<P>,
+    ) -> Result<(), Refusal> {
+        let open = self.table.begin_operation(ticket.session, handle, Rights::NONE)?;
+        self.start(Job::new(ticket, task), Effect::Attributes { open });
+        Ok(())
+    }
+}
+
+/// The answer of a control request without payload.
+pub(super) fn plain<P, M: Into<ServerControl>>(result: Result<M, Refusal>) -> Outcome<P> {
+    result.map(|message| (ServerMessage::Control(message.into()), None))
+}
+
+/// The answer that work on names made.
+pub(super) fn named<P>(report: NameReport<P>) -> Outcome<P> {
+    match report {
+        NameReport::Answer(message, payload) => {
+            Ok((message.into(), payload.map(|(payload, len)| (payload, u64::from(len)))))
+        }
+        NameReport::Moved => Err(Reason::Busy.into()),
     }
 }

@@ -1,23 +1,30 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
-//! `channels` has what begins and ends a channel, `requests` what a client asks, `effects` what file work reports.
+//! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
+//! `locks` what is asked of open files, names and ranges, `effects` what file work reports.
 //! protocol.md: Sessions, Requests.
 
 mod channels;
 mod effects;
+mod io;
+mod locks;
+mod names;
 mod output;
 mod record;
 mod requests;
+mod throttle;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 pub use output::{
-    BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence,
-    ServerMessage, ServerNote, ServerOutput, SessionEnd, SessionFacts,
+    BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, FileTarget,
+    NameReport, NameWork, Offence, ServerMessage, ServerNote, ServerOutput, SessionEnd, SessionFacts,
 };
 
 use self::effects::{Job, Sequel};
+use self::locks::Fence;
 use self::record::{Channel, Session};
+use self::throttle::Throttle;
 use crate::model::{
     Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, Policy, Protection,
     Refusal, RequestId, Rights, SessionId, Time,
@@ -40,8 +47,13 @@ pub struct ServerCore<P> {
     sessions: BTreeMap<SessionId, Session>,
     locators: HashMap<Locator, SessionId>,
     channels: BTreeMap<ConnectionId, Channel>,
-    jobs: HashMap<EffectId, Job>,
-    sequels: HashMap<HandleId, Vec<Sequel>>,
+    jobs: HashMap<EffectId, Job<P>>,
+    sequels: HashMap<HandleId, Vec<Sequel<P>>>,
+    /// What waits for pieces of file work, and which pieces those are.
+    fences: HashMap<u64, Fence<P>>,
+    fenced: HashMap<EffectId, Vec<u64>>,
+    next_fence: u64,
+    throttle: Throttle,
     next_effect: u64,
     is_stopping: bool,
     /// Failed syncs that a holder has not heard of yet: the kernel tells an error of one descriptor once.
@@ -97,6 +109,10 @@ impl<P: Clone> ServerCore<P> {
             channels: BTreeMap::new(),
             jobs: HashMap::new(),
             sequels: HashMap::new(),
+            fences: HashMap::new(),
+            fenced: HashMap::new(),
+            next_fence: 0,
+            throttle: Throttle::default(),
             next_effect: 0,
             is_stopping: false,
             sync_errors: HashMap::new(),
@@ -123,6 +139,7 @@ impl<P: Clone> ServerCore<P> {
     pub fn handle_timeout(&mut self, now: Time) {
         self.check_pulses(now);
         self.table.expire(now);
+        self.throttle.forget_old(now);
         self.end_forbidden_sessions(now);
         self.settle_table();
         let gone: Vec<SessionId> = self
@@ -257,6 +274,9 @@ impl<P: Clone> ServerCore<P> {
             match event {
                 TableEvent::CloseFile { open } => self.outputs.push_back(ServerOutput::CloseFile { open }),
                 TableEvent::Drained { handle, .. } => self.on_drained(handle),
+                TableEvent::LockEnded { session, handle, request, range, mode, outcome } => {
+                    self.on_lock_ended((session, request), (handle, range, mode), outcome);
+                }
                 TableEvent::ResumeRefused { session, why, .. } => {
                     self.note(ServerNote::ResumeRefused { session, why });
                 }

@@ -3,12 +3,16 @@
 use core::time::Duration;
 
 use crate::model::{
-    Attributes, ChannelKind, ChannelNumber, ExportName, ExportPath, FileIdentity, OpenId, Protection,
-    PublicKey, Refusal, RequestId, Rights, SessionId, SyncScope,
+    Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, ExportName,
+    ExportPath, FileIdentity, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable, SessionId,
+    SyncScope, XattrHow, XattrName,
 };
 use crate::opens::ResumeDenial;
 use crate::session::LossReason;
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use crate::wire::names::{
+    HardLink, List, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename, StatSpace, Symlink,
+};
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 /// The shell's name for a connection; never used twice.
@@ -122,7 +126,7 @@ pub enum ServerOutput<P> {
 /// File work.
 #[derive(Debug)]
 pub enum Effect<P> {
-    /// Open a file beneath its export and keep its descriptor under `open`; reports [`Completion::Opened`].
+    /// Open a file beneath its export, make it if that is wanted, and keep its descriptor under `open`; reports [`Completion::Opened`].
     OpenFile {
         /// The open to be.
         open: OpenId,
@@ -132,6 +136,10 @@ pub enum Effect<P> {
         path: ExportPath,
         /// What the descriptor must be good for.
         rights: Rights,
+        /// Whether the file is to be made.
+        create: Create,
+        /// Permission bits of a file that is made, before the server's mask.
+        permissions: u32,
     },
     /// Tell the file's attributes; reports [`Completion::Attributes`].
     Attributes {
@@ -163,6 +171,128 @@ pub enum Effect<P> {
         /// What.
         scope: SyncScope,
     },
+    /// Write at the end; reports [`Completion::Appended`].
+    Append {
+        /// The open.
+        open: OpenId,
+        /// What.
+        payload: P,
+    },
+    /// Change attributes; reports [`Completion::Attributes`], as they are afterwards.
+    Change {
+        /// Of what; a length is changed of opens only.
+        target: FileTarget,
+        /// What to change.
+        change: AttributeChange,
+    },
+    /// Reserve storage or give it back; reports [`Completion::Done`].
+    Allocate {
+        /// The open.
+        open: OpenId,
+        /// Which bytes.
+        range: ByteRange,
+        /// What is to become of their storage.
+        how: Allocation,
+    },
+    /// Look for data or a hole; reports [`Completion::Sought`].
+    Seek {
+        /// The open.
+        open: OpenId,
+        /// Where to begin, in bytes.
+        offset: u64,
+        /// What to look for.
+        what: Seekable,
+    },
+    /// Tell which files names stand for, links not followed; reports [`Completion::Identified`].
+    Identify {
+        /// The export.
+        export: ExportName,
+        /// The names.
+        names: Vec<ExportPath>,
+    },
+    /// Work on names or on extended attributes; reports [`Completion::Named`].
+    Name(NameWork<P>),
+}
+
+/// What work is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileTarget {
+    /// The file of an open.
+    Open(OpenId),
+    /// What a name stands for, links followed beneath the export.
+    Name(Place),
+}
+
+/// Work on names or on extended attributes. What it takes was checked by the core as far as the core can.
+#[derive(Debug)]
+pub enum NameWork<P> {
+    /// As the message says.
+    Lookup(Lookup),
+    /// As the message says.
+    List(List),
+    /// As the message says.
+    ReadLink(ReadLink),
+    /// As the message says.
+    StatSpace(StatSpace),
+    /// As the message says.
+    MakeDirectory(MakeDirectory),
+    /// As the message says.
+    Symlink(Symlink),
+    /// As the message says.
+    HardLink(HardLink),
+    /// As the message says, if the name still stands for `expected`; else [`NameReport::Moved`].
+    Remove {
+        /// The message.
+        remove: Remove,
+        /// What the name stood for when the core decided.
+        expected: FileIdentity,
+    },
+    /// As the message says, if the names still stand for `expected`; else [`NameReport::Moved`].
+    Rename {
+        /// The message.
+        rename: Rename,
+        /// What the names stood for when the core decided.
+        expected: [Option<FileIdentity>; 2],
+    },
+    /// As the message says.
+    XattrGet {
+        /// Of what.
+        target: FileTarget,
+        /// Its name.
+        name: XattrName,
+    },
+    /// As the message says.
+    XattrSet {
+        /// Of what.
+        target: FileTarget,
+        /// Its name.
+        name: XattrName,
+        /// Whether it may or must be there.
+        how: XattrHow,
+        /// The value; none: it is empty.
+        value: Option<P>,
+    },
+    /// As the message says.
+    XattrList {
+        /// Of what.
+        target: FileTarget,
+    },
+    /// As the message says.
+    XattrRemove {
+        /// Of what.
+        target: FileTarget,
+        /// Its name.
+        name: XattrName,
+    },
+}
+
+/// What work on names comes to.
+#[derive(Debug)]
+pub enum NameReport<P> {
+    /// The answer to the request, and its payload with its length.
+    Answer(ServerControl, Option<(P, u32)>),
+    /// A name stands for another file than expected; nothing was done.
+    Moved,
 }
 
 /// The report of a piece of file work.
@@ -178,6 +308,16 @@ pub enum Completion<P> {
     Written(Result<u32, Refusal>),
     /// Of [`Effect::Sync`].
     Synced(Result<(), Refusal>),
+    /// Of [`Effect::Append`]: where the bytes are, and how many.
+    Appended(Result<(u64, u32), Refusal>),
+    /// Of [`Effect::Allocate`].
+    Done(Result<(), Refusal>),
+    /// Of [`Effect::Seek`].
+    Sought(Result<Option<u64>, Refusal>),
+    /// Of [`Effect::Identify`]: the file of each name, if there is one.
+    Identified(Result<Vec<Option<FileIdentity>>, Refusal>),
+    /// Of [`Effect::Name`].
+    Named(Result<NameReport<P>, Refusal>),
 }
 
 /// Something for the server's log. The other side hears none of it.
@@ -236,6 +376,11 @@ pub enum ServerNote {
         session: SessionId,
         /// Why.
         why: ResumeDenial,
+    },
+    /// A resume key was not looked at: too many of the same client were refused just before.
+    ResumeThrottled {
+        /// The session that presented it.
+        session: SessionId,
     },
     /// A peer broke the protocol.
     Offence {

@@ -9,7 +9,7 @@ use crate::model::{
 };
 use crate::session::Window;
 use crate::session::liveness::Liveness;
-use crate::wire::control::BindSecret;
+use crate::wire::control::{BindSecret, LockEnded};
 
 /// One session.
 #[derive(Debug)]
@@ -22,6 +22,12 @@ pub(super) struct Session {
     pub(super) secret: BindSecret,
     pub(super) channels: BTreeMap<ChannelNumber, ConnectionId>,
     pub(super) window: Window<ConnectionId, ServerMessage>,
+    /// Ends of waiting locks that the client has not heard of yet, oldest first.
+    pub(super) notices: VecDeque<LockEnded>,
+    /// The number of the next one.
+    pub(super) next_notice: u64,
+    /// The channel that carries them.
+    pub(super) notices_on: Option<ConnectionId>,
     /// Until when a session without channels and holders is kept.
     pub(super) away_until: Option<Time>,
     used: UsedNumbers,
@@ -59,6 +65,9 @@ impl Session {
             secret,
             channels: BTreeMap::new(),
             window: Window::new(limits.window),
+            notices: VecDeque::new(),
+            next_notice: 1,
+            notices_on: None,
             away_until: None,
             used: UsedNumbers::default(),
             nonces: Nonces::default(),

@@ -3,17 +3,19 @@
 
 use core::time::Duration;
 
-use super::effects::{Job, Sequel, Task};
+use super::effects::{Job, Opening, Sequel, Task};
 use super::output::{ClientMessage, ConnectionId, Effect, Offence, ServerMessage, ServerNote};
 use super::{ServerCore, ServerOutput};
 use crate::model::{
-    ChannelKind, Entropy as _, HandleId, Limits, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
-    Stability, SyncScope, Time,
+    ByteRange, ChannelKind, Create, Entropy as _, HandleId, Limits, LockMode, OpenId, Reason, Refusal,
+    RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{Claim as KeyClaim, Repeat};
 use crate::session::{Claim, Input, LossReason};
-use crate::wire::control::{Close, IssueKey, KeyIssued, Open, Refused, Resume, Stat, Sync};
-use crate::wire::data::{Pong, Read, ReadDone, Write, WriteDone};
+use crate::wire::control::{
+    CancelLock, Close, Heard, IssueKey, KeyIssued, Open, Refused, Resume, Stat, Sync,
+};
+use crate::wire::data::Pong;
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData, message};
 
 /// A request that was claimed and is being served.
@@ -42,6 +44,9 @@ impl<P: Clone> ServerCore<P> {
                 self.send(connection, RequestId::NONE, pong, None);
             }
             Ok(ClientMessage::Control(ClientControl::Pong(_)) | ClientMessage::Data(ClientData::Pong(_))) => {
+            }
+            Ok(ClientMessage::Control(ClientControl::Heard(Heard { notice }))) => {
+                self.on_heard(now, connection, session, *notice);
             }
             Ok(
                 ClientMessage::Control(ClientControl::Farewell(_))
@@ -88,7 +93,7 @@ impl<P: Clone> ServerCore<P> {
             return;
         }
         match input.message {
-            Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message),
+            Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message, input.payload),
             Ok(ClientMessage::Data(message)) => {
                 let payload = input.payload.map(|payload| (payload, input.payload_len));
                 self.serve_data(now, ticket, message, payload);
@@ -97,20 +102,39 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    fn serve_control(&mut self, now: Time, ticket: Ticket, message: ClientControl) {
+    fn serve_control(&mut self, now: Time, ticket: Ticket, message: ClientControl, payload: Option<P>) {
         let served = match message {
             ClientControl::Open(open) => self.serve_open(now, ticket, open),
             ClientControl::Resume(resume) => self.serve_resume(now, ticket, &resume),
             ClientControl::IssueKey(IssueKey { handle }) => self.serve_issue_key(now, ticket, handle),
             ClientControl::Close(Close { handle }) => self.serve_close(ticket, handle),
-            ClientControl::Stat(Stat { handle }) => {
-                self.begin(now, ticket, handle, Rights::NONE).map(|open| {
-                    self.start(Job { ticket, task: Task::Stat { handle } }, Effect::Attributes { open });
-                })
-            }
+            ClientControl::Stat(Stat { handle }) => self.serve_stat(now, ticket, handle),
             ClientControl::Sync(Sync { handle, scope }) => self.serve_sync(now, ticket, handle, scope),
+            ClientControl::Change(change) => self.serve_change(now, ticket, change),
+            ClientControl::Allocate(allocate) => self.serve_allocate(now, ticket, &allocate),
+            ClientControl::Seek(seek) => self.serve_seek(now, ticket, &seek),
+            ClientControl::Lock(lock) => self.serve_lock(now, ticket, &lock),
+            ClientControl::Unlock(unlock) => self.serve_unlock(now, ticket, &unlock),
+            ClientControl::CancelLock(CancelLock { lock }) => {
+                self.serve_cancel_lock(ticket, lock);
+                Ok(())
+            }
+            ClientControl::XattrSet(set) => self.serve_xattr_set(now, ticket, set, payload),
+            message @ (ClientControl::Lookup(_)
+            | ClientControl::List(_)
+            | ClientControl::ReadLink(_)
+            | ClientControl::StatSpace(_)
+            | ClientControl::MakeDirectory(_)
+            | ClientControl::Remove(_)
+            | ClientControl::Rename(_)
+            | ClientControl::Symlink(_)
+            | ClientControl::HardLink(_)
+            | ClientControl::XattrGet(_)
+            | ClientControl::XattrList(_)
+            | ClientControl::XattrRemove(_)) => self.serve_name(now, ticket, message),
             // Taken care of before the claim.
-            ClientControl::Begin(_)
+            ClientControl::Heard(_)
+            | ClientControl::Begin(_)
             | ClientControl::Attach(_)
             | ClientControl::Ping(_)
             | ClientControl::Pong(_)
@@ -125,6 +149,7 @@ impl<P: Clone> ServerCore<P> {
         let served = match message {
             ClientData::Read(read) => self.serve_read(now, ticket, read),
             ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
+            ClientData::Append(append) => self.serve_append(now, ticket, append.handle, payload),
             // Taken care of before the claim.
             ClientData::Attach(_) | ClientData::Ping(_) | ClientData::Pong(_) | ClientData::Farewell(_) => {
                 Ok(())
@@ -138,11 +163,8 @@ impl<P: Clone> ServerCore<P> {
     fn serve_open(&mut self, now: Time, ticket: Ticket, open: Open) -> Result<(), Refusal> {
         let session = self.sessions.get(&ticket.session).ok_or(Reason::NotFound)?;
         let allowed = self.export_rights(now, session, &open.export).ok_or(Reason::NotFound)?;
-        let uses = open.mode.rights.intersection(Rights::READ.union(Rights::WRITE));
-        if uses == Rights::NONE {
-            return Err(Reason::Invalid.into());
-        }
-        if !allowed.contains(open.mode.rights) {
+        let lock = opening_lock(&open, allowed)?;
+        if !allowed.permits(open.mode.rights) {
             return Err(Reason::PermissionDenied.into());
         }
         let owner = session.client;
@@ -157,6 +179,7 @@ impl<P: Clone> ServerCore<P> {
             export: &open.export,
             mode: open.mode,
             rights,
+            resumable: open.resumable,
         };
         if let Some(admitted) = self.table.find_created(now, &repeat)? {
             let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
@@ -168,14 +191,23 @@ impl<P: Clone> ServerCore<P> {
             export: open.export.clone(),
             path: open.path.clone(),
             rights: open.mode.rights,
+            create: open.create,
+            permissions: open.permissions,
         };
-        self.start(Job { ticket, task: Task::Open { open: Box::new(open), id, handle, rights } }, effect);
+        let opening = Opening { open, id, handle, rights, lock };
+        self.start(Job::new(ticket, Task::Open(Box::new(opening))), effect);
         Ok(())
     }
 
     fn serve_resume(&mut self, now: Time, ticket: Ticket, resume: &Resume) -> Result<(), Refusal> {
         let handle = self.new_handle()?;
         let session = self.sessions.get(&ticket.session).ok_or(Reason::ResumeRefused)?;
+        let client = session.client;
+        let wait = self.throttle.wait(now, &client);
+        if wait > Duration::ZERO {
+            self.note(ServerNote::ResumeThrottled { session: ticket.session });
+            return Err(Refusal::busy(wait));
+        }
         let access = self.policy.access(&session.client, self.wall_us(now) / 1_000_000);
         let may_use = |export: &crate::model::ExportName| {
             access.filter(|access| access.exports.contains(export)).map(|access| access.rights)
@@ -189,7 +221,8 @@ impl<P: Clone> ServerCore<P> {
         };
         // The old handle's operations must not run behind the new one's back.
         let draining = resume.predecessor.filter(|&predecessor| self.table.has_holder(predecessor));
-        let admitted = self.table.resume(now, &resume.key, claim)?;
+        let resumed = self.table.resume(now, &resume.key, claim);
+        let admitted = resumed.inspect_err(|_| self.throttle.on_failure(now, client))?;
         let task = Task::Admitted { handle: admitted.handle, with_key: resume.with_key };
         match draining {
             Some(predecessor) => {
@@ -209,90 +242,6 @@ impl<P: Clone> ServerCore<P> {
     fn serve_close(&mut self, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
         self.table.begin_close(ticket.session, handle)?;
         self.sequels.entry(handle).or_default().push(Sequel::Closed { ticket });
-        Ok(())
-    }
-
-    fn serve_sync(
-        &mut self,
-        now: Time,
-        ticket: Ticket,
-        handle: HandleId,
-        scope: SyncScope,
-    ) -> Result<(), Refusal> {
-        let open = self.begin(now, ticket, handle, Rights::NONE)?;
-        if let Some(refusal) = self.sync_errors.remove(&handle) {
-            self.table.end_operation(handle);
-            return Err(refusal);
-        }
-        self.start(Job { ticket, task: Task::Sync { handle } }, Effect::Sync { open, scope });
-        Ok(())
-    }
-
-    fn serve_read(&mut self, now: Time, ticket: Ticket, read: Read) -> Result<(), Refusal> {
-        let Read { handle, offset, len } = read;
-        if !is_range(offset, len) || usize::try_from(len).is_ok_and(|len| len > Limits::PAYLOAD_LEN_MAX) {
-            return Err(Reason::Invalid.into());
-        }
-        let open = self.begin(now, ticket, handle, Rights::READ)?;
-        if len == 0 {
-            self.table.end_operation(handle);
-            self.answer(ticket, ServerData::from(ReadDone {}).into(), None);
-        } else {
-            self.start(Job { ticket, task: Task::Read { handle } }, Effect::Read { open, offset, len });
-        }
-        Ok(())
-    }
-
-    fn serve_write(
-        &mut self,
-        now: Time,
-        ticket: Ticket,
-        write: Write,
-        payload: Option<(P, u32)>,
-    ) -> Result<(), Refusal> {
-        let Write { handle, offset } = write;
-        if !is_range(offset, payload.as_ref().map_or(0, |&(_, len)| len)) {
-            return Err(Reason::Invalid.into());
-        }
-        let open = self.begin(now, ticket, handle, Rights::WRITE)?;
-        match payload {
-            Some((payload, _)) => {
-                self.start(
-                    Job { ticket, task: Task::Write { handle } },
-                    Effect::Write { open, offset, payload },
-                );
-            }
-            None => {
-                self.table.end_operation(handle);
-                let done = WriteDone { written: 0, stability: Stability::Received };
-                self.answer(ticket, ServerData::from(done).into(), None);
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins an operation on a handle: it is this session's, not draining, and has the right, by the open and by
-    /// the list of clients as it is now.
-    pub(super) fn begin(
-        &mut self,
-        now: Time,
-        ticket: Ticket,
-        handle: HandleId,
-        needed: Rights,
-    ) -> Result<OpenId, Refusal> {
-        let session = self.sessions.get(&ticket.session).ok_or(Reason::BadHandle)?;
-        let holder = self.table.holder(ticket.session, handle)?;
-        let allowed = self.export_rights(now, session, holder.export).ok_or(Reason::PermissionDenied)?;
-        if !allowed.contains(needed) {
-            return Err(Reason::PermissionDenied.into());
-        }
-        self.table.begin_operation(ticket.session, handle, needed)
-    }
-
-    /// Asks for the attributes that come with a handle.
-    pub(super) fn describe(&mut self, ticket: Ticket, handle: HandleId, task: Task) -> Result<(), Refusal> {
-        let open = self.table.begin_operation(ticket.session, handle, Rights::NONE)?;
-        self.start(Job { ticket, task }, Effect::Attributes { open });
         Ok(())
     }
 
@@ -322,7 +271,7 @@ impl<P: Clone> ServerCore<P> {
         Ok(HandleId(u64::from_le_bytes(bytes).clamp(1, u64::MAX - 1)))
     }
 
-    fn offend(&mut self, now: Time, connection: ConnectionId, session: SessionId, what: Offence) {
+    pub(super) fn offend(&mut self, now: Time, connection: ConnectionId, session: SessionId, what: Offence) {
         self.note(ServerNote::Offence { session, what });
         self.close(now, connection, LossReason::Offence);
     }
@@ -361,7 +310,7 @@ impl<P: Clone> ServerCore<P> {
         )
     }
 
-    pub(super) fn start(&mut self, job: Job, effect: Effect<P>) {
+    pub(super) fn start(&mut self, job: Job<P>, effect: Effect<P>) {
         let id = super::EffectId(self.next_effect);
         self.next_effect = self.next_effect.saturating_add(1);
         self.jobs.insert(id, job);
@@ -386,21 +335,46 @@ fn bytes_of<P>(input: &Input<ClientMessage, P>) -> Option<u64> {
             let fits = usize::try_from(read.len).is_ok_and(|len| len <= Limits::PAYLOAD_LEN_MAX);
             (payload == 0).then(|| if fits { u64::from(read.len) } else { 0 })
         }
-        Ok(ClientMessage::Data(ClientData::Write(_))) => Some(payload),
+        Ok(
+            ClientMessage::Data(ClientData::Write(_) | ClientData::Append(_))
+            | ClientMessage::Control(ClientControl::XattrSet(_)),
+        ) => Some(payload),
+        Ok(ClientMessage::Control(
+            ClientControl::List(_) | ClientControl::XattrGet(_) | ClientControl::XattrList(_),
+        )) => (payload == 0).then_some(Limits::LIST_LEN_MAX),
         Ok(_) => (payload == 0).then_some(0),
         Err(unknown) => (!message::is_known(unknown.0)).then_some(payload),
     }
 }
 
-/// Whether a range ends within what a file can have.
-fn is_range(offset: u64, len: u32) -> bool {
-    i64::try_from(offset).is_ok_and(|offset| offset.checked_add(i64::from(len)).is_some())
+/// Whether an open's parts agree; and the lock that it wants.
+fn opening_lock(open: &Open, allowed: Rights) -> Result<Option<(ByteRange, LockMode)>, Refusal> {
+    let is_making = open.create != Create::Never || open.truncate;
+    let is_reading_only = !open.mode.rights.is_writing();
+    let is_cutting_what_it_may_not = open.truncate && !open.mode.rights.contains(Rights::WRITE);
+    if open.mode.rights.intersection(Rights::BYTES) == Rights::NONE
+        || (is_making && is_reading_only)
+        || is_cutting_what_it_may_not
+        || (open.with_key && !open.resumable)
+    {
+        return Err(Reason::Invalid.into());
+    }
+    let Some(wanted) = open.lock else { return Ok(None) };
+    if !allowed.permits(Rights::LOCK) {
+        return Err(Reason::PermissionDenied.into());
+    }
+    let range = ByteRange::new(wanted.range).ok_or(Reason::Invalid)?;
+    Ok(Some((range, wanted.mode)))
 }
 
 /// What is kept of an answer for copies of its request.
 fn kept(message: &ServerMessage) -> Option<ServerMessage> {
     match message {
-        ServerMessage::Data(ServerData::ReadDone(_)) => None,
+        // What comes with payload changes nothing, and may run again.
+        ServerMessage::Data(ServerData::ReadDone(_))
+        | ServerMessage::Control(
+            ServerControl::Listed(_) | ServerControl::XattrValue(_) | ServerControl::XattrNames(_),
+        ) => None,
         ServerMessage::Control(ServerControl::Opened(opened)) => {
             let without_key = crate::wire::control::Opened { key: None, ..opened.clone() };
             Some(ServerMessage::Control(without_key.into()))

@@ -12,12 +12,37 @@ pub(crate) struct OpenSpec<'a> {
     pub(crate) path: &'a str,
     /// The mode.
     pub(crate) mode: OpenMode,
+    /// Whether it is made.
+    pub(crate) create: Create,
+    /// Whether it is cut to no bytes.
+    pub(crate) truncate: bool,
+    /// What is locked with it.
+    pub(crate) lock: Option<LockWanted>,
+    /// Whether it can be resumed.
+    pub(crate) resumable: bool,
     /// Made for this open.
     pub(crate) create_id: CreateId,
     /// Whether a key is to come along.
     pub(crate) with_key: bool,
     /// The grace, in milliseconds.
     pub(crate) grace_ms: u64,
+}
+
+impl<'a> OpenSpec<'a> {
+    /// An open that is there for reading and writing, with a key.
+    pub(crate) fn of(path: &'a str) -> Self {
+        Self {
+            path,
+            mode: OpenMode::READ_WRITE,
+            create: Create::Never,
+            truncate: false,
+            lock: None,
+            resumable: true,
+            create_id: CreateId([0; 16]),
+            with_key: true,
+            grace_ms: 0,
+        }
+    }
 }
 
 /// The one export.
@@ -32,10 +57,7 @@ impl Pair {
     /// Asks for a file to be opened for reading and writing, with a key.
     pub(crate) fn open(&mut self, who: Who, path: &str) -> Ticket {
         let create_id = CreateId(self.clients[who.0].entropy.bytes().unwrap());
-        self.open_as(
-            who,
-            OpenSpec { path, mode: OpenMode::READ_WRITE, create_id, with_key: true, grace_ms: 0 },
-        )
+        self.open_as(who, OpenSpec { create_id, ..OpenSpec::of(path) })
     }
 
     /// Asks for a file to be opened.
@@ -44,6 +66,11 @@ impl Pair {
             export: export(),
             path: bowline::model::ExportPath::new(spec.path.as_bytes()).unwrap(),
             mode: spec.mode,
+            create: spec.create,
+            truncate: spec.truncate,
+            permissions: 0o666,
+            lock: spec.lock,
+            resumable: spec.resumable,
             create_id: spec.create_id,
             with_key: spec.with_key,
             grace_ms: spec.grace_ms,
@@ -69,6 +96,37 @@ impl Pair {
     /// Asks for everything to be made durable.
     pub(crate) fn sync(&mut self, who: Who, handle: HandleId) -> Ticket {
         self.control(who, Sync { handle, scope: SyncScope::All })
+    }
+
+    /// Locks a range, waiting for it as long as said.
+    pub(crate) fn lock(
+        &mut self,
+        who: Who,
+        handle: HandleId,
+        (range, mode): (ByteRange, LockMode),
+        wait: Duration,
+    ) -> Ticket {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap();
+        self.control(who, Lock { handle, wanted: LockWanted { mode, range: range.raw() }, wait_ms })
+    }
+
+    /// Unlocks a range.
+    pub(crate) fn unlock(&mut self, who: Who, handle: HandleId, range: ByteRange) -> Ticket {
+        self.control(who, Unlock { handle, range: range.raw() })
+    }
+
+    /// Removes a file's name.
+    pub(crate) fn remove(&mut self, who: Who, path: &str) -> Ticket {
+        let path = bowline::model::ExportPath::new(path.as_bytes()).unwrap();
+        let place = Place { export: export(), path };
+        self.control(who, Remove { place, what: bowline::model::Removal::File })
+    }
+
+    /// Appends, on any line.
+    pub(crate) fn append(&mut self, who: Who, handle: HandleId, bytes: impl Into<Vec<u8>>) -> Ticket {
+        let payload = Payload::new(bytes.into());
+        let len = u32::try_from(payload.len()).unwrap();
+        self.request(who, Operation::Append(Append { handle }, payload, len), LineSet::ALL)
     }
 
     /// Gives a handle up.
@@ -142,7 +200,7 @@ impl Pair {
     /// Waits for an open or a resume.
     pub(crate) fn opened(&mut self, who: Who, request: Ticket) -> (HandleId, Option<ResumeKey>) {
         let opened = match self.finish(who, request) {
-            Answer::Control(ServerControl::Opened(opened)) => Some((opened.handle, opened.key.clone())),
+            Answer::Control(ServerControl::Opened(opened), _) => Some((opened.handle, opened.key.clone())),
             _ => None,
         };
         opened.unwrap_or_else(|| self.fail("an open had another answer"))
@@ -151,7 +209,7 @@ impl Pair {
     /// Waits for a key.
     pub(crate) fn key(&mut self, who: Who, request: Ticket) -> Option<ResumeKey> {
         let key = match self.finish(who, request) {
-            Answer::Control(ServerControl::KeyIssued(issued)) => Some(issued.key.clone()),
+            Answer::Control(ServerControl::KeyIssued(issued), _) => Some(issued.key.clone()),
             _ => None,
         };
         key.unwrap_or_else(|| self.fail("a request for a key had another answer"))
@@ -184,7 +242,7 @@ impl Pair {
 
     /// Nobody waits for the request any more.
     pub(crate) fn withdraw(&mut self, who: Who, ticket: Ticket) {
-        self.clients[who.0].core.handle_withdrawn(ticket);
+        self.clients[who.0].core.handle_withdrawn(self.now, ticket);
     }
 
     fn wait(&mut self, who: Who, request: Ticket) {

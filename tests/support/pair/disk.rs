@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bowline::model::{Attributes, FileIdentity, OpenId, Reason, len_u64};
-use bowline::session::server::{Completion, Effect, EffectId};
+use bowline::model::{
+    Attributes, Create, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
+};
+use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
+use bowline::wire::control::Done;
 
 use super::Payload;
 
@@ -41,8 +44,8 @@ pub(crate) struct Executed {
 impl Disk {
     /// Makes a file, or replaces its bytes.
     pub(crate) fn put(&mut self, path: &str, bytes: Vec<u8>) {
-        let next = len_u64(self.inodes.len()) + 1;
-        let inode = *self.inodes.entry(path.as_bytes().to_vec()).or_insert(next);
+        let found = self.inodes.get(path.as_bytes()).copied();
+        let inode = found.unwrap_or_else(|| self.make(path.as_bytes()));
         self.files.insert(inode, bytes);
     }
 
@@ -93,9 +96,13 @@ impl Disk {
     pub(super) fn finish(&mut self, id: EffectId) -> Option<Completion<Payload>> {
         let effect = self.running.remove(&id)?;
         Some(match effect {
-            Effect::OpenFile { open, path, .. } => {
-                let Some(&inode) = self.inodes.get(path.as_bytes()) else {
-                    return Some(Completion::Opened(Err(Reason::NotFound.into())));
+            Effect::OpenFile { open, path, create, .. } => {
+                let found = self.inodes.get(path.as_bytes()).copied();
+                let inode = match (found, create) {
+                    (Some(_), Create::New) => return Some(Completion::Opened(Err(Reason::Exists.into()))),
+                    (Some(inode), _) => inode,
+                    (None, Create::Never) => return Some(Completion::Opened(Err(Reason::NotFound.into()))),
+                    (None, _) => self.make(path.as_bytes()),
                 };
                 assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
                 self.opened += 1;
@@ -122,7 +129,71 @@ impl Disk {
                 self.inode(open);
                 Completion::Synced(Ok(()))
             }
+            Effect::Append { open, payload } => {
+                let inode = self.inode(open);
+                let end = len_u64(self.files[&inode].len());
+                self.write(inode, end, &payload);
+                let len = u32::try_from(payload.len()).unwrap();
+                self.writes.push(Executed { payload });
+                Completion::Appended(Ok((end, len)))
+            }
+            Effect::Change { target: FileTarget::Open(open), change } => {
+                let inode = self.inode(open);
+                if let Some(len) = change.len {
+                    self.files.entry(inode).or_default().resize(usize::try_from(len).unwrap(), 0);
+                }
+                Completion::Attributes(Ok(self.attributes(inode)))
+            }
+            Effect::Change { target: FileTarget::Name(_), .. } => {
+                Completion::Attributes(Err(Reason::Unsupported.into()))
+            }
+            Effect::Allocate { open, .. } => {
+                self.inode(open);
+                Completion::Done(Ok(()))
+            }
+            Effect::Seek { open, offset, .. } => {
+                self.inode(open);
+                Completion::Sought(Ok(Some(offset)))
+            }
+            Effect::Identify { names, .. } => {
+                Completion::Identified(Ok(names.iter().map(|name| self.identity(name)).collect()))
+            }
+            Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
+    }
+
+    /// Which file a name stands for.
+    fn identity(&self, name: &ExportPath) -> Option<FileIdentity> {
+        self.inodes.get(name.as_bytes()).map(|&inode| FileIdentity { device: 1, inode })
+    }
+
+    /// Makes an empty file.
+    fn make(&mut self, path: &[u8]) -> u64 {
+        let inode = len_u64(self.files.len()) + 1;
+        self.inodes.insert(path.to_vec(), inode);
+        self.files.insert(inode, Vec::new());
+        inode
+    }
+
+    /// Names are removed and replaced; nothing else is done with them here.
+    fn change_names(&mut self, work: NameWork<Payload>) -> Result<NameReport<Payload>, Refusal> {
+        match work {
+            NameWork::Remove { remove, expected } => {
+                if self.identity(&remove.place.path) != Some(expected) {
+                    return Ok(NameReport::Moved);
+                }
+                self.inodes.remove(remove.place.path.as_bytes());
+            }
+            NameWork::Rename { rename, expected } if rename.how == RenameHow::Replace => {
+                if [&rename.from, &rename.to].map(|name| self.identity(name)) != expected {
+                    return Ok(NameReport::Moved);
+                }
+                let inode = self.inodes.remove(rename.from.as_bytes()).unwrap();
+                self.inodes.insert(rename.to.as_bytes().to_vec(), inode);
+            }
+            _ => return Err(Reason::Unsupported.into()),
+        }
+        Ok(NameReport::Answer(Done {}.into(), None))
     }
 
     /// The core gives a descriptor up: nothing may be executing on it.
@@ -132,8 +203,15 @@ impl Disk {
             Effect::Attributes { open: on }
             | Effect::Read { open: on, .. }
             | Effect::Write { open: on, .. }
-            | Effect::Sync { open: on, .. } => *on == open,
-            Effect::OpenFile { .. } => false,
+            | Effect::Sync { open: on, .. }
+            | Effect::Append { open: on, .. }
+            | Effect::Change { target: FileTarget::Open(on), .. }
+            | Effect::Allocate { open: on, .. }
+            | Effect::Seek { open: on, .. } => *on == open,
+            Effect::OpenFile { .. }
+            | Effect::Change { target: FileTarget::Name(_), .. }
+            | Effect::Identify { .. }
+            | Effect::Name(_) => false,
         });
         assert!(!busy, "{open:?} was closed while work of it was executing");
         self.closed.push(open);

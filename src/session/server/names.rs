@@ -1,0 +1,166 @@
+//! Requests about names. The core checks rights, and that no open keeps its file's name from being taken away; the
+//! shell resolves the names.
+//!
+//! A name that is removed or replaced may be that of an open file whose share mode forbids it. So it happens in two
+//! steps: the shell tells which files the names stand for; the table says whether they may go, and keeps opens that
+//! would forbid it out meanwhile; the shell does it if the names still stand for those files, else all begins anew.
+
+use super::ServerCore;
+use super::effects::{Job, Task, named};
+use super::output::{Effect, NameReport, NameWork};
+use super::requests::Ticket;
+use crate::model::{ExportName, FileIdentity, Reason, Refusal, RenameHow, Rights, Time};
+use crate::wire::ClientControl;
+use crate::wire::names::{
+    HardLink, List, Lookup, MakeDirectory, ReadLink, Remove, Rename, StatSpace, Symlink, XattrGet, XattrList,
+    XattrRemove,
+};
+
+/// How often a change of names begins anew because others change the same names.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// A change of names that takes a name away from a file.
+#[derive(Debug)]
+pub(super) struct NameChange {
+    what: What,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+enum What {
+    Remove(Remove),
+    Rename(Rename),
+}
+
+impl<P: Clone> ServerCore<P> {
+    /// Serves a request about names or extended attributes; the message is given back if it is none.
+    pub(super) fn serve_name(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        message: ClientControl,
+    ) -> Result<(), Refusal> {
+        match message {
+            ClientControl::Lookup(Lookup { ref place, .. })
+            | ClientControl::List(List { ref place, .. })
+            | ClientControl::ReadLink(ReadLink { ref place })
+            | ClientControl::StatSpace(StatSpace { ref place }) => {
+                self.permit(now, ticket, &place.export, Rights::READ)?;
+            }
+            ClientControl::MakeDirectory(MakeDirectory { ref place, .. })
+            | ClientControl::Symlink(Symlink { ref place, .. }) => {
+                self.permit(now, ticket, &place.export, Rights::WRITE)?;
+            }
+            ClientControl::HardLink(HardLink { ref export, .. }) => {
+                self.permit(now, ticket, export, Rights::WRITE)?;
+            }
+            _ => {}
+        }
+        let work = match message {
+            ClientControl::Lookup(lookup) => NameWork::Lookup(lookup),
+            ClientControl::List(list) => NameWork::List(list),
+            ClientControl::ReadLink(read_link) => NameWork::ReadLink(read_link),
+            ClientControl::StatSpace(stat_space) => NameWork::StatSpace(stat_space),
+            ClientControl::MakeDirectory(make) => NameWork::MakeDirectory(make),
+            ClientControl::Symlink(symlink) => NameWork::Symlink(symlink),
+            ClientControl::HardLink(link) => NameWork::HardLink(link),
+            ClientControl::Remove(remove) => {
+                self.permit(now, ticket, &remove.place.export, Rights::WRITE)?;
+                self.identify(ticket, NameChange { what: What::Remove(remove), attempts: 0 });
+                return Ok(());
+            }
+            ClientControl::Rename(rename) => {
+                self.permit(now, ticket, &rename.export, Rights::WRITE)?;
+                self.identify(ticket, NameChange { what: What::Rename(rename), attempts: 0 });
+                return Ok(());
+            }
+            ClientControl::XattrGet(XattrGet { target, name }) => {
+                let work = |target| NameWork::XattrGet { target, name };
+                return self.serve_xattr(now, ticket, target, false, work);
+            }
+            ClientControl::XattrList(XattrList { target }) => {
+                return self.serve_xattr(now, ticket, target, false, |target| NameWork::XattrList { target });
+            }
+            ClientControl::XattrRemove(XattrRemove { target, name }) => {
+                let work = |target| NameWork::XattrRemove { target, name };
+                return self.serve_xattr(now, ticket, target, true, work);
+            }
+            _ => return Err(Reason::Unsupported.into()),
+        };
+        self.start(Job::new(ticket, Task::Named { handle: None }), Effect::Name(work));
+        Ok(())
+    }
+
+    /// Whether the session's client may do this with names of an export now. An export that it may not see does not
+    /// exist for it.
+    pub(super) fn permit(
+        &self,
+        now: Time,
+        ticket: Ticket,
+        export: &ExportName,
+        needed: Rights,
+    ) -> Result<(), Refusal> {
+        let session = self.sessions.get(&ticket.session).ok_or(Reason::NotFound)?;
+        let allowed = self.export_rights(now, session, export).ok_or(Reason::NotFound)?;
+        if allowed.permits(needed) { Ok(()) } else { Err(Reason::PermissionDenied.into()) }
+    }
+
+    fn identify(&mut self, ticket: Ticket, change: NameChange) {
+        let (export, names) = match &change.what {
+            What::Remove(remove) => (remove.place.export.clone(), vec![remove.place.path.clone()]),
+            What::Rename(rename) => (rename.export.clone(), vec![rename.from.clone(), rename.to.clone()]),
+        };
+        let job = Job::new(ticket, Task::Identify(Box::new(change)));
+        self.start(job, Effect::Identify { export, names });
+    }
+
+    /// The files are known that a change of names concerns.
+    pub(super) fn on_identified(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        change: Box<NameChange>,
+        result: Result<Vec<Option<FileIdentity>>, Refusal>,
+    ) {
+        let prepared = result.and_then(|files| {
+            let mut files = files.into_iter();
+            let first = files.next().flatten().ok_or(Reason::NotFound)?;
+            let second = files.next().flatten();
+            let is_spared =
+                matches!(&change.what, What::Rename(rename) if rename.how == RenameHow::NoReplace);
+            let victims: Vec<FileIdentity> =
+                [Some(first), second.filter(|_| !is_spared)].into_iter().flatten().collect();
+            self.table.begin_removal(now, ticket.session, &victims)?;
+            Ok((first, second, victims))
+        });
+        let (first, second, victims) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => return self.answer_refused(ticket, refusal),
+        };
+        let work = match &change.what {
+            What::Remove(remove) => NameWork::Remove { remove: remove.clone(), expected: first },
+            What::Rename(rename) => {
+                NameWork::Rename { rename: rename.clone(), expected: [Some(first), second] }
+            }
+        };
+        self.start(Job::new(ticket, Task::ChangeNames(change, victims)), Effect::Name(work));
+    }
+
+    /// A change of names was done, or the names have changed meanwhile.
+    pub(super) fn on_names_changed(
+        &mut self,
+        ticket: Ticket,
+        mut change: NameChange,
+        reserved: &[FileIdentity],
+        result: Result<NameReport<P>, Refusal>,
+    ) {
+        self.table.end_removal(reserved);
+        let is_moved = matches!(result, Ok(NameReport::Moved));
+        if is_moved && change.attempts < ATTEMPTS_MAX {
+            change.attempts = change.attempts.saturating_add(1);
+            self.identify(ticket, change);
+        } else {
+            self.end_maybe(ticket, None, result.and_then(named));
+        }
+    }
+}
