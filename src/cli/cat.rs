@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use bowline::client::{Client, Error, OpenOptions, Peers, PeersError, PeersProblem};
-use bowline::model::{ExportPath, Reason};
+use bowline::model::{ExportPath, NameError, Reason};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 
@@ -73,6 +73,9 @@ impl Source {
         };
         let path =
             ExportPath::new(path.get(1..).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
+        if path.is_root() {
+            return Err(wrong(&NameError::Empty.to_string()));
+        }
         Ok(Self { peer: text(peer, "peer")?, export: text(export, "export")?, path })
     }
 

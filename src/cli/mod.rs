@@ -4,6 +4,7 @@ mod cat;
 mod key;
 mod places;
 mod serve;
+mod user;
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use user::User;
 
 /// One open file, many lines: a file-access session layer.
 #[derive(Debug, Parser)]
@@ -72,6 +74,15 @@ struct ServeArguments {
     /// The weakest protection of data channels: signed or sealed.
     #[arg(long, value_name = "PROTECTION", default_value = "signed", value_parser = offered_protection)]
     protection: Protection,
+    /// The permission bits that clients can set, in octal: 750 keeps others away from what they make.
+    #[arg(long, value_name = "OCTAL", default_value = "777", value_parser = mode_mask)]
+    mode_mask: u32,
+    /// Let clients set the set-user-id, set-group-id and sticky bits.
+    #[arg(long)]
+    allow_special_bits: bool,
+    /// As whom to serve: give up root's rights before anything is opened. Without GID, the group of the same number.
+    #[arg(long, value_name = "UID[:GID]")]
+    user: Option<User>,
     /// Stop when standard input closes, as a child of another program should.
     #[arg(long)]
     until_stdin_closes: bool,
@@ -108,7 +119,11 @@ fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Key { command: KeyCommand::New { file } } => key::new(file),
         Command::Key { command: KeyCommand::Show { file } } => key::show(file),
-        Command::Serve(arguments) => in_runtime(serve::run(arguments)),
+        Command::Serve(arguments) => {
+            // Before there are threads: rights are given up by one thread, and those that it starts have its own.
+            arguments.user.map_or(Ok(()), User::become_it)?;
+            in_runtime(serve::run(arguments))
+        }
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
     }
 }
@@ -190,6 +205,13 @@ fn start_log() -> Result<(), Failure> {
 
 /// What the log shows.
 const LOG_VARIABLE: &str = "BOWLINE_LOG";
+
+fn mode_mask(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mask| *mask <= 0o777)
+        .ok_or_else(|| "write up to three octal digits, as in 750".to_owned())
+}
 
 fn offered_protection(text: &str) -> Result<Protection, String> {
     match text.parse()? {

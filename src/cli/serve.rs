@@ -6,7 +6,7 @@ use std::path::Path;
 use bowline::model::Limits;
 use bowline::net::{FileWatch, LOOK_EVERY};
 use bowline::server::{
-    ClientsError, ClientsProblem, Exports, Server, ServerConfig, StartError, load_clients,
+    ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, load_clients,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,12 +26,18 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let server = Server::start(ServerConfig {
         identity,
         exports,
+        modes: ModePolicy {
+            file_mask: arguments.mode_mask,
+            directory_mask: arguments.mode_mask,
+            allow_special_bits: arguments.allow_special_bits,
+        },
         policy,
         protection_min: arguments.protection,
         limits: Limits::default(),
         listen: arguments.listen,
     })
     .map_err(|error| describe_start(&error))?;
+    super::user::warn_of_root();
     announce(&server)?;
 
     // A write beyond the process's file size limit is to fail for its client, not to end the server.

@@ -6,7 +6,7 @@
 //! key = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 //! name = "edit-station"
 //! exports = ["media", "scratch"]
-//! rights = ["read", "write", "lock", "grant"]   # without it: read
+//! rights = ["read", "write", "lock", "grant"]   # or "append" instead of "write"; without it: read
 //! protection = "signed"                         # least protection of its data channels; without it: signed
 //! expires = 2027-01-31T00:00:00Z                # without it: never
 //! ```
@@ -61,10 +61,10 @@ pub enum ClientsProblem {
         reason: NameError,
     },
     /// A right that does not exist.
-    #[error("{0:?} is no right: use \"read\", \"write\", \"lock\" and \"grant\"")]
+    #[error("{0:?} is no right: use \"read\", \"write\", \"append\", \"lock\" and \"grant\"")]
     Right(String),
     /// Rights that open nothing.
-    #[error("the rights of the client {0:?} need \"read\" or \"write\"")]
+    #[error("the rights of the client {0:?} need \"read\", \"write\" or \"append\"")]
     NoUse(String),
     /// A protection that does not exist or is not offered.
     #[error(transparent)]
@@ -154,7 +154,7 @@ impl Entry {
             })?;
             rights = rights.union(right);
         }
-        if rights.intersection(Rights::READ.union(Rights::WRITE)) == Rights::NONE {
+        if rights.intersection(Rights::BYTES) == Rights::NONE {
             let problem = ClientsProblem::NoUse(self.name.get_ref().clone());
             return Err(ClientsError::at(text, &words.span(), problem));
         }
@@ -219,7 +219,7 @@ mod tests {
         let expected = Access {
             name: "edit-station".to_owned(),
             exports: exports.into(),
-            rights: Rights::ALL,
+            rights: Rights::READ.union(Rights::WRITE).union(Rights::LOCK).union(Rights::GRANT),
             protection_min: Protection::Sealed,
             expires_s: Some(1_801_353_600),
         };
@@ -251,10 +251,18 @@ mod tests {
         assert_eq!(refused(&double), "line 8: there is a client \"a\" already");
         let cases = [
             (client("right = [\"read\"]"), 5, "unknown field `right`"),
-            (client("rights = [\"read\", \"delete\"]"), 5, "\"delete\" is no right: use \"read\", \"write\""),
+            (
+                client("rights = [\"read\", \"delete\"]"),
+                5,
+                "\"delete\" is no right: use \"read\", \"write\", \"append\"",
+            ),
             (client("rights = [\"Read\"]"), 5, "\"Read\" is no right"),
-            (client("rights = []"), 5, "the rights of the client \"a\" need \"read\" or \"write\""),
-            (client("rights = [\"lock\", \"grant\"]"), 5, "need \"read\" or \"write\""),
+            (
+                client("rights = []"),
+                5,
+                "the rights of the client \"a\" need \"read\", \"write\" or \"append\"",
+            ),
+            (client("rights = [\"lock\", \"grant\"]"), 5, "need \"read\", \"write\" or \"append\""),
             (client("rights = \"read\""), 5, "invalid type: string"),
             (client("protection = \"clear\""), 5, "\"clear\" is not offered by this version"),
             (client("protection = \"none\""), 5, "\"none\" is no protection: use \"signed\" or \"sealed\""),

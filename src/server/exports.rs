@@ -1,11 +1,5 @@
-//! The directories that a server exports, and how a name in one becomes an open file.
-//!
-//! A path is resolved by the kernel, beneath the export's root, in one step (`openat2`): it does not climb, follow
-//! links out, pass through `/proc` or cross into another file system, whatever other programs rename meanwhile.
-//! The first open has no rights and no effects (`O_PATH`), so that a pipe, a device or a socket is recognised
-//! before anything is done to it. The second open is of that same file, by its descriptor and not by its name.
-//!
-//! Nothing here takes a path in two steps, and nothing compares paths of clients as text.
+//! The directories that a server exports, opened once at its start and refused there where they cannot be served
+//! safely; and how a name in one becomes an open file. Paths are resolved in `beneath`.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,21 +9,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use thiserror::Error;
 
+use super::beneath::{regular, reopen, resolve};
 use super::files::{Descriptor, attributes_of, identity_of, refusal};
 use crate::model::{Attributes, ExportName, ExportPath, FileIdentity, NameError, Reason, Refusal, Rights};
-
-/// How often a path is resolved again because names in it moved meanwhile. Whoever moves them all the time keeps
-/// one request busy this long, and no longer.
-const RESOLVE_ATTEMPTS_MAX: u32 = 16;
-
-/// How far a path may lead.
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
 /// Why a server does not start with these exports.
 #[derive(Debug, Error)]
@@ -178,6 +165,9 @@ impl Exports {
     /// Opens the regular file `path` of the export for what `rights` say: reading, writing or both. Never waits
     /// for anything but the file system: not for a pipe's writer, not for a device, not for the end of a lease.
     ///
+    /// The first open has no rights and no effects, so that a pipe, a device or a socket is recognised before
+    /// anything is done to it. The second open is of that same file, by its descriptor and not by its name.
+    ///
     /// # Errors
     /// A [`Refusal`]: [`Reason::NotFound`], also for an unknown export; [`Reason::Invalid`] without a right to
     /// read or write; [`Reason::IsDirectory`], [`Reason::NotRegular`]; [`Reason::Outside`] if the path leads out
@@ -190,25 +180,36 @@ impl Exports {
         rights: Rights,
     ) -> Result<OpenedFile, Refusal> {
         let access = access_of(rights).ok_or(Reason::Invalid)?;
-        let export = self.by_name.get(export).ok_or(Reason::NotFound)?;
-        let found = resolve(&export.root, path.as_bytes()).map_err(refusal)?;
+        let found = resolve(self.root(export)?, path.as_bytes()).map_err(refusal)?;
         let identity = regular(&rustix::fs::fstat(&found).map_err(refusal)?)?;
-        let file = self.reopen(&found, access).map_err(refusal)?;
-        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
-        if regular(&stat)? != identity {
+        let opened = OpenedFile::new(reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
+        if opened.identity != identity {
             // A descriptor that leads to another file than its own: nothing that it is asked can be trusted.
             return Err(Reason::Io.into());
         }
-        let attributes = attributes_of(&stat);
-        Ok(OpenedFile { file: Arc::new(Descriptor::new(file)), identity, attributes })
+        Ok(opened)
     }
 
-    /// Opens the file behind a descriptor again, for `access`.
-    fn reopen(&self, found: &OwnedFd, access: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        rustix::io::retry_on_intr(|| {
-            rustix::fs::openat(&self.descriptors, DecInt::from_fd(found), flags, Mode::empty())
-        })
+    /// The root of an export.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`] for an unknown export.
+    pub(super) fn root(&self, export: &ExportName) -> Result<&OwnedFd, Refusal> {
+        Ok(&self.by_name.get(export).ok_or(Reason::NotFound)?.root)
+    }
+
+    /// This process's table of descriptors, through which a held file is reached a second time.
+    pub(super) fn descriptors(&self) -> &OwnedFd {
+        &self.descriptors
+    }
+}
+
+impl OpenedFile {
+    /// What a descriptor is open on, if that is a regular file.
+    pub(super) fn new(file: OwnedFd) -> Result<Self, Refusal> {
+        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
+        let identity = regular(&stat)?;
+        Ok(Self { file: Arc::new(Descriptor::new(file)), identity, attributes: attributes_of(&stat) })
     }
 }
 
@@ -222,38 +223,13 @@ impl Export {
 }
 
 /// How a file is opened for `rights`; `None` if they neither read nor write.
-fn access_of(rights: Rights) -> Option<OFlags> {
-    match (rights.contains(Rights::READ), rights.contains(Rights::WRITE)) {
+pub(super) fn access_of(rights: Rights) -> Option<OFlags> {
+    match (rights.contains(Rights::READ), rights.is_writing()) {
         (true, true) => Some(OFlags::RDWR),
         (true, false) => Some(OFlags::RDONLY),
         (false, true) => Some(OFlags::WRONLY),
         (false, false) => None,
     }
-}
-
-/// The identity of a regular file; anything else is refused.
-fn regular(stat: &Stat) -> Result<FileIdentity, Reason> {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(identity_of(stat)),
-        FileType::Directory => Err(Reason::IsDirectory),
-        _ => Err(Reason::NotRegular),
-    }
-}
-
-/// Finds what `path` names beneath `root`, without opening it for anything.
-fn resolve(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    retry_moved(|| rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), RESOLVE))
-}
-
-/// Tries again, a bounded number of times, while the kernel says that names moved under it.
-fn retry_moved<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    for _ in 1..RESOLVE_ATTEMPTS_MAX {
-        match attempt() {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            outcome => return outcome,
-        }
-    }
-    attempt()
 }
 
 /// Opens this process's table of descriptors, if that is what is there.

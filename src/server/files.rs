@@ -1,19 +1,30 @@
-//! File work on one open descriptor: reads, writes, syncs, attributes. Every function here blocks for as long as
-//! the file system does, but for [`Descriptor::read_cached`], which takes only what is in memory and so may run
-//! on a task.
+//! File work on one open descriptor: reads, writes, appends, syncs, storage, attributes. Every function here blocks
+//! for as long as the file system does, but for [`Descriptor::read_cached`], which takes only what is in memory and so
+//! may run on a task.
 //!
-//! Offsets are always given; a descriptor has no position that two requests could fight over.
+//! Offsets are always given. The kernel's position of a descriptor is moved by appends and seeks only, and they take
+//! turns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use rustix::fs::Stat;
-use rustix::io::{Errno, IoSliceMut, ReadWriteFlags};
+use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Stat};
+use rustix::io::{Errno, IoSlice, IoSliceMut, ReadWriteFlags};
 
-use crate::model::{Attributes, FileIdentity, Limits, Reason, Refusal, SyncScope, len_u64};
+use crate::model::{
+    Allocation, Attributes, ByteRange, FileIdentity, FileKind, Limits, Reason, Refusal, Seekable, SyncScope,
+    len_u64,
+};
 
 /// The greatest offset that a file can have, and so the greatest end of a range.
 const END_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// The offset that means the descriptor's own position, which a write then moves.
+const AT_POSITION: u64 = u64::MAX;
+
+/// The unit of `st_blocks`, in bytes, on every file system.
+const STAT_BLOCK: u64 = 512;
 
 /// What a read from memory came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,12 +42,14 @@ pub enum CachedRead {
 #[derive(Debug)]
 pub struct Descriptor {
     fd: OwnedFd,
+    /// Held by whoever moves the descriptor's position until it is read back.
+    position: Mutex<()>,
 }
 
 impl Descriptor {
     /// Wraps the descriptor of a regular file.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, position: Mutex::new(()) }
     }
 
     /// Appends to `into` what of the `len` bytes at `offset` can be had without waiting for a disk. Fewer bytes
@@ -77,6 +90,82 @@ impl Descriptor {
         write_with(offset, bytes, |at, rest| rustix::io::pwrite(&self.fd, rest, at)).map_err(refusal)
     }
 
+    /// Writes `bytes` at the end of the file, wherever that is at this moment, and returns where they are and how
+    /// many were written; fewer than given only where the file system refused the rest. No other writer's bytes come
+    /// between them, not those of programs on the server either. Nothing to write changes nothing.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if nothing was written, with what the file system reports; [`Reason::Unsupported`] where it
+    /// cannot append in one step.
+    pub fn append(&self, bytes: &[u8]) -> Result<(u64, u32), Refusal> {
+        if bytes.is_empty() {
+            return Ok((self.attributes()?.len, 0));
+        }
+        let _turn = self.position_turn();
+        // The kernel finds the end and writes there in one step, and leaves the position behind the last byte.
+        let write =
+            || rustix::io::pwritev2(&self.fd, &[IoSlice::new(bytes)], AT_POSITION, ReadWriteFlags::APPEND);
+        let written = match rustix::io::retry_on_intr(write).map_err(refusal)? {
+            0 => return Err(Reason::Io.into()),
+            written => u32::try_from(written).map_err(|_| Reason::Invalid)?,
+        };
+        let end = rustix::fs::tell(&self.fd).map_err(refusal)?;
+        Ok((end.saturating_sub(u64::from(written)), written))
+    }
+
+    /// Reserves the storage of a range or gives it back.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: [`Reason::Unsupported`] where the file system cannot do it, else what it reports.
+    pub fn allocate(&self, range: ByteRange, how: Allocation) -> Result<(), Refusal> {
+        let flags = match how {
+            Allocation::Reserve => FallocateFlags::empty(),
+            Allocation::ReserveKeepLen => FallocateFlags::KEEP_SIZE,
+            Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        };
+        let len = range.end().saturating_sub(range.start());
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, range.start(), len))
+            .map_err(refusal)
+    }
+
+    /// Where the next data or hole from `offset` on begins; `None` if there is none before the end of the file. A
+    /// file system that does not keep track of holes calls everything data.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: [`Reason::Invalid`] beyond the greatest offset, else what the file system reports.
+    pub fn seek(&self, offset: u64, what: Seekable) -> Result<Option<u64>, Refusal> {
+        if offset > END_MAX {
+            return Err(Reason::Invalid.into());
+        }
+        let target = match what {
+            Seekable::Data => SeekFrom::Data(offset),
+            Seekable::Hole => SeekFrom::Hole(offset),
+        };
+        let _turn = self.position_turn();
+        match rustix::fs::seek(&self.fd, target) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(errno) => Err(refusal(errno)),
+        }
+    }
+
+    /// Cuts or extends the file to `len` bytes.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: [`Reason::Invalid`] beyond the greatest offset; [`Reason::PermissionDenied`] if the descriptor
+    /// is not open for writing; else what the file system reports.
+    pub fn set_len(&self, len: u64) -> Result<(), Refusal> {
+        if len > END_MAX {
+            return Err(Reason::Invalid.into());
+        }
+        let access = rustix::fs::fcntl_getfl(&self.fd).map_err(refusal)? & OFlags::ACCMODE;
+        if access == OFlags::RDONLY {
+            // The kernel would call the request invalid.
+            return Err(Reason::PermissionDenied.into());
+        }
+        rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len)).map_err(refusal)
+    }
+
     /// Waits until what was written is on the disk.
     ///
     /// # Errors
@@ -97,6 +186,10 @@ impl Descriptor {
     pub fn attributes(&self) -> Result<Attributes, Refusal> {
         rustix::fs::fstat(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
     }
+
+    fn position_turn(&self) -> MutexGuard<'_, ()> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl AsFd for Descriptor {
@@ -113,28 +206,53 @@ pub(crate) fn identity_of(stat: &Stat) -> FileIdentity {
 /// Size and times in a `stat`.
 pub(crate) fn attributes_of(stat: &Stat) -> Attributes {
     Attributes {
+        kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
         len: u64::try_from(stat.st_size).unwrap_or(0),
+        allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(STAT_BLOCK),
         permissions: stat.st_mode & 0o7777,
+        links: stat.st_nlink,
+        accessed_ns: nanoseconds(stat.st_atime, i64::try_from(stat.st_atime_nsec).unwrap_or(0)),
         modified_ns: nanoseconds(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         changed_ns: nanoseconds(stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
+    }
+}
+
+/// What clients call a kind of file.
+pub(crate) fn kind_of(kind: FileType) -> FileKind {
+    match kind {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
     }
 }
 
 /// What the other side is told of an error of the file system. The one place that decides it.
 pub(crate) fn refusal(errno: Errno) -> Refusal {
     let reason = match errno {
-        Errno::NOENT | Errno::NOTDIR => Reason::NotFound,
-        Errno::ACCESS | Errno::PERM => Reason::PermissionDenied,
+        Errno::NOENT => Reason::NotFound,
+        Errno::NOTDIR => Reason::NotDirectory,
+        Errno::EXIST => Reason::Exists,
+        Errno::NOTEMPTY => Reason::NotEmpty,
+        Errno::MLINK => Reason::TooManyLinks,
+        Errno::NAMETOOLONG => Reason::NameTooLong,
+        // A descriptor that is open, as all of ours are, is bad only for what it was not opened for.
+        Errno::ACCESS | Errno::PERM | Errno::BADF => Reason::PermissionDenied,
+        // The kernel's word for a path beneath a directory that leads out of it, and for links without end.
         Errno::XDEV | Errno::LOOP => Reason::Outside,
         Errno::ISDIR => Reason::IsDirectory,
         Errno::NOSPC => Reason::NoSpace,
         Errno::DQUOT => Reason::Quota,
         Errno::ROFS => Reason::ReadOnly,
+        Errno::NODATA => Reason::NoAttribute,
+        Errno::TOOBIG | Errno::RANGE | Errno::FBIG => Reason::TooBig,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Reason::Exhausted,
-        // A file too large or a name too long for this file system.
-        Errno::INVAL | Errno::FBIG | Errno::NAMETOOLONG => Reason::Invalid,
-        // Names that move while they are resolved; a lease of another program; a program that runs.
-        Errno::AGAIN | Errno::TXTBSY => Reason::Busy,
+        Errno::INVAL => Reason::Invalid,
+        Errno::OPNOTSUPP | Errno::NOSYS => Reason::Unsupported,
+        Errno::STALE => Reason::Stale,
+        // Names that move while they are resolved; a lease of another program; a program that runs; a directory that
+        // something is mounted on.
+        Errno::AGAIN | Errno::TXTBSY | Errno::BUSY => Reason::Busy,
         _ => Reason::Io,
     };
     reason.into()

@@ -3,12 +3,19 @@
 //! [`Server`] is the shell around [`ServerCore`]: it owns sockets, descriptors and the clock, and decides nothing
 //! about sessions or opens.
 
+mod beneath;
+mod change;
 mod clients;
 mod connection;
 mod exports;
 mod files;
+#[cfg(test)]
+mod ground;
+mod listing;
+mod names;
 mod shared;
 mod work;
+mod xattr;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,12 +26,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use change::ModePolicy;
 pub use clients::{ClientsError, ClientsProblem, load as load_clients, parse as parse_clients};
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
 
+use self::names::Names;
 use self::shared::Shared;
-use crate::model::{EntropyError, Limits, Policy, Protection};
+use crate::model::{Entropy as _, EntropyError, Limits, Policy, Protection};
 use crate::net::{Clock, SystemEntropy, socket};
 use crate::secure::Identity;
 use crate::session::server::{ServerCore, ServerSetup};
@@ -36,6 +45,8 @@ pub struct ServerConfig {
     pub identity: Arc<Identity>,
     /// What it serves.
     pub exports: Exports,
+    /// Which permission bits clients can set on what it serves.
+    pub modes: ModePolicy,
     /// Whom it serves.
     pub policy: Policy,
     /// The weakest protection of its data channels.
@@ -75,11 +86,12 @@ pub enum StartError {
 /// use bowline::model::{Limits, Protection};
 /// use bowline::net::SystemEntropy;
 /// use bowline::secure::Identity;
-/// use bowline::server::{Exports, Server, ServerConfig, load_clients};
+/// use bowline::server::{Exports, ModePolicy, Server, ServerConfig, load_clients};
 ///
 /// let server = Server::start(ServerConfig {
 ///     identity: Arc::new(Identity::generate(&mut SystemEntropy)?),
 ///     exports: Exports::open(vec![("media".parse()?, "/srv/media".into())])?,
+///     modes: ModePolicy::default(),
 ///     policy: load_clients("/etc/bowline/clients.toml".as_ref())?,
 ///     protection_min: Protection::Signed,
 ///     limits: Limits::default(),
@@ -124,7 +136,8 @@ impl Server {
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
         })?;
-        let shared = Arc::new(Shared::new(core, clock, config.identity, config.exports, config.limits));
+        let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
+        let shared = Arc::new(Shared::new(core, clock, config.identity, names, config.limits));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(shared::run_timer(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();

@@ -8,8 +8,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::exports::Exports;
 use super::files::Descriptor;
+use super::names::Names;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, Outbound, Queue};
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     half_open: Arc<Semaphore>,
     /// Deadlines may have come nearer.
     wake: Notify,
-    pub(super) exports: Exports,
+    pub(super) names: Names,
     pub(super) files: FileTable,
     /// What runs on the blocking pool.
     pub(super) file_work: TaskTracker,
@@ -60,7 +60,7 @@ impl Shared {
         core: ServerCore<BytesMut>,
         clock: Clock,
         identity: Arc<Identity>,
-        exports: Exports,
+        names: Names,
         limits: Limits,
     ) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Shared {
             limits,
             half_open: Arc::new(Semaphore::new(Limits::HALF_OPEN_MAX)),
             wake: Notify::new(),
-            exports,
+            names,
             files: FileTable::default(),
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
@@ -251,6 +251,9 @@ fn log(note: &ServerNote) {
         }
         ServerNote::BindRefused { why } => tracing::warn!(?why, "bind refused"),
         ServerNote::ResumeRefused { session, why } => tracing::warn!(%session, ?why, "resume key refused"),
+        ServerNote::ResumeThrottled { session } => {
+            tracing::warn!(%session, "resume key not looked at: too many were refused just before");
+        }
         ServerNote::Offence { session, what } => {
             tracing::warn!(%session, ?what, "the peer broke the protocol")
         }

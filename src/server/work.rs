@@ -5,11 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::BytesMut;
 
+use super::change::change_open;
 use super::exports::OpenedFile;
 use super::files::{CachedRead, Descriptor};
+use super::names::Outcome;
 use super::shared::Shared;
-use crate::model::{Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
-use crate::session::server::{Completion, Effect, EffectId};
+use super::xattr::Holder;
+use crate::model::{AttributeChange, Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
+use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
+use crate::wire::ServerControl;
+use crate::wire::control::Done;
+use crate::wire::names::{
+    Found, Link, Listed, Lookup, ReadLink, SpaceStated, StatSpace, XattrNames, XattrValue,
+};
 
 /// The descriptors of all opens.
 #[derive(Debug, Default)]
@@ -61,13 +69,94 @@ impl Shared {
                 });
                 None
             }
-            Effect::OpenFile { open, export, path, rights } => {
+            Effect::OpenFile { open, export, path, rights, create, permissions } => {
                 self.later(id, move |shared| {
-                    let opened = shared.exports.open_file(&export, &path, rights);
+                    let opened = shared.names.open_file(&export, &path, rights, create, permissions);
                     Completion::Opened(opened.map(|opened| shared.keep(open, opened)))
                 });
                 None
             }
+            Effect::Append { open, payload } => {
+                self.later(id, move |shared| {
+                    let append = |file: Arc<Descriptor>| file.append(&payload);
+                    Completion::Appended(shared.files.find(open).and_then(append))
+                });
+                None
+            }
+            Effect::Change { target, change } => {
+                self.later(id, move |shared| Completion::Attributes(shared.change(&target, &change)));
+                None
+            }
+            Effect::Allocate { open, range, how } => {
+                self.later(id, move |shared| {
+                    let allocate = |file: Arc<Descriptor>| file.allocate(range, how);
+                    Completion::Done(shared.files.find(open).and_then(allocate))
+                });
+                None
+            }
+            Effect::Seek { open, offset, what } => {
+                self.later(id, move |shared| {
+                    let seek = |file: Arc<Descriptor>| file.seek(offset, what);
+                    Completion::Sought(shared.files.find(open).and_then(seek))
+                });
+                None
+            }
+            Effect::Identify { export, names } => {
+                self.later(id, move |shared| Completion::Identified(shared.names.identify(&export, &names)));
+                None
+            }
+            Effect::Name(work) => {
+                self.later(id, move |shared| Completion::Named(shared.name_work(work)));
+                None
+            }
+        }
+    }
+
+    fn change(&self, target: &FileTarget, change: &AttributeChange) -> Result<Attributes, Refusal> {
+        match target {
+            FileTarget::Open(open) => change_open(&*self.files.find(*open)?, change, self.names.modes()),
+            FileTarget::Name(place) => self.names.change(place, change),
+        }
+    }
+
+    fn name_work(&self, work: NameWork<BytesMut>) -> Result<NameReport<BytesMut>, Refusal> {
+        let names = &self.names;
+        match work {
+            NameWork::Lookup(Lookup { place, follow }) => {
+                names.lookup(&place, follow).map(|attributes| answer(Found { attributes }))
+            }
+            NameWork::List(list) => names.list(&list).map(|(page, next)| answer_with(Listed { next }, &page)),
+            NameWork::ReadLink(ReadLink { place }) => {
+                names.read_link(&place).map(|target| answer(Link { target }))
+            }
+            NameWork::StatSpace(StatSpace { place }) => {
+                names.space(&place).map(|space| answer(SpaceStated { space }))
+            }
+            NameWork::MakeDirectory(make) => names.make_directory(&make).map(|()| answer(Done {})),
+            NameWork::Symlink(symlink) => names.symlink(&symlink).map(|()| answer(Done {})),
+            NameWork::HardLink(link) => names.hard_link(&link).map(|()| answer(Done {})),
+            NameWork::Remove { remove, expected } => names.remove(&remove, expected).map(report),
+            NameWork::Rename { rename, expected } => names.rename(&rename, expected).map(report),
+            NameWork::XattrGet { target, name } => {
+                self.holder(target)?.get(&name).map(|value| answer_with(XattrValue {}, &value))
+            }
+            NameWork::XattrSet { target, name, how, value } => {
+                let value = value.unwrap_or_default();
+                self.holder(target)?.set(&name, how, &value).map(|()| answer(Done {}))
+            }
+            NameWork::XattrList { target } => {
+                self.holder(target)?.list().map(|list| answer_with(XattrNames {}, &list))
+            }
+            NameWork::XattrRemove { target, name } => {
+                self.holder(target)?.remove(&name).map(|()| answer(Done {}))
+            }
+        }
+    }
+
+    fn holder(&self, target: FileTarget) -> Result<Holder, Refusal> {
+        match target {
+            FileTarget::Open(open) => self.files.find(open).map(Holder::Open),
+            FileTarget::Name(place) => self.names.find(&place).map(Holder::Found),
         }
     }
 
@@ -125,6 +214,22 @@ impl Shared {
             drop(self.file_work.spawn_blocking(move || drop(files)));
         }
     }
+}
+
+fn report(outcome: Outcome) -> NameReport<BytesMut> {
+    match outcome {
+        Outcome::Done => answer(Done {}),
+        Outcome::Moved => NameReport::Moved,
+    }
+}
+
+fn answer(message: impl Into<ServerControl>) -> NameReport<BytesMut> {
+    NameReport::Answer(message.into(), None)
+}
+
+fn answer_with(message: impl Into<ServerControl>, payload: &[u8]) -> NameReport<BytesMut> {
+    let payload = (!payload.is_empty()).then(|| counted(BytesMut::from(payload)));
+    NameReport::Answer(message.into(), payload)
 }
 
 fn counted(bytes: BytesMut) -> (BytesMut, u32) {

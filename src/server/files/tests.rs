@@ -143,6 +143,122 @@ fn writes_land_where_they_belong_and_grow_the_file() {
     file.sync(SyncScope::All).unwrap();
 }
 
+/// Every append is told where its bytes are, and they are there and nobody else's: of two descriptors of one file
+/// with two threads each, beside a program on the server that appends as well.
+#[test]
+fn appends_never_mix_and_know_their_places() {
+    const ROUNDS: usize = 4000;
+    let (one, keep) = descriptor(b"");
+    let again = || File::options().read(true).write(true).open(keep.path()).unwrap();
+    let other = Descriptor::new(again().into());
+    let record = |writer: usize, round: usize| {
+        format!("[{writer}:{round}{}]", "x".repeat((writer * 7 + round) % 60)).into_bytes()
+    };
+    let placed = std::thread::scope(|scope| {
+        let threads: Vec<_> = [&one, &one, &other, &other]
+            .into_iter()
+            .enumerate()
+            .map(|(writer, file)| {
+                scope.spawn(move || {
+                    let place = |round| {
+                        let bytes = record(writer, round);
+                        // Seeks move the position that appends read back.
+                        file.seek(0, Seekable::Hole).unwrap();
+                        let (offset, written) = file.append(&bytes).unwrap();
+                        assert_eq!(usize::try_from(written).unwrap(), bytes.len());
+                        (offset, bytes)
+                    };
+                    (0..ROUNDS).map(place).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let mut local = File::options().append(true).open(keep.path()).unwrap();
+        for round in 0..ROUNDS {
+            local.write_all(&record(9, round)).unwrap();
+        }
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let bytes = std::fs::read(keep.path()).unwrap();
+    for (offset, record) in &placed {
+        let start = usize::try_from(*offset).unwrap();
+        assert_eq!(bytes[start..start + record.len()], record[..]);
+    }
+    let ours: usize = placed.iter().map(|(_, record)| record.len()).sum();
+    let theirs: usize = (0..ROUNDS).map(|round| record(9, round).len()).sum();
+    assert_eq!(bytes.len(), ours + theirs, "nothing lies over anything else");
+}
+
+#[test]
+fn an_append_finds_the_end_of_this_moment() {
+    let (file, keep) = descriptor(b"0123456789");
+    assert_eq!(file.append(b"ab"), Ok((10, 2)));
+    file.write(20, b"z").unwrap();
+    assert_eq!(file.append(b"cd"), Ok((21, 2)));
+    file.set_len(3).unwrap();
+    assert_eq!(file.append(b"ef"), Ok((3, 2)));
+    assert_eq!(std::fs::read(keep.path()).unwrap(), b"012ef");
+    let before = file.attributes().unwrap();
+    assert_eq!(file.append(b""), Ok((5, 0)));
+    assert_eq!(file.attributes().unwrap(), before);
+}
+
+#[test]
+fn lengths_are_set_and_refused() {
+    let (file, keep) = descriptor(b"0123456789");
+    file.set_len(4).unwrap();
+    file.set_len(6).unwrap();
+    assert_eq!(std::fs::read(keep.path()).unwrap(), b"0123\0\0");
+    assert_eq!(file.set_len(END_MAX + 1), Err(Reason::Invalid.into()));
+    assert_eq!(file.set_len(u64::MAX), Err(Reason::Invalid.into()));
+    let reader = Descriptor::new(File::open(keep.path()).unwrap().into());
+    assert_eq!(reader.set_len(0), Err(Reason::PermissionDenied.into()));
+    assert_eq!(reader.append(b"x"), Err(Reason::PermissionDenied.into()));
+    let reserve = reader.allocate(ByteRange::between(0, 10).unwrap(), Allocation::Reserve);
+    assert_eq!(reserve, Err(Reason::PermissionDenied.into()));
+    assert_eq!(std::fs::read(keep.path()).unwrap().len(), 6);
+}
+
+#[test]
+fn storage_is_reserved_and_given_back() {
+    const MIB: u64 = 1 << 20;
+    let (file, keep) = descriptor(b"x");
+    let range = |start, end| ByteRange::between(start, end).unwrap();
+    if file.allocate(range(0, MIB), Allocation::ReserveKeepLen) == Err(Reason::Unsupported.into()) {
+        eprintln!("skipped: this file system reserves nothing");
+        return;
+    }
+    let kept = file.attributes().unwrap();
+    assert_eq!(kept.len, 1);
+    assert!(kept.allocated >= MIB);
+    file.allocate(range(0, MIB), Allocation::Reserve).unwrap();
+    assert_eq!(file.attributes().unwrap().len, MIB);
+    file.write(0, &vec![7; usize::try_from(MIB).unwrap()]).unwrap();
+    file.allocate(range(MIB / 4, MIB / 2), Allocation::PunchHole).unwrap();
+    let punched = file.attributes().unwrap();
+    assert_eq!(punched.len, MIB);
+    assert!(punched.allocated < kept.allocated);
+    assert!(std::fs::read(keep.path()).unwrap()[262_144..524_288].iter().all(|&byte| byte == 0));
+    // What lies around a hole is data, on file systems that keep track of it.
+    assert_eq!(file.seek(0, Seekable::Hole), Ok(Some(MIB / 4)));
+    assert_eq!(file.seek(MIB / 4, Seekable::Data), Ok(Some(MIB / 2)));
+    let far = file.allocate(range(0, ByteRange::END_MAX), Allocation::Reserve).unwrap_err().reason;
+    assert!(matches!(far, Reason::TooBig | Reason::NoSpace | Reason::Invalid), "{far:?}");
+}
+
+#[test]
+fn seeks_end_with_the_file() {
+    let (file, _keep) = descriptor(b"0123456789");
+    assert_eq!(file.seek(3, Seekable::Data), Ok(Some(3)));
+    assert_eq!(file.seek(3, Seekable::Hole), Ok(Some(10)), "the end counts as a hole");
+    for offset in [10, 11, END_MAX] {
+        assert_eq!(file.seek(offset, Seekable::Data), Ok(None), "{offset}");
+        assert_eq!(file.seek(offset, Seekable::Hole), Ok(None), "{offset}");
+    }
+    for offset in [END_MAX + 1, u64::MAX] {
+        assert_eq!(file.seek(offset, Seekable::Data), Err(Reason::Invalid.into()), "{offset}");
+    }
+}
+
 #[test]
 fn an_empty_write_changes_nothing() {
     let (file, keep) = descriptor(b"x");
@@ -192,7 +308,7 @@ fn attributes_are_those_of_the_file() {
 fn each_error_has_its_reason() {
     let table = [
         (Errno::NOENT, Reason::NotFound),
-        (Errno::NOTDIR, Reason::NotFound),
+        (Errno::NOTDIR, Reason::NotDirectory),
         (Errno::ACCESS, Reason::PermissionDenied),
         (Errno::PERM, Reason::PermissionDenied),
         (Errno::XDEV, Reason::Outside),
@@ -205,13 +321,22 @@ fn each_error_has_its_reason() {
         (Errno::NFILE, Reason::Exhausted),
         (Errno::NOMEM, Reason::Exhausted),
         (Errno::INVAL, Reason::Invalid),
-        (Errno::FBIG, Reason::Invalid),
-        (Errno::NAMETOOLONG, Reason::Invalid),
+        (Errno::FBIG, Reason::TooBig),
+        (Errno::TOOBIG, Reason::TooBig),
+        (Errno::RANGE, Reason::TooBig),
+        (Errno::NAMETOOLONG, Reason::NameTooLong),
+        (Errno::EXIST, Reason::Exists),
+        (Errno::NOTEMPTY, Reason::NotEmpty),
+        (Errno::MLINK, Reason::TooManyLinks),
+        (Errno::NODATA, Reason::NoAttribute),
+        (Errno::OPNOTSUPP, Reason::Unsupported),
+        (Errno::NOSYS, Reason::Unsupported),
+        (Errno::BUSY, Reason::Busy),
         (Errno::AGAIN, Reason::Busy),
         (Errno::TXTBSY, Reason::Busy),
         (Errno::IO, Reason::Io),
-        (Errno::BADF, Reason::Io),
-        (Errno::STALE, Reason::Io),
+        (Errno::BADF, Reason::PermissionDenied),
+        (Errno::STALE, Reason::Stale),
     ];
     for (errno, reason) in table {
         assert_eq!(refusal(errno), Refusal::from(reason), "{errno:?}");
