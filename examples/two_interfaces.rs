@@ -28,7 +28,7 @@ use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer
 use bowline::model::{ChannelKind, Limits, LineRole, LineSet, Protection, PublicKey, ResumeKey, len_u64};
 use bowline::net::{Clock, SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
-use bowline::server::{Exports, Server, ServerConfig, parse_clients};
+use bowline::server::{Exports, ModePolicy, Server, ServerConfig, parse_clients};
 use recorder::{Kind, Recorder, Recording, contains_secret};
 use tokio::io::AsyncReadExt as _;
 
@@ -59,6 +59,7 @@ async fn serve(folder: &Path) -> Outcome<()> {
     let server = Server::start(ServerConfig {
         identity: Arc::new(identity),
         exports: Exports::open([("data".parse()?, folder.join("data"))])?,
+        modes: ModePolicy::default(),
         policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
         protection_min: Protection::Signed,
         limits: Limits::default(),

@@ -8,7 +8,7 @@ use bowline::client::{Client, File, LineConfig, OpenOptions, Peer, Session};
 use bowline::model::{ChannelKind, Limits, LineRole, Protection, PublicKey};
 use bowline::net::{SystemEntropy, key_file};
 use bowline::secure::Identity;
-use bowline::server::{Exports, Server as LineServer, ServerConfig, parse_clients};
+use bowline::server::{Exports, ModePolicy, Server as LineServer, ServerConfig, parse_clients};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
@@ -126,6 +126,7 @@ pub(crate) fn serve(folder: &Path) -> Outcome<()> {
         let server = LineServer::start(ServerConfig {
             identity: Arc::new(Identity::from_text(&key_file::read(&folder.join("server.key"))?)?),
             exports: Exports::open([("data".parse()?, folder.join("data"))])?,
+            modes: ModePolicy::default(),
             policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
             protection_min: Protection::Signed,
             limits: Limits::default(),

@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::model::{EntropyError, PublicKey, Reason, Refusal};
+use super::reasons;
+use crate::model::{EntropyError, NameError, PublicKey, Reason, Refusal};
 use crate::session::client::{RequestError, SessionLoss};
 
 /// Anything that can go wrong.
@@ -69,12 +71,69 @@ pub enum Error {
     /// The handle was closed.
     #[error("the file is closed")]
     FileClosed,
+    /// The options of an open contradict each other; nothing was sent.
+    #[error("the file cannot be opened so: {0}")]
+    Options(#[from] OptionsError),
+    /// A write behind of a stream failed, and its error was told before: the stream writes no more.
+    #[error("an earlier write of this stream failed")]
+    EarlierWrite,
+    /// A blocking call was made where it would block an async runtime.
+    #[error("a blocking call was made inside an async runtime")]
+    InsideRuntime,
+    /// The thread of a blocking client cannot be started.
+    #[error("cannot start the client's thread")]
+    Thread(#[source] io::Error),
     /// The server answered with something that fits no request of this version.
     #[error("the server broke the protocol")]
     Protocol,
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+/// Why options allow no open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// Neither read, nor write, nor append.
+    #[error("ask for read, write or append")]
+    NoAccess,
+    /// The file is to be truncated or made, and not to be written.
+    #[error("truncate, create and create_new need write or append")]
+    NotWriting,
+    /// What is appended to is to be truncated.
+    #[error("append keeps what truncate throws away")]
+    AppendAndTruncate,
+}
+
+/// What kind of error it is, by what can be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The files are not so: nothing has the name, something has it already, it is of another kind.
+    Files,
+    /// Others are in the way: their opens or their locks. Later it may succeed.
+    Conflict,
+    /// The client, or the server, may not.
+    Denied,
+    /// A file system or a quota is full, or something is too large for it.
+    Full,
+    /// The caller asked for something that cannot be.
+    Misuse,
+    /// The server could not do its part.
+    Server,
+    /// The server cannot be reached.
+    Unreachable,
+    /// The server could not prove who it is, or does not take this client.
+    Untrusted,
+    /// No answer came in time.
+    TimedOut,
+    /// The session is over.
+    SessionEnded,
+    /// The server broke the protocol.
+    Protocol,
+    /// This machine has not what is needed.
+    System,
 }
 
 impl Error {
@@ -87,16 +146,81 @@ impl Error {
         }
     }
 
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused(refusal) => reasons::kind(refusal.reason),
+            Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::HandshakeRefused { .. } | Self::ServerKeyChanged { .. } => ErrorKind::Untrusted,
+            Self::HandshakeTimedOut { .. } | Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::SessionEnded(_) => ErrorKind::SessionEnded,
+            Self::NoControlLine(_) | Self::FileClosed | Self::Options(_) | Self::InsideRuntime => {
+                ErrorKind::Misuse
+            }
+            Self::EarlierWrite => ErrorKind::Server,
+            Self::Protocol => ErrorKind::Protocol,
+            Self::Entropy(_) | Self::Thread(_) => ErrorKind::System,
+        }
+    }
+
     /// Whether the same call can succeed later without anything else being changed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::TimedOut(_)
-                | Self::HandshakeTimedOut { .. }
-                | Self::Refused(Refusal { reason: Reason::Busy | Reason::Exhausted, .. })
-        )
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut(_) | Self::HandshakeTimedOut { .. } => true,
+            Self::Refused(refusal) => {
+                self.kind() == ErrorKind::Conflict || refusal.reason == Reason::Exhausted
+            }
+            _ => false,
+        }
+    }
+
+    /// How long until a retry can succeed, where the server has said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// The number by which the kernel would report this, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused(refusal) => Some(reasons::errno(refusal.reason).raw_os_error()),
+            Self::Unreachable { source, .. } | Self::Thread(source) => source.raw_os_error(),
+            Self::HandshakeTimedOut { .. } | Self::TimedOut(_) => Some(Errno::TIMEDOUT.raw_os_error()),
+            Self::SessionEnded(_) => Some(Errno::NOTCONN.raw_os_error()),
+            Self::FileClosed => Some(Errno::BADF.raw_os_error()),
+            Self::Options(_) => Some(Errno::INVAL.raw_os_error()),
+            Self::EarlierWrite => Some(Errno::IO.raw_os_error()),
+            Self::HandshakeRefused { .. }
+            | Self::ServerKeyChanged { .. }
+            | Self::NoControlLine(_)
+            | Self::InsideRuntime
+            | Self::Protocol
+            | Self::Entropy(_) => None,
+        }
+    }
+
+    /// This error as one of [`io`] that keeps all of it: its text is this one's, and
+    /// `error.get_ref().and_then(|inner| inner.downcast_ref::<Error>())` is this error itself. An [`io::Error`] has
+    /// either a number or something inside: this one has no [`io::Error::raw_os_error`], and the `From` conversion
+    /// makes one that has.
+    #[must_use]
+    pub fn into_detailed(self) -> io::Error {
+        let kind = match self.errno() {
+            Some(errno) => io::Error::from_raw_os_error(errno).kind(),
+            None => match self.kind() {
+                ErrorKind::Untrusted => io::ErrorKind::PermissionDenied,
+                ErrorKind::Misuse => io::ErrorKind::InvalidInput,
+                ErrorKind::Protocol => io::ErrorKind::InvalidData,
+                _ => io::ErrorKind::Other,
+            },
+        };
+        io::Error::new(kind, self)
     }
 }
 
@@ -109,35 +233,73 @@ impl From<RequestError> for Error {
     }
 }
 
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        let kind = match &error {
-            Error::Unreachable { source, .. } => source.kind(),
-            Error::HandshakeRefused { .. } | Error::ServerKeyChanged { .. } => {
-                io::ErrorKind::PermissionDenied
-            }
-            Error::HandshakeTimedOut { .. } | Error::TimedOut(_) => io::ErrorKind::TimedOut,
-            Error::SessionEnded(_) => io::ErrorKind::NotConnected,
-            Error::Refused(refusal) => kind_of(refusal.reason),
-            Error::NoControlLine(_) | Error::FileClosed => io::ErrorKind::InvalidInput,
-            Error::Protocol => io::ErrorKind::InvalidData,
-            Error::Entropy(_) => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
+/// A name that cannot exist is refused as the server would, without being asked.
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        refused(match error {
+            NameError::TooLong(_) => Reason::NameTooLong,
+            _ => Reason::Invalid,
+        })
     }
 }
 
-fn kind_of(reason: Reason) -> io::ErrorKind {
-    match reason {
-        Reason::NotFound => io::ErrorKind::NotFound,
-        Reason::PermissionDenied | Reason::ResumeRefused | Reason::Outside => io::ErrorKind::PermissionDenied,
-        Reason::Busy => io::ErrorKind::ResourceBusy,
-        Reason::BadHandle | Reason::Invalid | Reason::NotRegular => io::ErrorKind::InvalidInput,
-        Reason::IsDirectory => io::ErrorKind::IsADirectory,
-        Reason::NoSpace => io::ErrorKind::StorageFull,
-        Reason::Quota => io::ErrorKind::QuotaExceeded,
-        Reason::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
-        Reason::Unsupported => io::ErrorKind::Unsupported,
-        _ => io::ErrorKind::Other,
+/// With the kernel's number where there is one ([`Error::errno`]), as code that was written for files expects it; the
+/// text is then the kernel's for that number. [`Error::into_detailed`] keeps the text and has no number. Errors
+/// without a number are kept whole in either way.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error.errno() {
+            Some(errno) => Self::from_raw_os_error(errno),
+            None => error.into_detailed(),
+        }
+    }
+}
+
+pub(super) fn refused(reason: Reason) -> Error {
+    Error::Refused(reason.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_or_the_whole_error() {
+        let busy = || Error::Refused(Refusal::busy(Duration::from_secs(3)));
+        let numbered = io::Error::from(busy());
+        assert_eq!(numbered.raw_os_error(), Some(Errno::BUSY.raw_os_error()));
+        assert_eq!(numbered.kind(), io::ErrorKind::ResourceBusy);
+        let detailed = busy().into_detailed();
+        assert_eq!(detailed.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(detailed.to_string(), busy().to_string());
+        let inner = detailed.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).unwrap();
+        assert_eq!(inner.retry_after(), Some(Duration::from_secs(3)));
+        let whole = io::Error::from(Error::Protocol);
+        assert_eq!(whole.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(whole.to_string(), Error::Protocol.to_string());
+    }
+
+    #[test]
+    fn errors_without_a_refusal_have_their_numbers() {
+        let second = Duration::from_secs(1);
+        for (error, kind) in [
+            (Error::TimedOut(second), io::ErrorKind::TimedOut),
+            (Error::SessionEnded(SessionLoss::Gone), io::ErrorKind::NotConnected),
+            (Error::Options(OptionsError::NoAccess), io::ErrorKind::InvalidInput),
+            (Error::InsideRuntime, io::ErrorKind::InvalidInput),
+        ] {
+            assert_eq!(io::Error::from(error).kind(), kind);
+        }
+        assert!(Error::TimedOut(second).is_retryable() && !Error::Protocol.is_retryable());
+    }
+
+    #[test]
+    fn names_that_cannot_exist_are_refused_here() {
+        let of = |path: Vec<u8>| Error::from(crate::model::ExportPath::new(path).unwrap_err()).reason();
+        for hostile in [&b".."[..], b"a//b", b"/a", b"a\0b", b"."] {
+            assert_eq!(of(hostile.to_vec()), Some(Reason::Invalid), "{hostile:?}");
+        }
+        assert_eq!(of(vec![b'a'; 256]), Some(Reason::NameTooLong));
+        assert_eq!(of(b"a/".repeat(3000)), Some(Reason::NameTooLong));
     }
 }

@@ -1,127 +1,36 @@
-//! An open file of a client: positional reads and writes over all lines of its session, and its resume key.
+//! An open file of a client: its state, its resume key, and how it is given up. `positional` reads and writes it,
+//! `locks` locks it, `attributes` and `xattr` change what is not its bytes.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::error::Error;
-use super::session::{Guard, Pending, Session};
-use crate::model::{
-    CreateId, Entropy as _, ExportPath, FileState, HandleId, LineSet, OpenMode, Reason, ResumeKey, Rights,
-    ShareMode, SyncScope, Time, len_u64,
-};
-use crate::net::SystemEntropy;
-use crate::session::client::{Answer, Operation};
+use super::ahead::ReadAhead;
+use super::calls::{Caller, Ledger};
+use super::error::{Error, refused};
+use super::options::OpenOptions;
+use super::session::Session;
+use super::stream::FileStream;
+use crate::model::{Attributes, FileState, HandleId, Limits, LineSet, Reason, ResumeKey, Rights, SyncScope};
 use crate::wire::ServerControl;
-use crate::wire::control::{Close, IssueKey, Open, Opened, Resume, Stat, Sync};
-use crate::wire::data::{Read, Write};
-use bytes::Bytes;
-
-/// How a file is to be opened. Without [`read`](Self::read) or [`write`](Self::write) an open is refused.
-#[derive(Debug, Clone)]
-pub struct OpenOptions {
-    mode: OpenMode,
-    lines: LineSet,
-    with_key: bool,
-    grace: Duration,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl OpenOptions {
-    /// Neither read nor write; others may do what they like; a resume key comes with the open.
-    #[must_use]
-    pub fn new() -> Self {
-        let mode = OpenMode { rights: Rights::NONE, share: ShareMode::ALL };
-        Self { mode, lines: LineSet::ALL, with_key: true, grace: Duration::ZERO }
-    }
-
-    /// Whether to read.
-    #[must_use]
-    pub fn read(mut self, read: bool) -> Self {
-        self.set(Rights::READ, read);
-        self
-    }
-
-    /// Whether to write.
-    #[must_use]
-    pub fn write(mut self, write: bool) -> Self {
-        self.set(Rights::WRITE, write);
-        self
-    }
-
-    /// What others may do with the file while it is open.
-    #[must_use]
-    pub fn share(mut self, share: ShareMode) -> Self {
-        self.mode.share = share;
-        self
-    }
-
-    /// Keeps everybody out but this handle and its duplicates.
-    #[must_use]
-    pub fn exclusive(self) -> Self {
-        self.share(ShareMode::NONE)
-    }
-
-    /// The lines that the handle's reads and writes may use; all of them by default.
-    #[must_use]
-    pub fn lines(mut self, lines: LineSet) -> Self {
-        self.lines = lines;
-        self
-    }
-
-    /// Whether a resume key is to come with the open. Without one, [`File::resume_key`] asks for it.
-    #[must_use]
-    pub fn with_key(mut self, with_key: bool) -> Self {
-        self.with_key = with_key;
-        self
-    }
-
-    /// How long the server is to keep the open when no channel reaches it; zero: the server's default. The server
-    /// has an upper limit. To the millisecond.
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    fn set(&mut self, right: Rights, on: bool) {
-        let others = if right == Rights::READ { Rights::WRITE } else { Rights::READ };
-        let kept = self.mode.rights.intersection(others);
-        self.mode.rights = if on { kept.union(right) } else { kept };
-    }
-}
+use crate::wire::control::{Close, IssueKey, Opened, Resume, Stat, Sync};
 
 impl Session {
-    /// Opens a file of an export. The request travels on a control channel, encrypted.
+    /// Opens a file of an export; [`Session::export`] is the way to everything else in it. The request travels on a
+    /// control channel, encrypted.
     ///
     /// # Errors
-    /// [`Error::Refused`] with [`Reason::NotFound`], [`Reason::PermissionDenied`], [`Reason::Busy`] (another client
-    /// keeps the file) and others; [`Error::TimedOut`]; [`Error::SessionEnded`].
+    /// As [`Export::open`](super::Export::open).
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the file open on the server until the session ends.
+    /// As [`Export::open`](super::Export::open).
     pub async fn open(
         &self,
         export: &str,
         path: impl AsRef<[u8]>,
         options: &OpenOptions,
     ) -> Result<File, Error> {
-        let open = Open {
-            export: export.parse().map_err(|_| refused(Reason::NotFound))?,
-            path: ExportPath::new(path.as_ref()).map_err(|_| refused(Reason::Invalid))?,
-            mode: options.mode,
-            create_id: CreateId(SystemEntropy.bytes()?),
-            with_key: options.with_key,
-            grace_ms: u64::try_from(options.grace.as_millis()).unwrap_or(u64::MAX),
-        };
-        let answer = self.guard().control(open.into()).await?;
-        File::from_answer(self, answer, options.lines)
+        self.export(export)?.open(path, options).await
     }
 
     /// Gets a duplicate handle with a resume key: the same open file, the same rights. The request travels on a
@@ -132,7 +41,7 @@ impl Session {
     /// open; [`Error::TimedOut`]; [`Error::SessionEnded`]. A failed resume changes nothing.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave a handle on the server until the session ends.
+    /// Cancel safe: a handle that comes after the future was dropped is closed.
     pub async fn resume(&self, key: &ResumeKey, lines: LineSet) -> Result<File, Error> {
         self.resume_from(key, None, lines).await
     }
@@ -162,8 +71,9 @@ impl Session {
         lines: LineSet,
     ) -> Result<File, Error> {
         let resume = Resume { key: key.clone(), predecessor, with_key: true };
-        let answer = self.guard().control(resume.into()).await?;
-        File::from_answer(self, answer, lines)
+        let caller = Caller::new(self.guard());
+        let answer = caller.control(resume).await?;
+        File::from_answer(caller, answer, lines)
     }
 }
 
@@ -171,17 +81,46 @@ impl Session {
 ///
 /// Dropping a `File` closes its handle without waiting; [`File::close`] waits and reports errors;
 /// [`File::leave_open`] gives up the handle and keeps the file open on the server.
+///
+/// Calls have the deadline of their client ([`Client::with_request_timeout`](super::Client::with_request_timeout)),
+/// unless [`File::with_timeout`] says otherwise.
 #[derive(Debug)]
 pub struct File {
-    guard: Arc<Guard>,
+    caller: Caller,
     handle: HandleId,
     lines: LineSet,
     state: Mutex<FileState>,
     key: Mutex<Option<ResumeKey>>,
+    ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
 
 impl File {
+    /// The same handle, whose calls wait this long for their answers.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.set_timeout(timeout);
+        self
+    }
+
+    /// The file as a stream that reads ahead and writes behind, from its first byte on.
+    #[must_use]
+    pub fn into_stream(self) -> FileStream {
+        self.stream_at(0)
+    }
+
+    /// As [`File::into_stream`], from `offset` on.
+    #[must_use]
+    pub fn stream_at(self, offset: u64) -> FileStream {
+        FileStream::new(self, offset)
+    }
+
+    /// Reads from `offset` to the end of the file (or to `end`), in order, with many chunks under way on all lines.
+    #[must_use]
+    pub fn read_ahead(&self, offset: u64, end: Option<u64>) -> ReadAhead<'_> {
+        ReadAhead::new(self, offset, end)
+    }
+
     /// The file's state as the server told it last: the mode in which it is open, this handle's rights, size and
     /// times.
     #[must_use]
@@ -195,111 +134,17 @@ impl File {
         self.handle
     }
 
-    /// Reads into `into`, from `offset` on, over all lines that the handle may use. Tells how many bytes were
-    /// read: fewer than `into` has only at the end of the file.
-    ///
-    /// Bytes are copied into `into` once they are verified; what lies behind the returned count is unchanged.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], [`Error::TimedOut`], [`Error::SessionEnded`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe; `into` may have been filled in part.
-    pub async fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, Error> {
-        let (chunk, deadline) = (self.chunk_len(), self.guard.deadline());
-        let mut begun = VecDeque::new();
-        let mut at = offset;
-        for part in into.chunks(chunk) {
-            begun.push_back(self.begin_read(at, part.len()));
-            at = at.saturating_add(len_u64(part.len()));
-        }
-        let mut read = 0_usize;
-        for part in into.chunks_mut(chunk) {
-            let Some(mut pending) = begun.pop_front() else { break };
-            let bytes = finish_read(&mut pending, deadline).await?;
-            let len = bytes.len().min(part.len());
-            if let (Some(to), Some(from)) = (part.get_mut(..len), bytes.get(..len)) {
-                to.copy_from_slice(from);
-            }
-            read = read.saturating_add(len);
-            if len < part.len() {
-                break;
-            }
-        }
-        Ok(read)
-    }
-
-    /// Reads at most `len` bytes from `offset` on, and no more than one chunk ([`Limits::chunk`]); empty at the end
-    /// of the file. The bytes are those that came off the wire, without a copy.
+    /// Waits until the server has every write of this handle that was begun before. That is so already for writes
+    /// whose calls have returned; a call that was dropped or gave up leaves writes under way. [`File::sync`] makes
+    /// durable what the server has.
     ///
     /// # Errors
-    /// As [`File::read_at`].
+    /// The error of a write that nobody has heard of yet, once; [`Error::TimedOut`].
     ///
     /// # Cancel safety
     /// Cancel safe.
-    ///
-    /// [`Limits::chunk`]: crate::model::Limits::chunk
-    pub async fn read_chunk(&self, offset: u64, len: usize) -> Result<Bytes, Error> {
-        let mut pending = self.begin_read(offset, len.min(self.chunk_len()));
-        finish_read(&mut pending, self.guard.deadline()).await
-    }
-
-    /// Reads from `offset` to the end of the file (or to `end`), in order, with many chunks under way on all lines.
-    #[must_use]
-    pub fn read_ahead(&self, offset: u64, end: Option<u64>) -> ReadAhead<'_> {
-        ReadAhead {
-            file: self,
-            next: offset,
-            end: end.unwrap_or(u64::MAX),
-            begun: VecDeque::new(),
-            is_done: false,
-        }
-    }
-
-    /// Writes all of `bytes` at `offset`, over all lines that the handle may use. When it returns, the server has
-    /// the bytes; [`File::sync`] makes them durable.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], with [`Reason::NoSpace`] if the file system took only a part; [`Error::TimedOut`];
-    /// [`Error::SessionEnded`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves it open which parts are written. As after [`Error::TimedOut`], parts that were sent
-    /// may still be executed later, also behind newer writes to the same bytes; parts that were not are withdrawn.
-    pub async fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.write_bytes_at(offset, Bytes::copy_from_slice(bytes)).await
-    }
-
-    /// As [`File::write_at`], without a copy of the bytes.
-    ///
-    /// # Errors
-    /// As [`File::write_at`].
-    ///
-    /// # Cancel safety
-    /// As [`File::write_at`].
-    pub async fn write_bytes_at(&self, offset: u64, bytes: Bytes) -> Result<(), Error> {
-        let mut rest = bytes;
-        let mut at = offset;
-        let (mut begun, deadline) = (Vec::new(), self.guard.deadline());
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(self.chunk_len()));
-            let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            let write = Write { handle: self.handle, offset: at };
-            at = at.saturating_add(u64::from(len));
-            begun.push((len, self.guard.begin(Operation::Write(write, part, len), self.lines)));
-        }
-        // Every part is waited for within the time, so that as little as possible is under way when an error is told.
-        let mut outcome = Ok(());
-        for (len, mut pending) in begun {
-            let written = match pending.outcome(deadline).await {
-                Ok(Answer::Written(done)) if done.written == len => Ok(()),
-                Ok(Answer::Written(_)) => Err(refused(Reason::NoSpace)),
-                Ok(_) => Err(Error::Protocol),
-                Err(error) => Err(error),
-            };
-            outcome = outcome.and(written);
-        }
-        outcome
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.ledger.settled(&self.caller).await
     }
 
     /// Makes everything durable that was written before: bytes and size, or all attributes as well.
@@ -310,7 +155,7 @@ impl File {
     /// # Cancel safety
     /// Cancel safe; the sync may happen all the same.
     pub async fn sync(&self, scope: SyncScope) -> Result<(), Error> {
-        match self.guard.control(Sync { handle: self.handle, scope }.into()).await? {
+        match self.caller.control(Sync { handle: self.handle, scope }).await? {
             ServerControl::Synced(_) => Ok(()),
             _ => Err(Error::Protocol),
         }
@@ -324,7 +169,7 @@ impl File {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat(&self) -> Result<FileState, Error> {
-        match self.guard.control(Stat { handle: self.handle }.into()).await? {
+        match self.caller.control(Stat { handle: self.handle }).await? {
             ServerControl::Stated(stated) => {
                 *self.state.lock().unwrap_or_else(PoisonError::into_inner) = stated.state;
                 Ok(stated.state)
@@ -349,7 +194,7 @@ impl File {
         }
         // An answer that was repeated bears no key; ask again under a new id.
         for _ in 0..KEY_ATTEMPTS {
-            match self.guard.control(IssueKey { handle: self.handle }.into()).await? {
+            match self.caller.control(IssueKey { handle: self.handle }).await? {
                 ServerControl::KeyIssued(issued) => {
                     if let Some(key) = &issued.key {
                         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
@@ -371,14 +216,21 @@ impl File {
     /// Closes the handle and waits until nothing of it is under way on the server.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::TimedOut`], [`Error::SessionEnded`].
+    /// [`Error::Refused`], also with the error of a write that nobody has heard of yet; [`Error::TimedOut`];
+    /// [`Error::SessionEnded`]. The handle is given up in any case.
     ///
     /// # Cancel safety
     /// The handle is given up from the first poll on.
     pub async fn close(self) -> Result<(), Error> {
-        self.is_closed.store(true, Ordering::Relaxed);
-        match self.guard.control(Close { handle: self.handle }.into()).await? {
-            ServerControl::Closed(_) => Ok(()),
+        self.shut().await
+    }
+
+    /// As [`File::close`], of a file that is dropped later.
+    pub(super) async fn shut(&self) -> Result<(), Error> {
+        self.give_up();
+        match self.caller.control(Close { handle: self.handle }).await? {
+            // Nothing of it executes any more, and the outcomes may still be on their way.
+            ServerControl::Closed(_) => self.ledger.settled(&self.caller).await,
             _ => Err(Error::Protocol),
         }
     }
@@ -386,105 +238,68 @@ impl File {
     /// Gives the handle up without closing it: the file stays open on the server while the session lasts and for
     /// its grace after that. [`File::resume_key`] gets the way back, before.
     pub fn leave_open(self) {
+        self.give_up();
+    }
+
+    /// Leaves it to others whether the handle is closed.
+    pub(super) fn give_up(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    fn from_answer(session: &Session, answer: ServerControl, lines: LineSet) -> Result<Self, Error> {
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.caller = self.caller.with_timeout(timeout);
+    }
+
+    pub(super) fn from_answer(caller: Caller, answer: ServerControl, lines: LineSet) -> Result<Self, Error> {
         let ServerControl::Opened(Opened { handle, state, key }) = answer else {
             return Err(Error::Protocol);
         };
         Ok(Self {
-            guard: Arc::clone(session.guard()),
+            caller,
             handle,
             lines,
             state: Mutex::new(state),
             key: Mutex::new(key),
+            ledger: Arc::default(),
             is_closed: AtomicBool::new(false),
         })
     }
 
-    fn chunk_len(&self) -> usize {
-        usize::try_from(self.guard.limits().chunk).unwrap_or(usize::MAX).max(1)
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
-    fn begin_read(&self, offset: u64, len: usize) -> Pending {
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.guard.begin(Operation::Read(Read { handle: self.handle, offset, len }), self.lines)
+    pub(super) fn lines(&self) -> LineSet {
+        self.lines
     }
-}
 
-async fn finish_read(pending: &mut Pending, deadline: Time) -> Result<Bytes, Error> {
-    match pending.outcome(deadline).await? {
-        Answer::Read(payload) => Ok(payload.unwrap_or_default()),
-        Answer::Control(_) | Answer::Written(_) => Err(Error::Protocol),
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Bounds in force, the server's credit included.
+    pub(super) fn limits(&self) -> &Limits {
+        self.caller.guard().limits()
+    }
+
+    /// Whether the file was opened to be appended to; so it is through duplicates as well.
+    pub(super) fn is_appending(&self) -> bool {
+        self.state().mode.rights.contains(Rights::APPEND)
+    }
+
+    /// Keeps attributes that the server has told.
+    pub(super) fn note(&self, attributes: Attributes) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).attributes = attributes;
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
         if !self.is_closed.load(Ordering::Relaxed) {
-            self.guard.begin_unwatched(Operation::Control(Close { handle: self.handle }.into()));
-        }
-    }
-}
-
-/// The bytes of a file in order, from [`File::read_ahead`].
-#[derive(Debug)]
-pub struct ReadAhead<'a> {
-    file: &'a File,
-    next: u64,
-    end: u64,
-    begun: VecDeque<(u64, usize, Pending)>,
-    is_done: bool,
-}
-
-impl ReadAhead<'_> {
-    /// The next bytes, as they came off the wire; `None` at the end.
-    ///
-    /// # Errors
-    /// As [`File::read_at`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe: a chunk that was not returned is returned by the next call.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        self.fill();
-        let deadline = self.file.guard.deadline();
-        let Some((offset, len, pending)) = self.begun.front_mut() else { return Ok(None) };
-        let (offset, len) = (*offset, *len);
-        let bytes = match finish_read(pending, deadline).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                // The next call asks for the same bytes again: a chunk that failed is never passed over.
-                self.begun.clear();
-                self.next = offset;
-                return Err(error);
-            }
-        };
-        self.begun.pop_front();
-        if bytes.len() < len {
-            // The end of the file: what was asked for behind it is empty.
-            self.is_done = true;
-            self.begun.clear();
-        }
-        Ok(if bytes.is_empty() { None } else { Some(bytes) })
-    }
-
-    /// Keeps as many chunks under way as the session's credit holds.
-    fn fill(&mut self) {
-        let limits = self.file.guard.limits();
-        let chunk = u64::from(limits.chunk).max(1);
-        let depth = usize::try_from(limits.bytes / chunk).unwrap_or(1).max(2);
-        while !self.is_done && self.begun.len() < depth && self.next < self.end {
-            let len = usize::try_from(chunk.min(self.end - self.next)).unwrap_or(usize::MAX);
-            self.begun.push_back((self.next, len, self.file.begin_read(self.next, len)));
-            self.next = self.next.saturating_add(len_u64(len));
+            self.caller.guard().begin_unwatched(Close { handle: self.handle });
         }
     }
 }
 
 /// How often a resume key is asked for when answers come without one.
 const KEY_ATTEMPTS: usize = 4;
-
-fn refused(reason: Reason) -> Error {
-    Error::Refused(reason.into())
-}

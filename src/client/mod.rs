@@ -19,19 +19,37 @@
 //! # Ok(()) }
 //! ```
 
+mod ahead;
+mod attributes;
+pub mod blocking;
+mod calls;
 mod connect;
+mod cursor;
 mod error;
+mod export;
 mod file;
+mod locks;
+mod options;
 mod peers;
+mod positional;
+mod read_dir;
+mod reasons;
 mod session;
+mod stream;
+mod xattr;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use error::Error;
-pub use file::{File, OpenOptions, ReadAhead};
+pub use ahead::ReadAhead;
+pub use error::{Error, ErrorKind, OptionsError};
+pub use export::Export;
+pub use file::File;
+pub use options::OpenOptions;
 pub use peers::{DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem};
+pub use read_dir::{DirEntry, ReadDir};
 pub use session::{LineStatus, Session};
+pub use stream::FileStream;
 
 pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
 
@@ -96,5 +114,28 @@ impl Client {
     /// Dropping the future gives the attempt up; a session that the server has started meanwhile ends by itself.
     pub async fn connect(&self, peer: &Peer) -> Result<Session, Error> {
         Session::start(self, peer).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an application holds can go to other threads, and be shared by them; so can what it awaits.
+    #[test]
+    fn everything_is_send_and_sync() {
+        fn holds<T: Send + Sync>() {}
+        fn is_send(_: impl Send) {}
+        holds::<(Client, Session, Export, File, FileStream, ReadDir, Error)>();
+        holds::<(blocking::Client, blocking::Session, blocking::Export, blocking::File, blocking::ReadDir)>();
+        // Compiled, and never run: there is no file.
+        let _awaits = |file: &File, export: &Export| {
+            is_send(file.read_at(0, &mut []));
+            is_send(file.read_ranges(&[]));
+            is_send(file.append(&[]));
+            is_send(file.flush());
+            is_send(export.create_dir_all("", 0));
+            is_send(export.open("", &OpenOptions::new()));
+        };
     }
 }

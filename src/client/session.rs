@@ -10,10 +10,11 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::calls::Ledger;
 use super::connect::{self, Bound, Credentials, Halves, Party};
 use super::error::Error;
 use super::peers::{LineConfig, Peer};
-use super::{ChannelStatus, Client, SessionEvent, SessionLoss};
+use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
     ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, RequestId, SessionId, Time,
 };
@@ -21,9 +22,8 @@ use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_ch
 use crate::session::LossReason;
 use crate::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
-    ToServer,
+    ToServer, give_back,
 };
-use crate::wire::control::Close;
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
 /// Events that a slow listener may be behind before it misses some.
@@ -63,19 +63,19 @@ impl Drop for Guard {
 
 pub(super) type Outcome = Result<Answer<Bytes>, RequestError>;
 
-struct Inner {
+pub(super) struct Inner {
     state: Mutex<State>,
-    party: Party,
+    pub(super) party: Party,
     credentials: Credentials,
     lines: Vec<LineConfig>,
-    request_timeout: Duration,
+    pub(super) request_timeout: Duration,
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
     /// Deadlines may have come nearer.
     wake: Notify,
     stop: CancellationToken,
     channel_tasks: TaskTracker,
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 struct State {
@@ -83,7 +83,22 @@ struct State {
     /// When the timer will look again.
     armed: Option<Time>,
     channels: HashMap<ChannelNumber, Wire>,
-    waiters: HashMap<Ticket, oneshot::Sender<Outcome>>,
+    waiters: HashMap<Ticket, Waiter>,
+}
+
+/// Whom the outcome of a request concerns.
+struct Waiter {
+    /// Who waits for it; `None`: nobody any more.
+    sender: Option<oneshot::Sender<Outcome>>,
+    watch: Option<Watch>,
+}
+
+/// A write that a handle keeps book of.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) number: u64,
+    pub(super) len: u32,
 }
 
 struct Wire {
@@ -228,78 +243,59 @@ impl Guard {
         &self.inner.limits
     }
 
-    /// Begins a request.
-    pub(super) fn begin(&self, operation: Operation<Bytes>, lines: LineSet) -> Pending {
-        let (sender, receiver) = oneshot::channel();
-        let ticket = self.inner.drive(|state, now| {
-            let ticket = state.core.handle_request(now, operation, lines);
-            state.waiters.insert(ticket, sender);
-            ticket
-        });
-        Pending { inner: Arc::clone(&self.inner), ticket, receiver, is_done: false }
-    }
-
     /// Begins a request whose outcome nobody wants to know.
-    pub(super) fn begin_unwatched(&self, operation: Operation<Bytes>) {
-        self.inner.drive(|state, now| state.core.handle_request(now, operation, LineSet::ALL));
+    pub(super) fn begin_unwatched(&self, message: impl Into<ClientControl>) {
+        self.inner.begin_unwatched(message.into());
     }
 
-    /// Until when a call that begins now waits.
-    pub(super) fn deadline(&self) -> Time {
-        self.inner.party.clock.now().after(self.inner.request_timeout)
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
-    /// A request of control channels and its answer.
-    pub(super) async fn control(&self, message: ClientControl) -> Result<ServerControl, Error> {
-        let mut pending = self.begin(Operation::Control(message), LineSet::ALL);
-        match pending.outcome(self.deadline()).await? {
-            Answer::Control(answer) => Ok(answer),
-            Answer::Read(_) | Answer::Written(_) => Err(Error::Protocol),
-        }
-    }
-}
-
-/// A request that somebody waits for. Dropped without its outcome, it is withdrawn if it was never sent; one that was
-/// sent goes on, because the server may be executing it.
-#[derive(Debug)]
-pub(super) struct Pending {
-    inner: Arc<Inner>,
-    ticket: Ticket,
-    receiver: oneshot::Receiver<Outcome>,
-    is_done: bool,
-}
-
-impl Pending {
-    /// Waits for the outcome until `deadline`. Cancel safe: the next call goes on waiting.
-    pub(super) async fn outcome(&mut self, deadline: Time) -> Result<Answer<Bytes>, Error> {
-        let clock = self.inner.party.clock;
-        let left = deadline.since(clock.now());
-        let Some(received) = clock.timeout(left, &mut self.receiver).await else {
-            return Err(Error::TimedOut(self.inner.request_timeout));
-        };
-        self.is_done = true;
-        Ok(received.map_err(|_| Error::SessionEnded(SessionLoss::Closed))??)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.is_done {
-            let ticket = self.ticket;
-            self.receiver.close();
-            let untaken = self.receiver.try_recv();
-            self.inner.drive(|state, now| {
-                state.waiters.remove(&ticket);
-                state.core.handle_withdrawn(ticket);
-                if let Ok(untaken) = untaken {
-                    state.give_back(now, &untaken);
-                }
-            });
-        }
+    /// The tasks that carry the session's channels, for who must wait for their last words.
+    pub(super) fn channel_tasks(&self) -> TaskTracker {
+        self.inner.channel_tasks.clone()
     }
 }
 
 impl Inner {
+    /// Queues a request; its outcome comes through the receiver.
+    pub(super) fn request(
+        self: &Arc<Self>,
+        operation: Operation<Bytes>,
+        lines: LineSet,
+        watch: Option<Watch>,
+    ) -> (Ticket, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        let ticket = self.drive(|state, now| {
+            let ticket = state.core.handle_request(now, operation, lines);
+            state.waiters.insert(ticket, Waiter { sender: Some(sender), watch });
+            ticket
+        });
+        (ticket, receiver)
+    }
+
+    pub(super) fn begin_unwatched(self: &Arc<Self>, message: ClientControl) {
+        self.drive(|state, now| {
+            state.core.handle_request(now, Operation::Control(message), LineSet::ALL);
+        });
+    }
+
+    /// Nobody waits for a request any more. A write that was sent stays in its handle's book.
+    pub(super) fn withdraw(self: &Arc<Self>, ticket: Ticket) {
+        self.drive(|state, now| {
+            let is_undone = state.core.handle_withdrawn(now, ticket);
+            let Some(mut waiter) = state.waiters.remove(&ticket) else { return };
+            match waiter.watch.take() {
+                Some(watch) if is_undone => watch.ledger.leave(watch.number),
+                Some(watch) => {
+                    state.waiters.insert(ticket, Waiter { sender: None, watch: Some(watch) });
+                }
+                None => {}
+            }
+        });
+    }
+
     fn close(&self) {
         // Only what is needed to say farewell: tasks that are under way end by the token.
         let mut state = self.lock();
@@ -354,12 +350,9 @@ impl Inner {
                 }
             }
             ClientOutput::Complete { ticket, outcome } => {
-                let unwanted = match state.waiters.remove(&ticket) {
-                    Some(waiter) => waiter.send(outcome).err(),
-                    None => Some(outcome),
-                };
-                if let Some(unwanted) = unwanted {
-                    state.give_back(self.party.clock.now(), &unwanted);
+                // The core has given back what was withdrawn.
+                if let Some(waiter) = state.waiters.remove(&ticket) {
+                    state.settle(self.party.clock.now(), waiter, outcome);
                 }
             }
             ClientOutput::Event(event) => {
@@ -463,11 +456,21 @@ impl Inner {
 }
 
 impl State {
-    /// A handle that nobody takes would keep others out of the file, its own client among them.
-    fn give_back(&mut self, now: Time, unwanted: &Outcome) {
-        if let Ok(Answer::Control(ServerControl::Opened(opened))) = unwanted {
-            let close = Operation::Control(Close { handle: opened.handle }.into());
-            self.core.handle_request(now, close, LineSet::ALL);
+    /// Hands an outcome to whom it concerns.
+    fn settle(&mut self, now: Time, waiter: Waiter, outcome: Outcome) {
+        let (unheard, is_given_up) = match waiter.sender {
+            // Whoever waited may have gone this moment, before the core could hear of it.
+            Some(sender) => (sender.send(outcome).err(), true),
+            None => (Some(outcome), false),
+        };
+        if let Some(Watch { ledger, number, len }) = waiter.watch {
+            if let Some(outcome) = &unheard {
+                ledger.lose(outcome, len);
+            }
+            ledger.leave(number);
+        }
+        if let Some(message) = unheard.as_ref().filter(|_| is_given_up).and_then(give_back) {
+            self.core.handle_request(now, Operation::Control(message), LineSet::ALL);
         }
     }
 

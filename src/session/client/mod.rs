@@ -1,13 +1,17 @@
 //! The client's core: one session, its lines, channels and requests.
 //!
 //! `channels` keeps one data channel on every line that may carry one, one control channel in use and one spare on
-//! another line; `requests` queues what callers want and lets channels pull it. Per-line rates, hedging and the
-//! `suspect` state have their place in `Channel` and `pull`; this form has a fixed window a channel.
-//! protocol.md: Sessions, Requests.
+//! another line; `requests` queues what callers want and lets channels pull it; `answers` says which answer fits
+//! which request; `locks` keeps the locks that wait. Per-line rates, hedging and the `suspect` state have their place
+//! in `Channel` and `pull`; this form has a fixed window a channel. protocol.md: Sessions, Requests.
 
+mod answers;
 mod channels;
+mod locks;
 mod output;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,6 +19,8 @@ pub use output::{
     Answer, ChannelState, ChannelStatus, ClientOutput, ConnectFailure, FromServer, LineSetup, Operation,
     RequestError, SessionEvent, SessionLoss, Ticket, ToServer,
 };
+
+pub use requests::give_back;
 
 use self::channels::{Channel, Link};
 use self::requests::Request;
@@ -39,6 +45,10 @@ pub struct ClientCore<P> {
     /// The ids of what was sent and has no answer.
     sent: BTreeMap<RequestId, Ticket>,
     next_request: RequestId,
+    /// Locks that the server has queued: answered, so that they hold neither credit nor the window, and not ended.
+    waiting: BTreeMap<RequestId, Ticket>,
+    /// The highest notice that was taken; 0: none yet.
+    heard: u64,
     queued_control: BTreeSet<Ticket>,
     /// Queued reads and writes, by the set of lines that may carry them (as its bits).
     queued_data: BTreeMap<LineKey, BTreeSet<Ticket>>,
@@ -100,6 +110,8 @@ impl<P: Clone> ClientCore<P> {
             next_ticket: 0,
             sent: BTreeMap::new(),
             next_request: RequestId::FIRST,
+            waiting: BTreeMap::new(),
+            heard: 0,
             queued_control: BTreeSet::new(),
             queued_data: BTreeMap::new(),
             in_flight_requests: 0,

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::model::{ChannelKind, ChannelNumber, LineId, LineRole, Protection, Refusal, RequestId};
 use crate::session::LossReason;
 use crate::wire::control::EndReason;
-use crate::wire::data::{Read, Write, WriteDone};
+use crate::wire::data::{Append, AppendDone, Read, Write, WriteDone};
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 /// A line as the core sees it.
@@ -28,21 +28,28 @@ pub struct Ticket(pub u64);
 pub enum Operation<P> {
     /// A request of control channels.
     Control(ClientControl),
+    /// A request of control channels with a payload of at most one record, and its length in bytes; with a length
+    /// of 0 the record has none.
+    ControlWith(ClientControl, P, u32),
     /// A read of at most one record's payload.
     Read(Read),
     /// A write of at most one record's payload, and its length in bytes.
     Write(Write, P, u32),
+    /// As a write, at the end of the file.
+    Append(Append, P, u32),
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub enum Answer<P> {
-    /// The answer to a control request.
-    Control(ServerControl),
+    /// The answer to a control request, and its payload where that kind of answer has one: a list or a value.
+    Control(ServerControl, Option<P>),
     /// What was read; nothing at the end of the file.
     Read(Option<P>),
     /// What was written.
     Written(WriteDone),
+    /// What was appended.
+    Appended(AppendDone),
 }
 
 /// Why an operation has no answer.

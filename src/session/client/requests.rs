@@ -1,6 +1,7 @@
 //! The client's requests: queued under tickets, numbered when they are first sent, pulled by channels, repeated
 //! under their ids when a channel is lost, and answered once.
 
+use super::answers::outcome;
 use super::channels::Channel;
 use super::output::{
     Answer, ClientOutput, FromServer, Operation, RequestError, SessionLoss, Ticket, ToServer,
@@ -8,40 +9,57 @@ use super::output::{
 use super::{ClientCore, IDS_FOR_CONTROL, LineKey, Phase, REQUESTS_FOR_CONTROL};
 use crate::model::{ChannelKind, ChannelNumber, LineId, LineSet, RequestId, Time};
 use crate::session::{Input, LossReason};
-use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
+use crate::wire::control::{Close, Unlock};
+use crate::wire::{ClientControl, ServerControl, ServerData};
 
 /// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
 /// id, which is given when it is first sent: what waits for a lost line holds up no window.
 #[derive(Debug)]
 pub(super) struct Request<P> {
-    operation: Operation<P>,
+    pub(super) operation: Operation<P>,
     lines: LineSet,
-    /// The channel that it is under way on; `None`: it is queued.
+    /// The channel that it is under way on; `None`: it is queued, or it is a lock that waits.
     on: Option<ChannelNumber>,
     /// Its id, once it was sent.
-    id: Option<RequestId>,
+    pub(super) id: Option<RequestId>,
+    /// Whether anybody still waits for its answer: what nobody wants is given back.
+    pub(super) is_wanted: bool,
 }
 
 impl<P> Request<P> {
-    /// Bytes of the read or write.
+    /// Bytes of credit: those of the payload, on its way there or back.
     fn bytes(&self) -> u64 {
         match &self.operation {
+            Operation::Control(
+                ClientControl::List(_) | ClientControl::XattrGet(_) | ClientControl::XattrList(_),
+            ) => LIST_CREDIT,
             Operation::Control(_) => 0,
             Operation::Read(read) => u64::from(read.len),
-            Operation::Write(_, _, len) => u64::from(*len),
+            Operation::ControlWith(_, _, len)
+            | Operation::Write(_, _, len)
+            | Operation::Append(_, _, len) => u64::from(*len),
         }
+    }
+
+    fn is_writing(&self) -> bool {
+        matches!(self.operation, Operation::Write(..) | Operation::Append(..))
     }
 
     fn kind(&self) -> ChannelKind {
         match &self.operation {
-            Operation::Control(_) => ChannelKind::Control,
-            Operation::Read(_) | Operation::Write(..) => ChannelKind::Data,
+            Operation::Control(_) | Operation::ControlWith(..) => ChannelKind::Control,
+            Operation::Read(_) | Operation::Write(..) | Operation::Append(..) => ChannelKind::Data,
         }
     }
 
     /// Giving something back must not wait for others to give back.
     fn needs_no_credit(&self) -> bool {
-        matches!(&self.operation, Operation::Control(ClientControl::Close(_)))
+        matches!(
+            &self.operation,
+            Operation::Control(
+                ClientControl::Close(_) | ClientControl::Unlock(_) | ClientControl::CancelLock(_)
+            )
+        )
     }
 }
 
@@ -51,7 +69,7 @@ impl<P: Clone> ClientCore<P> {
     pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.saturating_add(1);
-        let request = Request { operation, lines, on: None, id: None };
+        let request = Request { operation, lines, on: None, id: None, is_wanted: true };
         if let Phase::Ended(loss) = self.phase {
             let outcome = Err(RequestError::Ended(loss));
             self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
@@ -63,14 +81,21 @@ impl<P: Clone> ClientCore<P> {
         ticket
     }
 
-    /// Nobody waits for a request any more. One that was never sent is never sent then; one that was sent may be
-    /// executing, and goes on. So does a close: what is given up is given back.
-    pub fn handle_withdrawn(&mut self, ticket: Ticket) {
-        let is_free_to_go = |request: &Request<P>| request.id.is_none() && !request.needs_no_credit();
-        if self.requests.get(&ticket).is_some_and(is_free_to_go) {
+    /// Nobody waits for a request any more. One that was never sent is never sent then, and has no outcome: tells
+    /// whether it is so. One that was sent may be executing, and goes on; the handle or the lock that it brings is
+    /// given back, and a lock that waits is cancelled. What gives something back is sent all the same.
+    pub fn handle_withdrawn(&mut self, now: Time, ticket: Ticket) -> bool {
+        let Some(request) = self.requests.get_mut(&ticket) else { return false };
+        if request.id.is_none() && !request.needs_no_credit() {
             self.requests.remove(&ticket);
             self.dequeue(ticket);
+            return true;
         }
+        request.is_wanted = false;
+        if let Some(id) = request.id.filter(|id| self.waiting.contains_key(id)) {
+            self.cancel_lock(now, id);
+        }
+        false
     }
 
     /// A verified record has arrived on a channel.
@@ -93,6 +118,14 @@ impl<P: Clone> ClientCore<P> {
             Ok(FromServer::Control(ServerControl::Ended(ended))) => {
                 let loss = SessionLoss::from(ended.reason);
                 self.end(now, loss);
+            }
+            Ok(FromServer::Control(ServerControl::LockEnded(ended))) => {
+                if input.request != RequestId::NONE || input.payload_len > 0 {
+                    self.drop_channel(now, number, LossReason::Offence);
+                } else {
+                    let ended = ended.clone();
+                    self.on_lock_ended(now, number, ended);
+                }
             }
             Ok(_) => self.on_answer(now, number, input),
             // A server may say what an older client need not understand, as long as it answers nothing.
@@ -138,6 +171,7 @@ impl<P: Clone> ClientCore<P> {
         self.queued_data.clear();
         (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
         self.sent.clear();
+        self.waiting.clear();
         for (ticket, _) in core::mem::take(&mut self.requests) {
             self.outputs.push_back(ClientOutput::Complete { ticket, outcome: Err(error) });
         }
@@ -156,7 +190,7 @@ impl<P: Clone> ClientCore<P> {
     }
 
     /// Everything below the oldest sent request without an answer has its answer.
-    fn settled(&self) -> RequestId {
+    pub(super) fn settled(&self) -> RequestId {
         self.sent.first_key_value().map_or(self.next_request, |(&first, _)| first)
     }
 
@@ -191,7 +225,9 @@ impl<P: Clone> ClientCore<P> {
         let waiting: Vec<Ticket> = self.queued_control.iter().copied().collect();
         for ticket in waiting {
             let is_free = self.requests.get(&ticket).is_some_and(Request::needs_no_credit);
-            let has_credit = is_free || self.in_flight_requests < self.limits.requests;
+            let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
+            let has_credit =
+                is_free || (self.in_flight_requests < self.limits.requests && self.has_credit_for(bytes));
             if has_credit && self.is_in_window(ticket) {
                 self.queued_control.remove(&ticket);
                 self.put(now, ticket, number);
@@ -215,8 +251,7 @@ impl<P: Clone> ClientCore<P> {
         for (_, number, line) in ready {
             if let Some((lines, ticket)) = self.oldest_for(line) {
                 let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
-                let has_credit = self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes;
-                if !has_credit {
+                if !self.has_credit_for(bytes) {
                     return false;
                 }
                 if !self.is_in_window(ticket) {
@@ -234,6 +269,11 @@ impl<P: Clone> ClientCore<P> {
             }
         }
         false
+    }
+
+    /// Whether the credit holds `bytes` more; a single request always has its turn, whatever the server grants.
+    fn has_credit_for(&self, bytes: u64) -> bool {
+        self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes.max(bytes)
     }
 
     /// The oldest queued read or write that `line` may carry.
@@ -271,11 +311,16 @@ impl<P: Clone> ClientCore<P> {
         }
         self.in_flight_requests = self.in_flight_requests.saturating_add(1);
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
+        let some = |payload: &P, len: u32| (len > 0).then(|| payload.clone());
         let (message, payload) = match &request.operation {
             Operation::Control(message) => (ToServer::Control(message.clone()), None),
-            Operation::Read(read) => (ToServer::Data(ClientData::Read(*read)), None),
-            Operation::Write(write, payload, len) => {
-                (ToServer::Data(ClientData::Write(*write)), (*len > 0).then(|| payload.clone()))
+            Operation::ControlWith(message, payload, len) => {
+                (ToServer::Control(message.clone()), some(payload, *len))
+            }
+            Operation::Read(read) => (ToServer::Data((*read).into()), None),
+            Operation::Write(write, payload, len) => (ToServer::Data((*write).into()), some(payload, *len)),
+            Operation::Append(append, payload, len) => {
+                (ToServer::Data((*append).into()), some(payload, *len))
             }
         };
         self.send(number, (Some(ticket), id), message, payload);
@@ -296,20 +341,7 @@ impl<P: Clone> ClientCore<P> {
             self.drop_channel(now, number, LossReason::Offence);
             return;
         };
-        let (bytes, on) = (request.bytes(), request.on);
-        let is_write = matches!(request.operation, Operation::Write(..));
-        match on {
-            Some(on) => {
-                self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
-                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
-                if let Some(channel) = self.channels.get_mut(&on) {
-                    channel.in_flight.remove(&ticket);
-                    channel.in_flight_bytes = channel.in_flight_bytes.saturating_sub(bytes);
-                }
-            }
-            // Queued again, and answered through the first copy after all.
-            None => self.dequeue(ticket),
-        }
+        let (bytes, is_write) = (request.bytes(), request.is_writing());
         if let Some(channel) = self.channels.get_mut(&number) {
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
@@ -322,10 +354,44 @@ impl<P: Clone> ClientCore<P> {
             }
             status.busy = now.since(channel.busy_since.unwrap_or(now));
         }
-        self.sent.remove(&id);
-        self.requests.remove(&ticket);
-        self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
+        self.release(ticket);
+        if matches!(outcome, Ok(Answer::Control(ServerControl::LockQueued(_), _))) {
+            self.on_lock_queued(now, id, ticket);
+        } else {
+            self.complete(now, ticket, outcome);
+        }
         self.pull(now);
+    }
+
+    /// Ends a request. What nobody wants any more is given back.
+    pub(super) fn complete(&mut self, now: Time, ticket: Ticket, outcome: Result<Answer<P>, RequestError>) {
+        let Some(request) = self.requests.remove(&ticket) else { return };
+        let unwanted = if request.is_wanted { None } else { give_back(&outcome) };
+        self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
+        if let Some(unwanted) = unwanted {
+            self.handle_request(now, Operation::Control(unwanted), LineSet::ALL);
+        }
+    }
+
+    /// Takes a request that has its answer off its channel or its queue, and its credit back.
+    pub(super) fn release(&mut self, ticket: Ticket) {
+        let Some(request) = self.requests.get_mut(&ticket) else { return };
+        let (bytes, on) = (request.bytes(), request.on.take());
+        if let Some(id) = request.id {
+            self.sent.remove(&id);
+        }
+        match on {
+            Some(on) => {
+                self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
+                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+                if let Some(channel) = self.channels.get_mut(&on) {
+                    channel.in_flight.remove(&ticket);
+                    channel.in_flight_bytes = channel.in_flight_bytes.saturating_sub(bytes);
+                }
+            }
+            // Queued again, and answered through the first copy after all.
+            None => self.dequeue(ticket),
+        }
     }
 
     fn dequeue(&mut self, ticket: Ticket) {
@@ -337,37 +403,17 @@ impl<P: Clone> ClientCore<P> {
     }
 }
 
-/// What an answer says, if it can be the answer to `operation`.
-fn outcome<P>(
-    operation: &Operation<P>,
-    input: Input<FromServer, P>,
-) -> Option<Result<Answer<P>, RequestError>> {
-    let Input { message, payload, payload_len, .. } = input;
-    match (operation, message.ok()?) {
-        (_, FromServer::Control(ServerControl::Refused(refused)))
-        | (_, FromServer::Data(ServerData::Refused(refused))) => {
-            (payload_len == 0).then_some(Err(RequestError::Refused(refused.refusal)))
-        }
-        (Operation::Read(read), FromServer::Data(ServerData::ReadDone(_))) => {
-            (payload_len <= read.len).then_some(Ok(Answer::Read(payload)))
-        }
-        (Operation::Write(_, _, len), FromServer::Data(ServerData::WriteDone(done))) => {
-            (payload_len == 0 && done.written <= *len).then_some(Ok(Answer::Written(done)))
-        }
-        (Operation::Control(asked), FromServer::Control(answer)) => {
-            (payload_len == 0 && fits(asked, &answer)).then_some(Ok(Answer::Control(answer)))
+/// What gives an answer back that nobody takes: a handle would keep others out of the file and a lock out of its
+/// range, this client among them.
+pub fn give_back<P>(outcome: &Result<Answer<P>, RequestError>) -> Option<ClientControl> {
+    match outcome {
+        Ok(Answer::Control(ServerControl::Opened(opened), _)) => Some(Close { handle: opened.handle }.into()),
+        Ok(Answer::Control(ServerControl::Locked(locked), _)) => {
+            Some(Unlock { handle: locked.handle, range: locked.range }.into())
         }
         _ => None,
     }
 }
 
-fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
-    matches!(
-        (asked, answer),
-        (ClientControl::Open(_) | ClientControl::Resume(_), ServerControl::Opened(_))
-            | (ClientControl::IssueKey(_), ServerControl::KeyIssued(_))
-            | (ClientControl::Close(_), ServerControl::Closed(_))
-            | (ClientControl::Stat(_), ServerControl::Stated(_))
-            | (ClientControl::Sync(_), ServerControl::Synced(_))
-    )
-}
+/// What a request counts whose answer is a list or a value, in bytes: the length of a page.
+const LIST_CREDIT: u64 = 64 << 10;

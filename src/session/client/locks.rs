@@ -1,0 +1,78 @@
+//! Locks that wait, and the notices by which they end. protocol.md: Locks, Notices.
+//!
+//! ```text
+//!  Lock ──▶ sent ──LockQueued──▶ waiting ──LockEnded──▶ answered
+//!             └────────── Locked, Refused or an early LockEnded ─────────▶ answered
+//! ```
+//!
+//! A lock that waits has its answer, so it holds no credit, no window and no channel: it outlives the channel that it
+//! was asked for on. Its end comes as a numbered notice, which the server repeats until it was heard; a notice may
+//! overtake the answer that the lock is queued, if that was sent on another channel.
+
+use super::ClientCore;
+use super::output::{Answer, Operation, Ticket, ToServer};
+use crate::model::{ChannelNumber, LineSet, RequestId, Time};
+use crate::session::LossReason;
+use crate::wire::control::{CancelLock, Heard, Lock, LockEnded};
+use crate::wire::{ClientControl, ServerControl};
+
+impl<P: Clone> ClientCore<P> {
+    /// The server has queued a lock. One that nobody wants any more need not wait.
+    pub(super) fn on_lock_queued(&mut self, now: Time, id: RequestId, ticket: Ticket) {
+        self.waiting.insert(id, ticket);
+        if self.requests.get(&ticket).is_some_and(|request| !request.is_wanted) {
+            self.cancel_lock(now, id);
+        }
+    }
+
+    /// Asks the server to let a lock wait no longer; its end is told as always.
+    pub(super) fn cancel_lock(&mut self, now: Time, lock: RequestId) {
+        self.handle_request(now, Operation::Control(CancelLock { lock }.into()), LineSet::ALL);
+    }
+
+    /// A notice: numbers rise by one, a lower one is a repeat, a higher one means that one in between was never sent.
+    pub(super) fn on_lock_ended(&mut self, now: Time, number: ChannelNumber, ended: LockEnded) {
+        let LockEnded { notice, lock, outcome } = ended;
+        if notice > self.heard.saturating_add(1) || notice == 0 {
+            self.drop_channel(now, number, LossReason::Offence);
+            return;
+        }
+        if notice > self.heard {
+            let ticket = self.waiting.get(&lock).or_else(|| self.sent.get(&lock)).copied();
+            if let Some(ticket) = ticket {
+                let locked = outcome.as_ref().ok().map(|locked| (locked.handle, locked.range));
+                if !self.is_lock(ticket, locked) {
+                    self.drop_channel(now, number, LossReason::Offence);
+                    return;
+                }
+                self.waiting.remove(&lock);
+                // It may be under way still, if the notice has overtaken the answer.
+                self.release(ticket);
+                let outcome = match outcome {
+                    Ok(locked) => Ok(Answer::Control(ServerControl::Locked(locked), None)),
+                    Err(refusal) => Err(refusal.into()),
+                };
+                self.complete(now, ticket, outcome);
+            }
+            // A lock that is not known here has had its answer otherwise.
+            self.heard = notice;
+        }
+        let heard = ToServer::Control(Heard { notice: self.heard }.into());
+        self.send(number, (None, RequestId::NONE), heard, None);
+        self.pull(now);
+    }
+
+    /// Whether a request is a lock, and of this range if it was granted.
+    fn is_lock(
+        &self,
+        ticket: Ticket,
+        granted: Option<(crate::model::HandleId, crate::model::RawRange)>,
+    ) -> bool {
+        match self.requests.get(&ticket).map(|request| &request.operation) {
+            Some(Operation::Control(ClientControl::Lock(Lock { handle, wanted, .. }))) => {
+                granted.is_none_or(|granted| granted == (*handle, wanted.range))
+            }
+            _ => false,
+        }
+    }
+}
