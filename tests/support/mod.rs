@@ -260,6 +260,16 @@ impl Drop for World {
     }
 }
 
+/// A world with a second client, and a session of each over both lines.
+pub(crate) async fn two(content: &[u8]) -> (World, Session, Session) {
+    let (first, second) = (new_identity(), new_identity());
+    let entries = [Entry::all(first.public()), Entry::all(second.public())];
+    let world = World::with_clients(content, first, &entries).await;
+    let own = world.connect([LineRole::Both; 2]).await;
+    let other = world.connect_as(&second, &world.peer([LineRole::Both; 2])).await;
+    (world, own, other)
+}
+
 pub(crate) fn new_identity() -> Arc<Identity> {
     Arc::new(Identity::generate(&mut SystemEntropy).unwrap())
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
-    Access, ChannelKind, ChannelNumber, CreateId, Entropy as _, HandleId, InstanceId, Limits, LineId,
-    LineSet, OpenMode, Policy, Protection, PublicKey, RequestId, ResumeKey, Rights, SessionId, Suite,
-    SyncScope, Time, len_u64,
+    Access, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId, InstanceId,
+    Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, PublicKey, RequestId, ResumeKey, Rights,
+    SessionId, Suite, SyncScope, Time, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -27,10 +27,12 @@ use bowline::session::server::{
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
-    Attach, Begin, Close, IssueKey, Open, Purpose, Resume, Started, Stat, Sync, WelcomeAnswer,
+    Attach, Begin, Close, IssueKey, Lock, LockWanted, Open, Purpose, Resume, Started, Stat, Sync, Unlock,
+    WelcomeAnswer,
 };
-use bowline::wire::data::{Read, Write};
+use bowline::wire::data::{Append, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionOffer};
+use bowline::wire::names::{Place, Remove};
 use bowline::wire::{ClientControl, Message, ServerControl, ServerData};
 
 use self::disk::Disk;
