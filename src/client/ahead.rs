@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::calls::Reply;
 use super::error::Error;
 use super::file::File;
-use crate::model::{Limits, len_u64};
+use crate::model::{Limits, Reason, len_u64};
 use crate::session::client::Answer;
 
 /// The bytes of a file in order, from [`File::read_ahead`].
@@ -34,7 +34,8 @@ impl<'a> ReadAhead<'a> {
     /// Cancel safe: a chunk that was not returned is returned by the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let (file, ahead) = (self.file, &mut self.ahead);
-        poll_fn(|cx| ahead.poll_next(cx, Window::of(file.limits()), |at, len| file.begin_read(at, len))).await
+        poll_fn(|cx| ahead.poll_next(cx, Window::of(file.limits()), None, |at, len| file.begin_read(at, len)))
+            .await
     }
 }
 
@@ -88,22 +89,28 @@ impl<R: Reply> Ahead<R> {
         }
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes; `None` at the end. The reader wants `wanted` of them, if it says: where more were asked for, and
+    /// somebody else has locked some, the reader's own are asked for alone.
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
         window: Window,
-        begin: impl FnMut(u64, u32) -> R,
+        wanted: Option<u64>,
+        mut begin: impl FnMut(u64, u32) -> R,
     ) -> Poll<Result<Option<Bytes>, Error>> {
-        self.fill(window, begin);
-        let Some((offset, len, reply)) = self.begun.front_mut() else { return Poll::Ready(Ok(None)) };
-        let (offset, len) = (*offset, *len);
-        let bytes = match ready!(reply.poll_outcome(cx)) {
-            Ok(Answer::Read(payload)) => payload.unwrap_or_default(),
-            failed => {
-                self.forget();
-                self.next = offset;
-                return Poll::Ready(Err(failed.err().unwrap_or(Error::Protocol)));
+        let (len, bytes) = loop {
+            self.fill(window, &mut begin);
+            let Some((offset, len, reply)) = self.begun.front_mut() else { return Poll::Ready(Ok(None)) };
+            let (offset, len) = (*offset, *len);
+            let error = match ready!(reply.poll_outcome(cx)) {
+                Ok(Answer::Read(payload)) => break (len, payload.unwrap_or_default()),
+                failed => failed.err().unwrap_or(Error::Protocol),
+            };
+            self.forget();
+            self.next = offset;
+            match wanted.filter(|&wanted| wanted > 0 && wanted < u64::from(len)) {
+                Some(wanted) if error.reason() == Some(Reason::Locked) => self.reach = wanted,
+                _ => return Poll::Ready(Err(error)),
             }
         };
         self.begun.pop_front();
@@ -118,7 +125,7 @@ impl<R: Reply> Ahead<R> {
     }
 
     /// Keeps as much under way as may be, and one chunk at least.
-    fn fill(&mut self, window: Window, mut begin: impl FnMut(u64, u32) -> R) {
+    fn fill(&mut self, window: Window, begin: &mut impl FnMut(u64, u32) -> R) {
         let bytes_max = window.bytes.min(self.reach);
         while !self.is_done && self.next < self.end && self.begun.len() < window.requests {
             let room = bytes_max.saturating_sub(self.begun_bytes);

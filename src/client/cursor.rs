@@ -88,7 +88,8 @@ impl<R: Reply> Cursor<R> {
         if self.read.is_empty() {
             let at = self.at;
             let ahead = self.ahead.get_or_insert_with(|| Ahead::new(at, END, REACH_FIRST));
-            match ready!(ahead.poll_next(cx, file.window(), |at, len| file.read(at, len))) {
+            match ready!(ahead.poll_next(cx, file.window(), Some(len_u64(len)), |at, len| file.read(at, len)))
+            {
                 Ok(Some(bytes)) => self.read = bytes,
                 ended => {
                     // The file may have grown, or the failure passed, when it is tried again.

@@ -197,7 +197,7 @@ fn a_reader_that_jumps_about_reads_little_ahead() {
     let mut ahead = Ahead::new(0, END, REACH_FIRST);
     let mut most = Vec::new();
     for _ in 0..6 {
-        drop(ready(ahead.poll_next(&mut context(), window, begin)).unwrap());
+        drop(ready(ahead.poll_next(&mut context(), window, None, begin)).unwrap());
         most.push(reads.borrow().iter().map(|read| u64::from(read.1)).sum::<u64>());
     }
     assert_eq!(most[0], REACH_FIRST, "at first");
