@@ -9,10 +9,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let entry = format!("[[client]]\nname = 'me'\nkey = '{}'\nexports = ['data']\n", me.public());
     let policy = parse_clients(&(entry + "rights = ['read', 'write', 'lock']"))?;
     let exports = Exports::open([("data".parse()?, folder.path().into())])?;
-    let (key, modes, limits) = (identity.public(), ModePolicy::default(), Limits::default());
-    let config =
-        ServerConfig { identity, exports, policy, protection_min: Protection::Signed, modes, limits, listen };
-    let server = Server::start(config)?;
+    let (key, config) = (identity.public(), ServerConfig::new(identity, exports, policy));
+    let server = Server::start(ServerConfig { listen, ..config })?;
 
     let line = |&address| LineConfig { address, via: None, role: LineRole::Both };
     let lines = server.addresses().iter().map(line).collect();

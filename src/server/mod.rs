@@ -57,6 +57,23 @@ pub struct ServerConfig {
     pub listen: Vec<SocketAddr>,
 }
 
+impl ServerConfig {
+    /// What a server needs to be told; the rest is as it is without being said: data channels are signed at least,
+    /// modes go through [`ModePolicy::default`], bounds are [`Limits::default`], and it listens nowhere yet.
+    #[must_use]
+    pub fn new(identity: Arc<Identity>, exports: Exports, policy: Policy) -> Self {
+        Self {
+            identity,
+            exports,
+            policy,
+            protection_min: Protection::Signed,
+            modes: ModePolicy::default(),
+            limits: Limits::default(),
+            listen: Vec::new(),
+        }
+    }
+}
+
 /// Why a server does not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
