@@ -28,7 +28,7 @@ mod golden;
 mod samples;
 
 /// The reasons of refusals by their numbers, in the words of docs/protocol.md.
-const REASONS: [(Reason, &str); 26] = [
+const REASONS: [(Reason, &str); 28] = [
     (Reason::NotFound, "not found"),
     (Reason::PermissionDenied, "permission denied"),
     (Reason::Busy, "busy"),
@@ -55,6 +55,8 @@ const REASONS: [(Reason, &str); 26] = [
     (Reason::NoAttribute, "no such attribute"),
     (Reason::TooBig, "too big"),
     (Reason::Interrupted, "interrupted"),
+    (Reason::AttributeTooBig, "attribute too big"),
+    (Reason::AttributeNameTooLong, "attribute name too long"),
 ];
 
 #[test]

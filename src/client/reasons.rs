@@ -44,6 +44,8 @@ fn row(reason: Reason) -> (Errno, ErrorKind) {
         Reason::NoAttribute => (Errno::NODATA, ErrorKind::Files),
         Reason::TooBig => (Errno::FBIG, ErrorKind::Full),
         Reason::Interrupted => (Errno::INTR, ErrorKind::Conflict),
+        Reason::AttributeTooBig => (Errno::TOOBIG, ErrorKind::Full),
+        Reason::AttributeNameTooLong => (Errno::RANGE, ErrorKind::Misuse),
     }
 }
 
@@ -81,6 +83,8 @@ mod tests {
         (Reason::NameTooLong, Some(io::ErrorKind::InvalidFilename)),
         (Reason::NoAttribute, None),
         (Reason::TooBig, Some(io::ErrorKind::FileTooLarge)),
+        (Reason::AttributeTooBig, Some(io::ErrorKind::ArgumentListTooLong)),
+        (Reason::AttributeNameTooLong, None),
         (Reason::Interrupted, Some(io::ErrorKind::Interrupted)),
     ];
 

@@ -6,7 +6,7 @@ use super::calls::{Caller, expect_done};
 use super::error::{Error, refused};
 use super::export::Export;
 use super::file::File;
-use crate::model::{Reason, XattrHow, XattrName};
+use crate::model::{NameError, Reason, XattrHow, XattrName};
 use crate::wire::ServerControl;
 use crate::wire::control::Target;
 use crate::wire::names::{XattrGet, XattrList, XattrRemove, XattrSet, decode_list};
@@ -29,7 +29,7 @@ impl File {
     /// Sets an extended attribute; [`XattrHow`] says whether it may or must be there.
     ///
     /// # Errors
-    /// [`Error::Refused`], with [`Reason::TooBig`] for a value of more than 64 KiB, [`Reason::Exists`] or
+    /// [`Error::Refused`], with [`Reason::AttributeTooBig`] for a value of more than 64 KiB, [`Reason::Exists`] or
     /// [`Reason::NoAttribute`] against `how`; [`Error::TimedOut`]; [`Error::SessionEnded`].
     ///
     /// # Cancel safety
@@ -132,7 +132,7 @@ async fn set(
     (value, how): (&[u8], XattrHow),
 ) -> Result<(), Error> {
     if value.len() > VALUE_LEN_MAX {
-        return Err(refused(Reason::TooBig));
+        return Err(refused(Reason::AttributeTooBig));
     }
     let set = XattrSet { target, name: parse(name)?, how };
     expect_done(&caller.control_with(set, Bytes::copy_from_slice(value)).await?)
@@ -157,7 +157,10 @@ fn parse(name: &[u8]) -> Result<XattrName, Error> {
     if !name.starts_with(XattrName::PREFIX) {
         return Err(refused(Reason::Unsupported));
     }
-    Ok(XattrName::new(name)?)
+    XattrName::new(name).map_err(|error| match error {
+        NameError::TooLong(_) => refused(Reason::AttributeNameTooLong),
+        error => error.into(),
+    })
 }
 
 /// Longest value, in bytes: Linux takes no longer one.

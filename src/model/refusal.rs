@@ -88,6 +88,12 @@ pub enum Reason {
     /// A waiting lock was given up: the session had no channel left, or the handle was closed.
     #[error("the lock was not waited for any longer")]
     Interrupted,
+    /// The value of an extended attribute is longer than the system allows.
+    #[error("the attribute's value is too long")]
+    AttributeTooBig,
+    /// The name of an extended attribute is longer than the system allows.
+    #[error("the attribute's name is too long")]
+    AttributeNameTooLong,
 }
 
 /// A refused request.

@@ -305,6 +305,12 @@ impl OpenTable {
         self.opens.get(&open).map(|open| open.file)
     }
 
+    /// Whether this identity may have one more open.
+    #[must_use]
+    pub fn has_room(&self, owner: &PublicKey) -> bool {
+        self.by_owner.get(owner).is_none_or(|&len| len < self.opens_per_client)
+    }
+
     /// How many opens there are.
     #[must_use]
     pub fn opens_len(&self) -> usize {

@@ -245,7 +245,10 @@ pub(crate) fn refusal(errno: Errno) -> Refusal {
         Errno::DQUOT => Reason::Quota,
         Errno::ROFS => Reason::ReadOnly,
         Errno::NODATA => Reason::NoAttribute,
-        Errno::TOOBIG | Errno::RANGE | Errno::FBIG => Reason::TooBig,
+        Errno::FBIG => Reason::TooBig,
+        // Of extended attributes only.
+        Errno::TOOBIG => Reason::AttributeTooBig,
+        Errno::RANGE => Reason::AttributeNameTooLong,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Reason::Exhausted,
         Errno::INVAL => Reason::Invalid,
         Errno::OPNOTSUPP | Errno::NOSYS => Reason::Unsupported,

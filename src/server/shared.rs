@@ -150,6 +150,10 @@ impl Shared {
         while let Some(output) = state.core.poll_output() {
             match output {
                 ServerOutput::Send { connection, request, message, payload } => {
+                    if matches!(message, ServerMessage::Control(ServerControl::LockQueued(_))) {
+                        // Its time may be over before anything else is due.
+                        self.wake.notify_one();
+                    }
                     state.send(connection, request, message, payload);
                 }
                 ServerOutput::Close { connection, .. } => {

@@ -18,12 +18,17 @@ pub struct Window<C, A> {
     slots: BTreeMap<RequestId, Slot<C, A>>,
     width: u64,
     executing: u32,
+    credited: u32,
     bytes: u64,
 }
 
 #[derive(Debug)]
 enum Slot<C, A> {
-    Executing { channels: Vec<C>, bytes: u64 },
+    /// `credit`: the bytes that it holds, if it counts at all.
+    Executing {
+        channels: Vec<C>,
+        credit: Option<u64>,
+    },
     Done(A),
 }
 
@@ -46,7 +51,7 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
     /// An empty window over `width` ids.
     #[must_use]
     pub fn new(width: u64) -> Self {
-        Self { settled: RequestId::FIRST, slots: BTreeMap::new(), width, executing: 0, bytes: 0 }
+        Self { settled: RequestId::FIRST, slots: BTreeMap::new(), width, executing: 0, credited: 0, bytes: 0 }
     }
 
     /// The client has all answers below `settled`. Older statements, which overtaken records bear, change nothing.
@@ -66,8 +71,9 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
         }
     }
 
-    /// A whole and verified request has arrived on `channel`; it holds `bytes` bytes while it executes.
-    pub fn claim(&mut self, id: RequestId, channel: C, bytes: u64) -> Claim<A> {
+    /// A whole and verified request has arrived on `channel`; it holds so many bytes of `credit` while it executes, or
+    /// none needs to be had for it.
+    pub fn claim(&mut self, id: RequestId, channel: C, credit: Option<u64>) -> Claim<A> {
         match self.slots.get_mut(&id) {
             Some(Slot::Executing { channels, .. }) => {
                 if !channels.contains(&channel) {
@@ -84,9 +90,10 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
         if id.0 >= self.settled.0.saturating_add(self.width) {
             return Claim::Beyond;
         }
-        self.slots.insert(id, Slot::Executing { channels: vec![channel], bytes });
+        self.slots.insert(id, Slot::Executing { channels: vec![channel], credit });
         self.executing = self.executing.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.credited = self.credited.saturating_add(u32::from(credit.is_some()));
+        self.bytes = self.bytes.saturating_add(credit.unwrap_or(0));
         Claim::Run
     }
 
@@ -102,12 +109,13 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
     /// The request has been executed. Tells the channels that asked and are not gone; `answer` is kept for copies,
     /// and `None` keeps nothing: a copy of such a request runs again, which is right for reads alone.
     pub fn finish(&mut self, id: RequestId, answer: Option<A>) -> Vec<C> {
-        let (channels, bytes) = match self.slots.get_mut(&id) {
-            Some(Slot::Executing { channels, bytes }) => (core::mem::take(channels), *bytes),
+        let (channels, credit) = match self.slots.get_mut(&id) {
+            Some(Slot::Executing { channels, credit }) => (core::mem::take(channels), *credit),
             Some(Slot::Done(_)) | None => return Vec::new(),
         };
         self.executing = self.executing.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.credited = self.credited.saturating_sub(u32::from(credit.is_some()));
+        self.bytes = self.bytes.saturating_sub(credit.unwrap_or(0));
         match answer {
             // The client cannot have settled what was not answered; a peer that says so gets nothing kept.
             Some(answer) if id >= self.settled => drop(self.slots.insert(id, Slot::Done(answer))),
@@ -120,6 +128,12 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
     #[must_use]
     pub fn executing(&self) -> u32 {
         self.executing
+    }
+
+    /// How many of them count against the session's credit.
+    #[must_use]
+    pub fn credited(&self) -> u32 {
+        self.credited
     }
 
     /// How many bytes they hold.
@@ -141,21 +155,21 @@ mod tests {
     fn the_late_first_copy_is_refused_by_its_id() {
         let mut window = window();
         // W1 is stuck on channel a, its repeat runs on b, and the client gets the answer.
-        assert_eq!(window.claim(RequestId(1), 'b', 4), Claim::Run);
+        assert_eq!(window.claim(RequestId(1), 'b', Some(4)), Claim::Run);
         assert_eq!(window.finish(RequestId(1), Some(7)), ['b']);
-        assert_eq!(window.claim(RequestId(1), 'a', 4), Claim::Done(7), "before the client settled it");
+        assert_eq!(window.claim(RequestId(1), 'a', Some(4)), Claim::Done(7), "before the client settled it");
         // W2 is sent by a client that has the answer to W1; then W1 comes at last.
         window.settle(RequestId(2));
-        assert_eq!(window.claim(RequestId(2), 'b', 4), Claim::Run);
-        assert_eq!(window.claim(RequestId(1), 'a', 4), Claim::Settled);
+        assert_eq!(window.claim(RequestId(2), 'b', Some(4)), Claim::Run);
+        assert_eq!(window.claim(RequestId(1), 'a', Some(4)), Claim::Settled);
     }
 
     #[test]
     fn every_channel_that_asked_and_is_not_gone_gets_the_answer() {
         let mut window = window();
-        assert_eq!(window.claim(RequestId(3), 'a', 10), Claim::Run);
+        assert_eq!(window.claim(RequestId(3), 'a', Some(10)), Claim::Run);
         for channel in ['b', 'c', 'b', 'a'] {
-            assert_eq!(window.claim(RequestId(3), channel, 10), Claim::InProgress);
+            assert_eq!(window.claim(RequestId(3), channel, Some(10)), Claim::InProgress);
         }
         window.forget_channel('b');
         assert_eq!((window.executing(), window.bytes()), (1, 10), "the copies count nothing");
@@ -166,25 +180,25 @@ mod tests {
     #[test]
     fn a_read_leaves_nothing_behind() {
         let mut window = window();
-        assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
+        assert_eq!(window.claim(RequestId(1), 'a', Some(1)), Claim::Run);
         assert_eq!(window.finish(RequestId(1), None), ['a']);
-        assert_eq!(window.claim(RequestId(1), 'a', 1), Claim::Run);
+        assert_eq!(window.claim(RequestId(1), 'a', Some(1)), Claim::Run);
     }
 
     #[test]
     fn ids_beyond_the_window_are_an_offence_and_cost_nothing() {
         let mut window = window();
-        assert_eq!(window.claim(RequestId(17), 'a', 1), Claim::Beyond);
-        assert_eq!(window.claim(RequestId(u64::MAX), 'a', 1), Claim::Beyond);
-        assert_eq!(window.claim(RequestId(16), 'a', 1), Claim::Run);
-        assert_eq!(window.claim(RequestId(0), 'a', 1), Claim::Settled, "0 is no request");
+        assert_eq!(window.claim(RequestId(17), 'a', Some(1)), Claim::Beyond);
+        assert_eq!(window.claim(RequestId(u64::MAX), 'a', Some(1)), Claim::Beyond);
+        assert_eq!(window.claim(RequestId(16), 'a', Some(1)), Claim::Run);
+        assert_eq!(window.claim(RequestId(0), 'a', Some(1)), Claim::Settled, "0 is no request");
     }
 
     #[test]
     fn settling_frees_answers_and_spares_what_executes() {
         let mut window = window();
         for id in 1..=3 {
-            assert_eq!(window.claim(RequestId(id), 'a', 1), Claim::Run);
+            assert_eq!(window.claim(RequestId(id), 'a', Some(1)), Claim::Run);
         }
         window.finish(RequestId(1), Some(1));
         window.finish(RequestId(3), Some(3));

@@ -324,3 +324,101 @@ fn a_name_is_removed_only_if_its_opens_share_that() {
     let read = pair.read(a, handle, 0, 1);
     done(&mut pair, a, read);
 }
+
+#[test]
+fn thousands_of_waits_that_end_at_once_are_told_in_portions() {
+    let (mut pair, [(a, ha), (b, hb)]) = start();
+    let lock = pair.lock(a, ha, exclusive(0, 8), NOT);
+    locked(&mut pair, a, lock);
+    let shared = (range(0, 8), LockMode::Shared);
+    let waiting: Vec<Ticket> = (0..3000).map(|_| pair.lock(b, hb, shared, seconds(600))).collect();
+    pair.run_for(seconds(5));
+    pair.stall(b, L0);
+    let unlock = pair.unlock(a, ha, ByteRange::ALL);
+    done(&mut pair, a, unlock);
+    pair.run_for(millis(10));
+    let told = pair.held_towards_client(b, L0);
+    assert_eq!(told, 256, "so many are sent before any was heard");
+    pair.heal(b, L0);
+    for request in waiting {
+        locked(&mut pair, b, request);
+    }
+}
+
+#[test]
+fn what_gives_back_needs_no_credit() {
+    let (mut pair, [(a, ha), (b, hb)]) = start();
+    pair.disk.hold_writes = 1;
+    let write = pair.write(a, ha, 0, [7; 8]);
+    pair.run_until("the write executes", seconds(5), |pair| pair.disk.held() == 1);
+    let unlocks: Vec<Ticket> = (0..300).map(|_| pair.unlock(a, ha, range(0, 8))).collect();
+    let read = pair.read(a, ha, 0, 1);
+    done(&mut pair, a, read);
+    assert!(unlocks.iter().all(|unlock| pair.outcome(a, *unlock).is_none()), "they wait for the write");
+    assert_eq!(pair.losses(a), []);
+    pair.release_disk();
+    done(&mut pair, a, write);
+    for unlock in unlocks {
+        done(&mut pair, a, unlock);
+    }
+    let other = pair.stat(b, hb);
+    done(&mut pair, b, other);
+}
+
+#[test]
+fn a_file_is_not_stretched_through_what_another_open_has_locked() {
+    let (mut pair, [(a, ha), (b, hb)]) = start();
+    // The file has 64 bytes; what is locked lies behind them.
+    let lock = pair.lock(a, ha, exclusive(100, 200), NOT);
+    locked(&mut pair, a, lock);
+    for len in [150, 300] {
+        let stretch = pair.set_len(b, hb, len);
+        assert_eq!(reason(&mut pair, b, stretch), Reason::Locked, "{len}");
+    }
+    let own = pair.set_len(a, ha, 300);
+    done(&mut pair, a, own);
+    let unlock = pair.unlock(a, ha, ByteRange::ALL);
+    done(&mut pair, a, unlock);
+    let free = pair.set_len(b, hb, 10);
+    done(&mut pair, b, free);
+    assert_eq!(pair.disk.bytes("a").len(), 10);
+}
+
+#[test]
+fn a_session_that_left_is_forgotten_when_nothing_of_it_executes() {
+    let (mut pair, [(a, ha), _]) = start();
+    pair.disk.hold_writes = 1;
+    let close_first = pair.open_as(
+        a,
+        OpenSpec { resumable: false, with_key: false, create_id: CreateId([60; 16]), ..OpenSpec::of("a") },
+    );
+    let (handle, _) = pair.opened(a, close_first);
+    let close = pair.close(a, ha);
+    done(&mut pair, a, close);
+    let _write = pair.write(a, handle, 0, [7; 8]);
+    pair.run_until("the write executes", seconds(5), |pair| pair.disk.held() == 1);
+    let sessions = pair.server.sessions_len();
+    pair.close_session(a);
+    pair.run_for(seconds(1));
+    assert_eq!(pair.server.sessions_len(), sessions, "its write still executes, and counts as its own");
+    pair.release_disk();
+    pair.run_for(millis(10));
+    assert_eq!(pair.server.sessions_len(), sessions - 1);
+}
+
+#[test]
+fn an_open_that_is_being_cut_is_given_to_nobody_before() {
+    let (mut pair, [_, (b, hb)]) = start();
+    pair.disk.hold_changes = 1;
+    let cutting = || OpenSpec { truncate: true, create_id: CreateId([61; 16]), ..OpenSpec::of("a") };
+    let first = pair.open_as(b, cutting());
+    pair.run_until("the cut executes", seconds(5), |pair| pair.disk.held() == 1);
+    let again = pair.open_as(b, cutting());
+    assert_eq!(reason(&mut pair, b, again), Reason::Busy);
+    pair.release_disk();
+    let (handle, _) = pair.opened(b, first);
+    let again = pair.open_as(b, cutting());
+    assert_eq!(pair.opened(b, again).0, handle, "the same open, and not cut again");
+    let stat = pair.stat(b, hb);
+    done(&mut pair, b, stat);
+}

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
-    Access, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId, InstanceId,
-    Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, PublicKey, RequestId, ResumeKey, Rights,
-    SessionId, Suite, SyncScope, Time, len_u64,
+    Access, AttributeChange, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId,
+    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, PublicKey, RequestId,
+    ResumeKey, Rights, SessionId, Suite, SyncScope, Time, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -27,8 +27,8 @@ use bowline::session::server::{
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
-    Attach, Begin, Close, IssueKey, Lock, LockWanted, Open, Purpose, Resume, Started, Stat, Sync, Unlock,
-    WelcomeAnswer,
+    Attach, Begin, Change, Close, IssueKey, Lock, LockWanted, Open, Purpose, Resume, Started, Stat, Sync,
+    Target, Unlock, WelcomeAnswer,
 };
 use bowline::wire::data::{Append, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionOffer};

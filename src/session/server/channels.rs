@@ -128,7 +128,7 @@ impl<P: Clone> ServerCore<P> {
         };
         self.send(connection, request, message, None);
         // Behind the answer, which the client waits for first.
-        self.repeat_notices(binding.session);
+        self.send_notices(binding.session);
     }
 
     /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
@@ -251,6 +251,7 @@ impl<P: Clone> ServerCore<P> {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.channels.insert(number, connection);
         session.away_until = None;
+        session.has_left = false;
         self.table.session_back(id);
         let liveness = Liveness::new(now);
         self.channels.insert(
@@ -268,19 +269,30 @@ impl<P: Clone> ServerCore<P> {
         session.window.forget_channel(connection);
         let (id, kept) = (session.id, self.limits.grace_default);
         if !session.channels.is_empty() {
-            self.repeat_notices(id);
+            self.send_notices(id);
             return;
         }
         session.away_until = Some(now.after(kept));
-        if reason == LossReason::Farewell {
+        session.has_left = reason == LossReason::Farewell;
+        if session.has_left {
             self.table.session_closed(id);
         }
         self.table.session_away(now, id);
-        if reason == LossReason::Farewell && self.table.session_holders(id) == 0 {
+        self.forget_if_left(id);
+        if self.sessions.contains_key(&id) {
+            self.note(ServerNote::SessionAway { session: id, kept });
+        }
+    }
+
+    /// Forgets a session that was closed on purpose, once it holds nothing and nothing of it is executing: what still
+    /// executes has memory, which must count as somebody's.
+    pub(super) fn forget_if_left(&mut self, id: SessionId) {
+        let is_over = self.sessions.get(&id).is_some_and(|session| {
+            session.has_left && session.channels.is_empty() && session.window.executing() == 0
+        });
+        if is_over && self.table.session_holders(id) == 0 {
             self.table.session_ended(id);
             self.drop_session(id, SessionEnd::Closed);
-        } else {
-            self.note(ServerNote::SessionAway { session: id, kept });
         }
     }
 }

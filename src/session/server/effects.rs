@@ -1,6 +1,6 @@
 //! What file work reports, and what follows when a holder has drained.
 
-use super::io::Io;
+use super::io::{AtEnd, Io};
 use super::names::NameChange;
 use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
@@ -9,7 +9,7 @@ use crate::model::{
     Attributes, ByteRange, Entropy as _, FileIdentity, FileState, HandleId, LockMode, OpenId, Reason,
     Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
-use crate::opens::Admission;
+use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
 use crate::wire::control::{Changed, Closed, Done, Open, Opened, Sought, Stated, Synced};
 use crate::wire::data::{AppendDone, ReadDone, WriteDone};
@@ -50,7 +50,7 @@ pub(super) enum Task<P> {
     /// As named.
     Write { handle: HandleId },
     /// The end of the file is being looked for, because others have locked bytes of it.
-    FindEnd { handle: HandleId, payload: Option<P> },
+    FindEnd { handle: HandleId, then: AtEnd<P> },
     /// As named.
     Append { handle: HandleId },
     /// As named.
@@ -126,9 +126,12 @@ impl<P: Clone> ServerCore<P> {
                     result.map(|written| (ServerData::from(done(written)).into(), None)),
                 );
             }
-            (Task::FindEnd { handle, payload }, Completion::Attributes(result)) => {
-                let end = result.map(|attributes| attributes.len);
-                self.on_end_found(now, ticket, handle, payload, end);
+            (Task::FindEnd { handle, then }, Completion::Attributes(result)) => {
+                let found = result
+                    .and_then(|attributes| self.on_end_found(now, ticket, handle, then, attributes.len));
+                if let Err(refusal) = found {
+                    self.end(ticket, handle, Err(refusal));
+                }
             }
             (Task::Append { handle }, Completion::Appended(result)) => {
                 let answer = |(offset, written)| {
@@ -228,6 +231,9 @@ impl<P: Clone> ServerCore<P> {
                 return self.answer_refused(ticket, refusal);
             }
         };
+        if let Err(refusal) = self.check_prepared(ticket, &admitted, opening.handle) {
+            return self.answer_refused(ticket, refusal);
+        }
         let (handle, with_key) = (admitted.handle, opening.open.with_key);
         if let Some((range, mode)) = opening.lock.filter(|_| admitted.is_new_open) {
             // An open that is locked in part from its beginning is given out when the range is quiet.
@@ -257,6 +263,9 @@ impl<P: Clone> ServerCore<P> {
         (handle, with_key): (HandleId, bool),
         result: Result<Attributes, Refusal>,
     ) {
+        if let Ok(holder) = self.table.holder(ticket.session, handle) {
+            self.preparing.remove(&holder.open);
+        }
         self.table.end_operation(handle);
         let opened =
             result.and_then(|attributes| self.opened(now, ticket.session, handle, with_key, attributes));
@@ -264,6 +273,23 @@ impl<P: Clone> ServerCore<P> {
             Ok(opened) => self.answer(ticket, opened, None),
             Err(refusal) => self.give_up(ticket, handle, refusal),
         }
+    }
+
+    /// Refuses a repeated open while the first one is not given out yet: its file may still be cut, its lock may still be
+    /// waited for. `new` is the handle that the repeat would have made.
+    pub(super) fn check_prepared(
+        &mut self,
+        ticket: Ticket,
+        admitted: &crate::opens::Admitted,
+        new: HandleId,
+    ) -> Result<(), Refusal> {
+        if !self.preparing.contains(&admitted.open) {
+            return Ok(());
+        }
+        if admitted.handle == new {
+            let _gone_already = self.table.begin_close(ticket.session, new);
+        }
+        Err(Refusal::busy(OpenTable::DRAIN_RETRY))
     }
 
     /// Closes a handle that was made for a request, and refuses the request.

@@ -6,7 +6,8 @@ use super::effects::{Job, Task};
 use super::output::{Effect, FileTarget, NameWork};
 use super::requests::Ticket;
 use crate::model::{
-    ByteRange, HandleId, Limits, OpenId, RawRange, Reason, Refusal, Rights, Stability, SyncScope, Time,
+    Allocation, AttributeChange, ByteRange, HandleId, Limits, OpenId, RawRange, Reason, Refusal, Rights,
+    Stability, SyncScope, Time,
 };
 use crate::wire::ServerData;
 use crate::wire::control::{Allocate, Change, Seek, Target};
@@ -19,6 +20,17 @@ pub(super) struct Io {
     pub(super) open: OpenId,
     pub(super) range: ByteRange,
     pub(super) is_write: bool,
+}
+
+/// What is to be done once it is known where the file ends.
+#[derive(Debug)]
+pub(super) enum AtEnd<P> {
+    /// Append; `None`: nothing, but tell the offset.
+    Append(Option<P>),
+    /// Change the length, and perhaps more.
+    Change(AttributeChange),
+    /// Reserve storage or give it back.
+    Allocate(ByteRange, Allocation),
 }
 
 impl<P: Clone> ServerCore<P> {
@@ -92,45 +104,51 @@ impl<P: Clone> ServerCore<P> {
     ) -> Result<(), Refusal> {
         let open = self.begin(now, ticket, handle, Rights::APPEND)?;
         let payload = payload.map(|(payload, _)| payload);
-        let is_free = self.table.check_io(now, open, ByteRange::ALL, true).is_ok();
         match payload {
-            Some(payload) if is_free => self.append(ticket, (handle, open), ByteRange::ALL, payload),
-            // Where the bytes would go decides whether a lock is in their way.
-            payload => {
-                let job = Job::new(ticket, Task::FindEnd { handle, payload });
-                self.start(job, Effect::Attributes { open });
+            Some(payload) if self.is_unlocked(now, open) => {
+                self.append(ticket, (handle, open), ByteRange::ALL, payload);
             }
+            payload => self.find_end(ticket, (handle, open), AtEnd::Append(payload)),
         }
         Ok(())
     }
 
-    /// The file's end, at which an append is to begin, is known. It can only have moved up since, unless somebody cuts
-    /// the file; whoever has locked bytes behind it keeps the append out.
+    /// The file's end is known, on which it depends whether a lock is in the way of a request. It can only have moved up
+    /// since, unless somebody cuts the file. An operation of `handle` was begun; it is still to be ended on refusal.
     pub(super) fn on_end_found(
         &mut self,
         now: Time,
         ticket: Ticket,
         handle: HandleId,
-        payload: Option<P>,
-        end: Result<u64, Refusal>,
-    ) {
-        let checked = end.and_then(|end| {
-            let open = self.table.holder(ticket.session, handle)?.open;
-            let range = ByteRange::from_start(end).ok_or(Reason::TooBig)?;
-            if payload.is_some() {
-                self.table.check_io(now, open, range, true)?;
-            }
-            Ok((open, range))
-        });
-        match (checked, payload) {
-            (Err(refusal), _) => self.end(ticket, handle, Err(refusal)),
-            (Ok((open, range)), Some(payload)) => self.append(ticket, (handle, open), range, payload),
-            (Ok((_, range)), None) => {
-                let stability = Stability::Received;
-                let done = AppendDone { offset: range.start(), written: 0, stability };
+        then: AtEnd<P>,
+        end: u64,
+    ) -> Result<(), Refusal> {
+        let open = self.table.holder(ticket.session, handle)?.open;
+        let behind = |start| ByteRange::from_start(start).ok_or(Reason::TooBig);
+        let (range, task, effect) = match then {
+            AtEnd::Append(None) => {
+                let done = AppendDone { offset: end, written: 0, stability: Stability::Received };
                 self.end(ticket, handle, Ok((ServerData::from(done).into(), None)));
+                return Ok(());
             }
-        }
+            AtEnd::Append(Some(payload)) => {
+                (behind(end)?, Task::Append { handle }, Effect::Append { open, payload })
+            }
+            AtEnd::Change(change) => {
+                let range = behind(change.len.map_or(end, |len| len.min(end)))?;
+                let task = Task::Change { handle: Some(handle) };
+                (range, task, Effect::Change { target: FileTarget::Open(open), change })
+            }
+            AtEnd::Allocate(range, how) => {
+                let start = if how == Allocation::Reserve { range.start().min(end) } else { range.start() };
+                let grown = ByteRange::between(start, range.end()).unwrap_or(range);
+                (grown, Task::Allocate { handle }, Effect::Allocate { open, range, how })
+            }
+        };
+        let io = Io { open, range, is_write: true };
+        self.table.check_io(now, io.open, io.range, io.is_write)?;
+        self.start(Job { ticket, task, io: Some(io) }, effect);
+        Ok(())
     }
 
     pub(super) fn serve_change(&mut self, now: Time, ticket: Ticket, asked: Change) -> Result<(), Refusal> {
@@ -145,12 +163,15 @@ impl<P: Clone> ServerCore<P> {
                     self.start(Job::new(ticket, task), effect);
                     return Ok(());
                 };
-                // Everything behind the new end is changed.
-                let Some(range) = ByteRange::from_start(len).filter(|range| range.start() < LEN_END) else {
+                if len >= LEN_END {
                     self.table.end_operation(handle);
                     return Err(Reason::Invalid.into());
-                };
-                let io = Io { open, range, is_write: true };
+                }
+                if !self.is_unlocked(now, open) {
+                    self.find_end(ticket, (handle, open), AtEnd::Change(change));
+                    return Ok(());
+                }
+                let io = Io { open, range: ByteRange::ALL, is_write: true };
                 return self.start_io(now, ticket, task, (handle, io), effect);
             }
             Target::Name(place) => place,
@@ -159,6 +180,10 @@ impl<P: Clone> ServerCore<P> {
             return Err(Reason::Invalid.into());
         }
         self.permit(now, ticket, &place.export, Rights::WRITE)?;
+        if place.path.is_root() && change.permissions.is_some() {
+            // Without them nothing in the export could be reached again, by anybody.
+            return Err(Reason::PermissionDenied.into());
+        }
         let effect = Effect::Change { target: FileTarget::Name(place), change };
         self.start(Job::new(ticket, Task::Change { handle: None }), effect);
         Ok(())
@@ -175,7 +200,11 @@ impl<P: Clone> ServerCore<P> {
         let range = Some(range).filter(|range| range.len > 0).and_then(ByteRange::new);
         let range = range.filter(|range| range.end() < ByteRange::END_MAX).ok_or(Reason::Invalid)?;
         let open = self.begin(now, ticket, handle, Rights::WRITE)?;
-        let io = Io { open, range, is_write: true };
+        if !self.is_unlocked(now, open) {
+            self.find_end(ticket, (handle, open), AtEnd::Allocate(range, how));
+            return Ok(());
+        }
+        let io = Io { open, range: ByteRange::ALL, is_write: true };
         let effect = Effect::Allocate { open, range, how };
         self.start_io(now, ticket, Task::Allocate { handle }, (handle, io), effect)
     }
@@ -219,9 +248,13 @@ impl<P: Clone> ServerCore<P> {
         now: Time,
         ticket: Ticket,
         set: XattrSet,
-        value: Option<P>,
+        value: Option<(P, u32)>,
     ) -> Result<(), Refusal> {
         let XattrSet { target, name, how } = set;
+        if value.as_ref().is_some_and(|&(_, len)| u64::from(len) > Limits::LIST_LEN_MAX) {
+            return Err(Reason::AttributeTooBig.into());
+        }
+        let value = value.map(|(value, _)| value);
         self.serve_xattr(now, ticket, target, true, |target| NameWork::XattrSet { target, name, how, value })
     }
 
@@ -258,6 +291,16 @@ impl<P: Clone> ServerCore<P> {
         }
         self.start(Job { ticket, task, io: Some(io) }, effect);
         Ok(())
+    }
+
+    /// Whether no other open has locked any byte of the file.
+    fn is_unlocked(&self, now: Time, open: OpenId) -> bool {
+        self.table.check_io(now, open, ByteRange::ALL, true).is_ok()
+    }
+
+    /// Looks for the end of a file before anything is done there.
+    fn find_end(&mut self, ticket: Ticket, (handle, open): (HandleId, OpenId), then: AtEnd<P>) {
+        self.start(Job::new(ticket, Task::FindEnd { handle, then }), Effect::Attributes { open });
     }
 
     fn append(&mut self, ticket: Ticket, (handle, open): (HandleId, OpenId), range: ByteRange, payload: P) {

@@ -22,6 +22,10 @@ use crate::wire::control::{Done, Lock, LockEnded, LockQueued, Locked, Unlock};
 
 use core::time::Duration;
 
+/// Notices that are on their way at once. A channel's writer takes far more records, and a client that hears none of
+/// them is not sent more.
+const NOTICES_UNHEARD_MAX: u64 = 256;
+
 /// Something that waits for pieces of file work.
 #[derive(Debug)]
 pub(super) struct Fence<P> {
@@ -114,23 +118,24 @@ impl<P: Clone> ServerCore<P> {
         while session.notices.front().is_some_and(|first| first.notice <= notice) {
             session.notices.pop_front();
         }
+        self.send_notices(id);
     }
 
-    /// A control channel has come or gone: if the one that carried the notices is gone, another repeats what was not
-    /// heard.
-    pub(super) fn repeat_notices(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let is_carried = session.notices_on.is_some_and(|connection| self.channels.contains_key(&connection));
-        if is_carried || session.notices.is_empty() {
-            return;
-        }
+    /// Sends the notices that the client may be told now: a bounded number beyond what it has heard. If the channel that
+    /// carried them is gone, another one begins again with the first that was not heard.
+    pub(super) fn send_notices(&mut self, id: SessionId) {
         let Some(connection) = self.notice_channel(id) else { return };
-        let notices: Vec<LockEnded> = self
-            .sessions
-            .get(&id)
-            .map(|session| session.notices.iter().cloned().collect())
-            .unwrap_or_default();
-        for notice in notices {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(first) = session.notices.front().map(|first| first.notice) else { return };
+        let end = first.saturating_add(NOTICES_UNHEARD_MAX);
+        let sent = session.notices_sent;
+        let due: Vec<LockEnded> = (session.notices.iter())
+            .skip(usize::try_from(sent.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX))
+            .take_while(|notice| notice.notice < end)
+            .cloned()
+            .collect();
+        session.notices_sent = due.last().map_or(sent, |last| last.notice);
+        for notice in due {
             self.send(connection, RequestId::NONE, ServerControl::from(notice).into(), None);
         }
     }
@@ -168,6 +173,7 @@ impl<P: Clone> ServerCore<P> {
         (open, handle): (OpenId, HandleId),
         task: Task<P>,
     ) {
+        self.preparing.insert(open);
         self.follow(now, work, Behind::Describe { ticket, open, handle, task });
     }
 
@@ -240,15 +246,8 @@ impl<P: Clone> ServerCore<P> {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let notice = session.next_notice;
         session.next_notice = notice.saturating_add(1);
-        let ended = LockEnded { notice, lock, outcome };
-        let is_carried = session.notices_on.is_some_and(|connection| self.channels.contains_key(&connection));
-        session.notices.push_back(ended.clone());
-        if !is_carried {
-            // Everything that was not heard goes to the next channel, this one with it.
-            self.repeat_notices(id);
-        } else if let Some(connection) = self.notice_channel(id) {
-            self.send(connection, RequestId::NONE, ServerControl::from(ended).into(), None);
-        }
+        session.notices.push_back(LockEnded { notice, lock, outcome });
+        self.send_notices(id);
     }
 
     /// The channel that carries the notices of a session, chosen anew if it has none.
@@ -259,6 +258,7 @@ impl<P: Clone> ServerCore<P> {
         };
         if session.notices_on.is_none_or(|connection| !is_control(&connection)) {
             session.notices_on = session.channels.values().copied().find(is_control);
+            session.notices_sent = 0;
         }
         session.notices_on
     }

@@ -14,7 +14,7 @@ mod record;
 mod requests;
 mod throttle;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, FileTarget,
@@ -26,8 +26,8 @@ use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
-    Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, Policy, Protection,
-    Refusal, RequestId, Rights, SessionId, Time,
+    Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, OpenId, Policy,
+    Protection, Refusal, RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -53,6 +53,8 @@ pub struct ServerCore<P> {
     fences: HashMap<u64, Fence<P>>,
     fenced: HashMap<EffectId, Vec<u64>>,
     next_fence: u64,
+    /// Opens whose file is being cut, or whose lock is being waited for, before they are given out.
+    preparing: HashSet<OpenId>,
     throttle: Throttle,
     next_effect: u64,
     is_stopping: bool,
@@ -112,6 +114,7 @@ impl<P: Clone> ServerCore<P> {
             fences: HashMap::new(),
             fenced: HashMap::new(),
             next_fence: 0,
+            preparing: HashSet::new(),
             throttle: Throttle::default(),
             next_effect: 0,
             is_stopping: false,
@@ -146,7 +149,7 @@ impl<P: Clone> ServerCore<P> {
             .sessions
             .values()
             .filter(|session| session.away_until.is_some_and(|end| now >= end))
-            .filter(|session| self.table.session_holders(session.id) == 0)
+            .filter(|session| self.table.session_holders(session.id) == 0 && session.window.executing() == 0)
             .map(|session| session.id)
             .collect();
         for session in gone {
@@ -180,7 +183,8 @@ impl<P: Clone> ServerCore<P> {
             });
         let away = self.sessions.values().filter_map(|session| {
             // While holders remain, the table's own deadlines come first.
-            session.away_until.filter(|_| self.table.session_holders(session.id) == 0)
+            let is_idle = session.window.executing() == 0;
+            session.away_until.filter(|_| is_idle && self.table.session_holders(session.id) == 0)
         });
         let expiry = self.sessions.values().filter_map(|session| {
             let end_us = self.policy.clients.get(&session.client)?.expires_s?.saturating_mul(1_000_000);
@@ -272,8 +276,14 @@ impl<P: Clone> ServerCore<P> {
     fn settle_table(&mut self) {
         while let Some(event) = self.table.poll_event() {
             match event {
-                TableEvent::CloseFile { open } => self.outputs.push_back(ServerOutput::CloseFile { open }),
-                TableEvent::Drained { handle, .. } => self.on_drained(handle),
+                TableEvent::CloseFile { open } => {
+                    self.preparing.remove(&open);
+                    self.outputs.push_back(ServerOutput::CloseFile { open });
+                }
+                TableEvent::Drained { session, handle } => {
+                    self.on_drained(handle);
+                    self.forget_if_left(session);
+                }
                 TableEvent::LockEnded { session, handle, request, range, mode, outcome } => {
                     self.on_lock_ended((session, request), (handle, range, mode), outcome);
                 }

@@ -28,6 +28,10 @@ pub(super) struct Session {
     pub(super) next_notice: u64,
     /// The channel that carries them.
     pub(super) notices_on: Option<ConnectionId>,
+    /// The last one that was sent on it.
+    pub(super) notices_sent: u64,
+    /// Whether its last channel said farewell: it is forgotten when nothing of it is left.
+    pub(super) has_left: bool,
     /// Until when a session without channels and holders is kept.
     pub(super) away_until: Option<Time>,
     used: UsedNumbers,
@@ -68,6 +72,8 @@ impl Session {
             notices: VecDeque::new(),
             next_notice: 1,
             notices_on: None,
+            notices_sent: 0,
+            has_left: false,
             away_until: None,
             used: UsedNumbers::default(),
             nonces: Nonces::default(),

@@ -69,7 +69,8 @@ impl<P: Clone> ServerCore<P> {
             return;
         };
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
-        match session.window.claim(ticket.request, connection, bytes) {
+        match session.window.claim(ticket.request, connection, needs_credit(&input.message).then_some(bytes))
+        {
             Claim::Run => {}
             Claim::InProgress | Claim::Settled => return,
             Claim::Done(answer) => {
@@ -81,7 +82,7 @@ impl<P: Clone> ServerCore<P> {
                 return;
             }
         }
-        while self.is_over_credit(ticket.session) {
+        while needs_credit(&input.message) && self.is_over_credit(ticket.session) {
             if let Some(given_up) = self.most_silent_holder(ticket.session, connection) {
                 self.close(now, given_up, LossReason::Silent);
                 continue;
@@ -92,17 +93,21 @@ impl<P: Clone> ServerCore<P> {
             self.offend(now, connection, ticket.session, Offence::OverCredit);
             return;
         }
+        let payload = input.payload.map(|payload| (payload, input.payload_len));
         match input.message {
-            Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message, input.payload),
-            Ok(ClientMessage::Data(message)) => {
-                let payload = input.payload.map(|payload| (payload, input.payload_len));
-                self.serve_data(now, ticket, message, payload);
-            }
+            Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message, payload),
+            Ok(ClientMessage::Data(message)) => self.serve_data(now, ticket, message, payload),
             Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
         }
     }
 
-    fn serve_control(&mut self, now: Time, ticket: Ticket, message: ClientControl, payload: Option<P>) {
+    fn serve_control(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        message: ClientControl,
+        payload: Option<(P, u32)>,
+    ) {
         let served = match message {
             ClientControl::Open(open) => self.serve_open(now, ticket, open),
             ClientControl::Resume(resume) => self.serve_resume(now, ticket, &resume),
@@ -182,8 +187,13 @@ impl<P: Clone> ServerCore<P> {
             resumable: open.resumable,
         };
         if let Some(admitted) = self.table.find_created(now, &repeat)? {
+            self.check_prepared(ticket, &admitted, handle)?;
             let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
             return self.describe(ticket, admitted.handle, task);
+        }
+        if open.create != Create::Never && !self.table.has_room(&owner) {
+            // Before a file is made that nobody gets.
+            return Err(Reason::Quota.into());
         }
         let id = OpenId(u64::from_le_bytes(self.entropy.bytes().map_err(|_| Reason::Exhausted)?));
         let effect = Effect::OpenFile {
@@ -249,7 +259,10 @@ impl<P: Clone> ServerCore<P> {
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         let mut connections = session.window.finish(ticket.request, kept(&message));
-        let Some(last) = connections.pop() else { return };
+        let Some(last) = connections.pop() else {
+            self.forget_if_left(ticket.session);
+            return;
+        };
         for connection in connections {
             self.send(connection, ticket.request, message.clone(), payload.clone());
         }
@@ -282,7 +295,7 @@ impl<P: Clone> ServerCore<P> {
         let Some(session) = self.sessions.get(&session) else { return false };
         let requests_max = self.limits.requests.saturating_mul(Limits::CREDIT_SLACK);
         let bytes_max = self.limits.bytes.saturating_mul(u64::from(Limits::CREDIT_SLACK));
-        session.window.executing().saturating_add(answers) > requests_max
+        session.window.credited().saturating_add(answers) > requests_max
             || session.window.bytes().saturating_add(bytes) > bytes_max
     }
 
@@ -347,6 +360,16 @@ fn bytes_of<P>(input: &Input<ClientMessage, P>) -> Option<u64> {
     }
 }
 
+/// Giving something back must not wait for others to give back. The window of ids bounds how much of it there is.
+fn needs_credit(message: &Result<ClientMessage, crate::session::UnknownKind>) -> bool {
+    !matches!(
+        message,
+        Ok(ClientMessage::Control(
+            ClientControl::Close(_) | ClientControl::Unlock(_) | ClientControl::CancelLock(_)
+        ))
+    )
+}
+
 /// Whether an open's parts agree; and the lock that it wants.
 fn opening_lock(open: &Open, allowed: Rights) -> Result<Option<(ByteRange, LockMode)>, Refusal> {
     let is_making = open.create != Create::Never || open.truncate;
@@ -370,10 +393,17 @@ fn opening_lock(open: &Open, allowed: Rights) -> Result<Option<(ByteRange, LockM
 /// What is kept of an answer for copies of its request.
 fn kept(message: &ServerMessage) -> Option<ServerMessage> {
     match message {
-        // What comes with payload changes nothing, and may run again.
+        // What only tells something changes nothing, and may run again: keeping it would be for nothing.
         ServerMessage::Data(ServerData::ReadDone(_))
         | ServerMessage::Control(
-            ServerControl::Listed(_) | ServerControl::XattrValue(_) | ServerControl::XattrNames(_),
+            ServerControl::Listed(_)
+            | ServerControl::XattrValue(_)
+            | ServerControl::XattrNames(_)
+            | ServerControl::Link(_)
+            | ServerControl::Found(_)
+            | ServerControl::Stated(_)
+            | ServerControl::SpaceStated(_)
+            | ServerControl::Sought(_),
         ) => None,
         ServerMessage::Control(ServerControl::Opened(opened)) => {
             let without_key = crate::wire::control::Opened { key: None, ..opened.clone() };

@@ -115,6 +115,12 @@ impl Pair {
         self.control(who, Unlock { handle, range: range.raw() })
     }
 
+    /// Cuts or extends a file.
+    pub(crate) fn set_len(&mut self, who: Who, handle: HandleId, len: u64) -> Ticket {
+        let change = AttributeChange { len: Some(len), ..AttributeChange::default() };
+        self.control(who, Change { target: Target::Handle(handle), change })
+    }
+
     /// Removes a file's name.
     pub(crate) fn remove(&mut self, who: Who, path: &str) -> Ticket {
         let path = bowline::model::ExportPath::new(path.as_bytes()).unwrap();

@@ -95,6 +95,16 @@ impl Pair {
             .sum()
     }
 
+    /// How many records a line's connections hold on their way to the client.
+    pub(crate) fn held_towards_client(&self, who: Who, line: LineId) -> usize {
+        let on_line = self.network.on_line(who, line);
+        on_line
+            .iter()
+            .filter_map(|connection| self.network.connections[connection].client_end.held.as_ref())
+            .map(VecDeque::len)
+            .sum()
+    }
+
     pub(super) fn connect(
         &mut self,
         who: Who,
