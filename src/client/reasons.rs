@@ -83,9 +83,9 @@ mod tests {
         (Reason::NameTooLong, Some(io::ErrorKind::InvalidFilename)),
         (Reason::NoAttribute, None),
         (Reason::TooBig, Some(io::ErrorKind::FileTooLarge)),
+        (Reason::Interrupted, Some(io::ErrorKind::Interrupted)),
         (Reason::AttributeTooBig, Some(io::ErrorKind::ArgumentListTooLong)),
         (Reason::AttributeNameTooLong, None),
-        (Reason::Interrupted, Some(io::ErrorKind::Interrupted)),
     ];
 
     #[test]

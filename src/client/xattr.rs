@@ -179,6 +179,9 @@ mod tests {
         for none in [&b""[..], b"user.", b"user.a\0"] {
             assert_eq!(reason(none), Some(Reason::Invalid), "{none:?}");
         }
-        assert_eq!(reason(&[b"user.".to_vec(), vec![b'a'; 255]].concat()), Some(Reason::NameTooLong));
+        assert_eq!(
+            reason(&[b"user.".to_vec(), vec![b'a'; 255]].concat()),
+            Some(Reason::AttributeNameTooLong)
+        );
     }
 }

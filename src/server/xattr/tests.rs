@@ -82,7 +82,7 @@ fn f15_too_long_fails_as_it_does_locally() {
         }
         assert_eq!(
             reason(holder.set(&name("user.a"), XattrHow::Set, &vec![0; 65_537])),
-            Err(Reason::TooBig),
+            Err(Reason::AttributeTooBig),
             "over the kernel's bound on every file system"
         );
         let longest = format!("user.{}", "n".repeat(250));
