@@ -155,8 +155,10 @@ async fn a_directory_is_a_stream_of_entries() {
 async fn every_wait_ends_with_its_time_when_the_server_says_nothing() {
     let world = World::start(b"0123456789").await;
     let session = world.connect(BOTH).await;
-    let export = session.export(EXPORT).unwrap().with_timeout(Duration::from_millis(150));
-    let file = export.open("file", &read_write()).await.unwrap();
+    let limit = Duration::from_millis(150);
+    let export = session.export(EXPORT).unwrap();
+    let file = export.open("file", &read_write()).await.unwrap().with_timeout(limit);
+    let export = export.with_timeout(limit);
     let server = Pid::from_raw(i32::try_from(world.pid()).unwrap()).unwrap();
     kill_process(server, Signal::STOP).unwrap();
     // Stopped is what the kernel says of all threads.
@@ -168,25 +170,30 @@ async fn every_wait_ends_with_its_time_when_the_server_says_nothing() {
     while !threads().all(|thread| is_stopped(&thread)) {
         tokio::task::yield_now().await;
     }
+    let (wait, range) = (Duration::from_millis(50), ByteRange::ALL);
     let outcomes = [
-        file.read_at(0, &mut [0; 1]).await.map(drop),
-        file.write_at(0, b"x").await,
-        file.append(b"x").await.map(drop),
-        file.sync(SyncScope::All).await,
-        file.stat().await.map(drop),
-        file.try_lock(ByteRange::ALL, LockMode::Shared).await,
-        file.unlock(ByteRange::ALL).await,
-        file.set_len(5).await.map(drop),
-        export.metadata("file").await.map(drop),
-        export.read_dir("").await.map(drop),
-        export.rename("file", "file").await,
-        export.xattr_names("file").await.map(drop),
-        file.close().await,
+        (file.read_at(0, &mut [0; 1]).await.map(drop), limit),
+        (file.write_at(0, b"x").await, limit),
+        (file.append(b"x").await.map(drop), limit),
+        // It waits for the writes before it, which the server still has to answer.
+        (file.flush().await, limit),
+        (file.sync(SyncScope::All).await, limit),
+        (file.stat().await.map(drop), limit),
+        (file.try_lock(range, LockMode::Shared).await, limit),
+        // The answer may come when the wait for the lock is over.
+        (file.lock(range, LockMode::Exclusive, wait).await, limit + wait),
+        (file.unlock(range).await, limit),
+        (file.set_len(5).await.map(drop), limit),
+        (export.metadata("file").await.map(drop), limit),
+        (export.read_dir("").await.map(drop), limit),
+        (export.rename("file", "file").await, limit),
+        (export.xattr_names("file").await.map(drop), limit),
+        (file.close().await, limit),
     ];
     kill_process(server, Signal::CONT).unwrap();
-    for (at, outcome) in outcomes.into_iter().enumerate() {
+    for (at, (outcome, limit)) in outcomes.into_iter().enumerate() {
         let Err(error) = outcome else { panic!("call {at} had an answer") };
-        assert!(matches!(error, Error::TimedOut(_)), "{at}: {error}");
+        assert!(matches!(error, Error::TimedOut(after) if after == limit), "{at}: {error}");
         assert_eq!(error.errno(), Some(rustix::io::Errno::TIMEDOUT.raw_os_error()));
         assert!(error.is_retryable());
     }

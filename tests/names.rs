@@ -1,5 +1,6 @@
 //! Names and directories, against a real server process. What hostile names do to every operation, with links swapped
-//! meanwhile, stands beside the file work itself, in `src/server`.
+//! meanwhile, stands beside the file work itself, in `src/server`; so do cookies of listings that nobody was given, which this client
+//! cannot send: `t22_a_cookie_that_was_not_given_out_is_stale` in `src/server/listing/tests.rs`.
 #![cfg(feature = "program")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
 
@@ -129,7 +130,7 @@ fn peak_kib(pid: u32) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t22_a_cookie_that_is_none_is_stale_and_a_deep_tree_is_no_trouble() {
+async fn t22_a_deep_tree_is_no_trouble_and_one_that_is_gone_is_not_found() {
     let (world, export) = start().await;
     let mut path = Vec::new();
     for depth in 0..60 {

@@ -2,6 +2,9 @@
 #![cfg(feature = "program")]
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline::client::{Client, File, OpenOptions, Session};
@@ -115,19 +118,38 @@ async fn b30_the_locked_range_is_read_and_written_through_the_duplicate() {
 async fn b29_a_lock_is_waited_for_in_turn_and_no_longer_than_said() {
     let (world, session, other) = two(&[b'.'; 100]).await;
     let [file, foreign] = both(&world, [&session, &other]).await;
-    file.try_lock(range(0, 10), LockMode::Exclusive).await.unwrap();
-    let wait = Duration::from_millis(50);
-    assert_eq!(reason(foreign.lock(range(0, 10), LockMode::Exclusive, wait).await), Reason::Locked);
-    let waiting = foreign.lock(range(0, 10), LockMode::Exclusive, LONG);
-    let freeing = async {
-        // The wait has begun when the server knows it: an open that comes later queues behind it.
-        let late = world.open(&session, &read_write()).await.unwrap();
-        file.unlock(range(0, 10)).await.unwrap();
-        late
+    let third = world.open(&session, &read_write()).await.unwrap();
+    let wanted = range(0, 10);
+    file.try_lock(wanted, LockMode::Exclusive).await.unwrap();
+    let short = Duration::from_millis(50);
+    assert_eq!(reason(foreign.lock(wanted, LockMode::Exclusive, short).await), Reason::Locked);
+
+    // Control requests of a session keep their order: a lock that was begun before a request is at the server when that
+    // one is answered.
+    let mut first = pin!(foreign.lock(wanted, LockMode::Exclusive, LONG));
+    assert!(poll_once(first.as_mut()).await.is_none());
+    foreign.stat().await.unwrap();
+    let mut second = pin!(third.lock(wanted, LockMode::Exclusive, LONG));
+    assert!(poll_once(second.as_mut()).await.is_none());
+    third.stat().await.unwrap();
+    assert!(poll_once(first.as_mut()).await.is_none(), "it waits while others have the range");
+
+    file.unlock(wanted).await.unwrap();
+    let served = tokio::select! {
+        outcome = first.as_mut() => outcome.map(|()| "first"),
+        outcome = second.as_mut() => outcome.map(|()| "second"),
     };
-    let (locked, _late) = tokio::join!(waiting, freeing);
-    locked.unwrap();
-    assert_eq!(reason(file.write_at(0, b"x").await), Reason::Locked);
+    assert_eq!(served.unwrap(), "first");
+    // A notice to the second one would come before this answer.
+    assert_eq!(reason(third.write_at(0, b"x").await), Reason::Locked);
+    third.stat().await.unwrap();
+    assert!(poll_once(second.as_mut()).await.is_none(), "it waits for the one before it as well");
+    foreign.write_at(0, b"x").await.unwrap();
+
+    foreign.unlock(wanted).await.unwrap();
+    second.await.unwrap();
+    third.write_at(0, b"x").await.unwrap();
+    assert_eq!(reason(foreign.write_at(0, b"x").await), Reason::Locked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,11 +174,11 @@ async fn f12_f13_ranges_at_the_edges_are_refused_or_mean_what_posix_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t17_a_flood_of_locks_is_refused_and_a_flood_of_waiters_goes_with_its_session() {
     let (world, session, other) = two(&[b'.'; 100]).await;
-    let [file, _foreign] = both(&world, [&session, &other]).await;
+    let [file, foreign] = both(&world, [&session, &other]).await;
     // Every other byte: nothing merges.
     let lock = |at: u64| file.try_lock(range(2 * at, 2 * at + 1), LockMode::Exclusive);
     for batch in (0..4096).collect::<Vec<u64>>().chunks(32) {
-        for outcome in join_all(batch.iter().map(|&at| lock(at)).collect()).await {
+        for outcome in join_all(batch.iter().map(|&at| Box::pin(lock(at))).collect()).await {
             outcome.unwrap();
         }
     }
@@ -164,41 +186,59 @@ async fn t17_a_flood_of_locks_is_refused_and_a_flood_of_waiters_goes_with_its_se
     file.try_lock(range(0, 1), LockMode::Shared).await.unwrap();
     file.unlock(ByteRange::ALL).await.unwrap();
 
-    // 10,000 locks that wait, of a session of their own.
+    // As many locks that wait as a client may have, of a session of their own.
+    const WAITS: usize = 16_384;
     file.try_lock(range(0, 10), LockMode::Exclusive).await.unwrap();
     let patient = Client::new(world.identity.clone()).unwrap();
     let flooding = patient.connect(&world.peer_on(0)).await.unwrap();
     let flooder =
         flooding.open(EXPORT, "file", &read_write().resumable(false).with_key(false)).await.unwrap();
-    let flooder = std::sync::Arc::new(flooder);
-    let mut waiters = tokio::task::JoinSet::new();
-    for _ in 0..10_000 {
-        let flooder = std::sync::Arc::clone(&flooder);
-        waiters.spawn(async move { flooder.lock(range(0, 10), LockMode::Exclusive, 10 * LONG).await });
+    let lock = || flooder.lock(range(0, 10), LockMode::Exclusive, 10 * LONG);
+    let mut waiters: Vec<_> = (0..WAITS).map(|_| Box::pin(lock())).collect();
+    for waiter in &mut waiters {
+        assert!(poll_once(waiter.as_mut()).await.is_none());
     }
-    // They are all there when a request that was put behind them is answered.
+    // They are all there when a request that was begun behind them is answered, and they are all counted.
     flooder.stat().await.unwrap();
-    flooding.close().await;
-    while let Some(waiter) = waiters.join_next().await {
-        assert!(waiter.unwrap().is_err());
+    assert_eq!(reason(lock().await), Reason::Quota);
+    for waiter in &mut waiters {
+        assert!(poll_once(waiter.as_mut()).await.is_none());
     }
+    flooding.close().await;
+    // None of them stands before the next one who wants the range.
     file.unlock(ByteRange::ALL).await.unwrap();
-    file.lock(range(0, 10), LockMode::Exclusive, LONG).await.unwrap();
+    foreign.lock(range(0, 10), LockMode::Exclusive, Duration::from_secs(1)).await.unwrap();
+    for outcome in join_all(waiters).await {
+        assert!(outcome.is_err());
+    }
+    // Nor is any of them still counted.
+    let mut again = pin!(file.lock(range(0, 10), LockMode::Exclusive, LONG));
+    assert!(poll_once(again.as_mut()).await.is_none());
+    foreign.unlock(range(0, 10)).await.unwrap();
+    again.await.unwrap();
+}
+
+/// Polls a future once and tells its outcome, if it has one.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Runs futures at once and gives their outcomes in order.
-async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
+async fn join_all<F: Future + Unpin>(mut pending: Vec<F>) -> Vec<F::Output> {
     let mut done: Vec<Option<F::Output>> = pending.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         for (future, slot) in pending.iter_mut().zip(&mut done) {
             if slot.is_none()
-                && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
+                && let Poll::Ready(output) = Pin::new(future).poll(context)
             {
                 *slot = Some(output);
             }
         }
-        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     done.into_iter().map(|slot| slot.unwrap()).collect()

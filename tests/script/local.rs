@@ -9,10 +9,10 @@ use std::os::unix::fs::{
 };
 use std::path::Path;
 
-use bowline::model::{FileKind, RenameHow, XattrHow};
+use bowline::model::{Allocation, FileKind, RenameHow, XattrHow};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 
-use super::Operation;
+use super::{Operation, time_that_was_set};
 
 /// Does it on a local directory.
 #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
@@ -37,10 +37,7 @@ pub(crate) fn locally(root: &Path, operation: &Operation) -> std::io::Result<Str
             offset.to_string()
         }
         Operation::Read { path, offset, len } => {
-            let mut file = fs::File::open(at(path))?;
-            if file.metadata()?.is_dir() {
-                return Err(rustix::io::Errno::ISDIR.into());
-            }
+            let mut file = file_at(&at(path))?;
             let mut into = Vec::new();
             file.seek(SeekFrom::Start(*offset))?;
             file.take((*len).try_into().unwrap()).read_to_end(&mut into)?;
@@ -55,16 +52,28 @@ pub(crate) fn locally(root: &Path, operation: &Operation) -> std::io::Result<Str
             rustix::fs::fallocate(&file, flags, *offset, *len)?;
             done
         }
-        Operation::SeekHole { path, offset } => {
-            let file = fs::File::open(at(path))?;
-            if file.metadata()?.is_dir() {
-                return Err(rustix::io::Errno::ISDIR.into());
-            }
-            match rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(*offset)) {
-                Ok(found) => format!("{:?}", Some(found)),
-                Err(rustix::io::Errno::NXIO) => "None".to_owned(),
-                Err(errno) => return Err(errno.into()),
-            }
+        Operation::Allocate { path, offset, len, how } => {
+            let file = fs::OpenOptions::new().write(true).open(at(path))?;
+            let flags = match how {
+                Allocation::Reserve => FallocateFlags::empty(),
+                Allocation::ReserveKeepLen => FallocateFlags::KEEP_SIZE,
+                Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            };
+            rustix::fs::fallocate(&file, flags, *offset, *len)?;
+            done
+        }
+        Operation::SeekHole { path, offset } => sought(&at(path), rustix::fs::SeekFrom::Hole(*offset))?,
+        Operation::SeekData { path, offset } => sought(&at(path), rustix::fs::SeekFrom::Data(*offset))?,
+        Operation::WriteVectored { path, offset, parts } => {
+            let file = fs::OpenOptions::new().write(true).open(at(path))?;
+            file.write_all_at(&parts.concat(), *offset).map(|()| done)?
+        }
+        Operation::Stream { path, offset } => {
+            let mut file = file_at(&at(path))?;
+            let mut into = Vec::new();
+            file.seek(SeekFrom::Start(*offset))?;
+            file.read_to_end(&mut into)?;
+            format!("{into:?}")
         }
         Operation::MakeDirectory { path } => {
             fs::DirBuilder::new().mode(0o777).create(at(path)).map(|()| done)?
@@ -83,8 +92,11 @@ pub(crate) fn locally(root: &Path, operation: &Operation) -> std::io::Result<Str
         Operation::HardLink { from, to } => {
             let kind = fs::symlink_metadata(at(from))?.file_type();
             // bowline gives further names to files only, and says so before it looks at the new name.
-            if kind.is_symlink() || kind.is_dir() {
+            if kind.is_dir() {
                 return Err(rustix::io::Errno::ISDIR.into());
+            }
+            if kind.is_symlink() {
+                return Err(rustix::io::Errno::INVAL.into());
             }
             fs::hard_link(at(from), at(to)).map(|()| done)?
         }
@@ -107,7 +119,9 @@ pub(crate) fn locally(root: &Path, operation: &Operation) -> std::io::Result<Str
         Operation::Times { path, modified_s } => {
             let time = Timespec { tv_sec: *modified_s, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
-            rustix::fs::utimensat(CWD, at(path), &times, AtFlags::empty()).map(|()| done)?
+            rustix::fs::utimensat(CWD, at(path), &times, AtFlags::empty())?;
+            let metadata = fs::metadata(at(path))?;
+            time_that_was_set(metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec())
         }
         Operation::XattrSet { path, name, value, how } => {
             let flags = match how {
@@ -134,10 +148,44 @@ pub(crate) fn locally(root: &Path, operation: &Operation) -> std::io::Result<Str
     })
 }
 
+/// Whether an operation with two names fails because of either of them, so that it is a matter of order which one is
+/// told of.
+pub(crate) fn are_both_wrong(root: &Path, operation: &Operation) -> bool {
+    let found = |path: &String| fs::symlink_metadata(root.join(path)).map(|metadata| metadata.file_type());
+    let has_no_place = |path: &String| !root.join(path).parent().unwrap().is_dir();
+    match operation {
+        Operation::Rename { from, to, how: RenameHow::Exchange } => {
+            found(from).is_err() && found(to).is_err()
+        }
+        Operation::Rename { from, to, .. } => found(from).is_err() && has_no_place(to),
+        Operation::HardLink { from, to } => {
+            !found(from).is_ok_and(|kind| kind.is_file()) && (has_no_place(to) || found(to).is_ok())
+        }
+        _ => false,
+    }
+}
+
+/// Opens a file to be read; a directory is none.
+fn file_at(path: &Path) -> std::io::Result<fs::File> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_dir() { Err(rustix::io::Errno::ISDIR.into()) } else { Ok(file) }
+}
+
+fn sought(path: &Path, to: rustix::fs::SeekFrom) -> std::io::Result<String> {
+    match rustix::fs::seek(file_at(path)?, to) {
+        Ok(found) => Ok(format!("{:?}", Some(found))),
+        Err(rustix::io::Errno::NXIO) => Ok("None".to_owned()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// What can be compared of attributes.
 pub(crate) fn shown_local(metadata: &fs::Metadata) -> String {
     let len = if metadata.is_dir() { 0 } else { metadata.len() };
-    format!("{:?} {len} {:o} {}", kind_of(metadata.file_type()), metadata.mode() & 0o7777, metadata.nlink())
+    let (kind, permissions, links) =
+        (kind_of(metadata.file_type()), metadata.mode() & 0o7777, metadata.nlink());
+    let modified = time_that_was_set(metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec());
+    format!("{kind:?} {len} {permissions:o} {links} {modified}")
 }
 
 fn kind_of(kind: fs::FileType) -> FileKind {

@@ -1,11 +1,13 @@
 //! Operations through bowline.
 
 use std::collections::BTreeMap;
+use std::io::{IoSlice, SeekFrom};
 
 use bowline::client::{Error, Export, OpenOptions};
 use bowline::model::{Attributes, ByteRange, FileKind, RenameHow, SetTime};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::Operation;
+use super::{Operation, time_that_was_set};
 
 /// Does it through bowline.
 #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
@@ -47,11 +49,38 @@ pub(crate) async fn remotely(export: &Export, operation: &Operation) -> Result<S
             file.close().await?;
             done
         }
+        Operation::Allocate { path, offset, len, how } => {
+            let file = open(path.clone(), OpenOptions::new().write(true)).await?;
+            file.allocate(ByteRange::between(*offset, *offset + *len).unwrap(), *how).await?;
+            file.close().await?;
+            done
+        }
         Operation::SeekHole { path, offset } => {
             let file = open(path.clone(), OpenOptions::new().read(true)).await?;
             let found = file.seek_hole(*offset).await?;
             file.close().await?;
             format!("{found:?}")
+        }
+        Operation::SeekData { path, offset } => {
+            let file = open(path.clone(), OpenOptions::new().read(true)).await?;
+            let found = file.seek_data(*offset).await?;
+            file.close().await?;
+            format!("{found:?}")
+        }
+        Operation::WriteVectored { path, offset, parts } => {
+            let file = open(path.clone(), OpenOptions::new().write(true)).await?;
+            let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            file.write_vectored_at(*offset, &parts).await?;
+            file.close().await?;
+            done
+        }
+        Operation::Stream { path, offset } => {
+            let file = open(path.clone(), OpenOptions::new().read(true)).await?;
+            let (mut stream, mut into) = (file.into_stream(), Vec::new());
+            assert_eq!(stream.seek(SeekFrom::Start(*offset)).await.unwrap(), *offset);
+            stream.read_to_end(&mut into).await.unwrap();
+            stream.into_file().close().await?;
+            format!("{into:?}")
         }
         Operation::MakeDirectory { path } => export.create_dir(path, 0o777).await.map(|()| done)?,
         Operation::RemoveFile { path } => export.remove_file(path).await.map(|()| done)?,
@@ -80,7 +109,7 @@ pub(crate) async fn remotely(export: &Export, operation: &Operation) -> Result<S
         Operation::Permissions { path, bits } => export.set_permissions(path, *bits).await.map(|_| done)?,
         Operation::Times { path, modified_s } => {
             let at = SetTime::At(modified_s * 1_000_000_000);
-            export.set_times(path, Some(at), Some(at)).await.map(|_| done)?
+            time_that_was_set(export.set_times(path, Some(at), Some(at)).await?.modified_ns)
         }
         Operation::XattrSet { path, name, value, how } => {
             export.set_xattr(path, name, value, *how).await.map(|()| done)?
@@ -96,9 +125,10 @@ pub(crate) async fn remotely(export: &Export, operation: &Operation) -> Result<S
     })
 }
 
-/// What can be compared of attributes: the lengths of directories and all other times are the file system's affair.
+/// What can be compared of attributes: the lengths of directories and times that nobody has set are the file system's affair.
 fn shown(attributes: &Attributes) -> String {
     let len = if attributes.kind == FileKind::Directory { 0 } else { attributes.len };
     let kind = attributes.kind;
-    format!("{kind:?} {len} {:o} {}", attributes.permissions, attributes.links)
+    let modified = time_that_was_set(attributes.modified_ns);
+    format!("{kind:?} {len} {:o} {} {modified}", attributes.permissions, attributes.links)
 }
