@@ -46,6 +46,7 @@ mod contenders;
 mod keys;
 mod locks;
 mod open;
+mod queued;
 mod ranges;
 mod resume;
 mod sessions;
