@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::queued::WaitIndex;
 use super::ranges::{Lock, Pieces, RangeIndex, Splice};
 use crate::model::{ByteRange, LockMode, OpenId, RequestId, SessionId};
 
@@ -79,6 +80,9 @@ pub(super) struct FileLocks {
     shared: RangeIndex,
     exclusive: RangeIndex,
     queue: BTreeMap<Turn, Queued>,
+    /// The queue by what they wait for.
+    waiting_shared: WaitIndex,
+    waiting_exclusive: WaitIndex,
     stirred: BTreeSet<Turn>,
 }
 
@@ -99,6 +103,7 @@ impl FileLocks {
     /// Puts a request into the queue. Its turn is later than all others, and `obstacle` keeps it out.
     pub(super) fn enqueue(&mut self, turn: Turn, waiter: Waiter, obstacle: Obstacle) {
         self.owners.entry(waiter.owner).or_default().waits += 1;
+        self.waiting(waiter.mode).insert(waiter.range, turn, waiter.owner);
         self.queue.insert(turn, Queued { waiter, obstacle: None, blocks: BTreeSet::new() });
         self.attach(turn, obstacle);
     }
@@ -108,6 +113,7 @@ impl FileLocks {
         self.detach(turn);
         self.stirred.remove(&turn);
         let queued = self.queue.remove(&turn)?;
+        self.waiting(queued.waiter.mode).remove(queued.waiter.range, turn);
         self.stir(queued.blocks, |_| true);
         let id = queued.waiter.owner;
         if let Some(owner) = self.owners.get_mut(&id) {
@@ -133,7 +139,7 @@ impl FileLocks {
     pub(super) fn next_ready(&mut self) -> Option<(Turn, Waiter)> {
         while let Some(turn) = self.stirred.pop_first() {
             let Some(waiter) = self.queue.get(&turn).map(|queued| queued.waiter) else { continue };
-            // Locks first, which the index finds at once. Those who come in search all earlier waiters instead,
+            // Locks first, as they are what most wait for. Those who come in go behind the last waiter instead,
             // and so form a chain.
             let obstacle = self
                 .obstacle_held(&waiter)
@@ -198,23 +204,26 @@ impl FileLocks {
         self.keepers(waiter.owner, waiter.range, waiter.mode).next().map(Obstacle::Held)
     }
 
-    /// The last waiter before `turn` that a request has to let pass.
+    /// A waiter before `turn` that a request has to let pass; for a new request the last one.
     fn obstacle_before(&self, turn: Turn, id: OpenId, range: ByteRange, mode: LockMode) -> Option<Obstacle> {
-        let conflicts = |other: &Waiter| {
-            other.owner != id
-                && other.range.overlaps(range)
-                && (mode == LockMode::Exclusive || other.mode == LockMode::Exclusive)
-        };
-        let mut before = self.queue.range(..turn).rev();
-        let (found, _) = before.find(|(_, queued)| conflicts(&queued.waiter))?;
+        let shared =
+            (mode == LockMode::Exclusive).then(|| self.waiting_shared.before(turn, id, range)).flatten();
+        let found = self.waiting_exclusive.before(turn, id, range).max(shared)?;
         let is_own = self.owners.get(&id).is_some_and(|owner| owner.pieces.covers(range));
-        (!is_own).then_some(Obstacle::Before(*found))
+        (!is_own).then_some(Obstacle::Before(found))
     }
 
     fn index(&mut self, mode: LockMode) -> &mut RangeIndex {
         match mode {
             LockMode::Shared => &mut self.shared,
             LockMode::Exclusive => &mut self.exclusive,
+        }
+    }
+
+    fn waiting(&mut self, mode: LockMode) -> &mut WaitIndex {
+        match mode {
+            LockMode::Shared => &mut self.waiting_shared,
+            LockMode::Exclusive => &mut self.waiting_exclusive,
         }
     }
 
@@ -286,10 +295,25 @@ impl FileLocks {
             assert!(behind.map(|(turn, _)| turn).eq(&owner.behind), "those of {id:?} behind others");
         }
         assert!(shared == self.shared && exclusive == self.exclusive, "the indexes of ranges");
+        let (mut shared, mut exclusive) = (WaitIndex::default(), WaitIndex::default());
+        for (turn, Queued { waiter, .. }) in &self.queue {
+            let index = if waiter.mode == LockMode::Shared { &mut shared } else { &mut exclusive };
+            index.insert(waiter.range, *turn, waiter.owner);
+        }
+        let is_same = shared == self.waiting_shared && exclusive == self.waiting_exclusive;
+        assert!(is_same, "the indexes of waiters");
         self.queue.iter().for_each(|(turn, queued)| self.check_waiter(*turn, queued));
         let blocked = self.owners.values().map(|owner| owner.blocks.len()).sum::<usize>()
             + self.queue.values().map(|queued| queued.blocks.len()).sum::<usize>();
         assert_eq!(blocked, self.queue.len(), "the obstacles");
+    }
+
+    /// Whether a waiter has to let one pass that came `earlier`. Asks no index.
+    fn is_before(&self, earlier: Turn, waiter: &Waiter) -> bool {
+        let Some(other) = self.queue.get(&earlier).map(|queued| queued.waiter) else { return false };
+        let has_all = self.owners.get(&waiter.owner).is_some_and(|owner| owner.pieces.covers(waiter.range));
+        let excludes = waiter.mode == LockMode::Exclusive || other.mode == LockMode::Exclusive;
+        other.owner != waiter.owner && other.range.overlaps(waiter.range) && excludes && !has_all
     }
 
     fn check_waiter(&self, turn: Turn, queued: &Queued) {
@@ -301,7 +325,7 @@ impl FileLocks {
                 self.owners.get(&id).is_some_and(|other| other.blocks.contains(&turn)),
             ),
             Some(Obstacle::Before(earlier)) => (
-                earlier < turn && self.obstacle_before(turn, owner, range, mode).is_some(),
+                earlier < turn && self.is_before(earlier, &queued.waiter),
                 self.queue.get(&earlier).is_some_and(|other| other.blocks.contains(&turn)),
             ),
             None => (false, false),

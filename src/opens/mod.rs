@@ -24,7 +24,8 @@
 //! ```
 //!
 //! The transitions stand as data in `state.rs`. The one function that decides whether a resume key may resume
-//! is `keys::decide`. Locks stand in `locks.rs` (the rules of one file) and `waits.rs` (the table's).
+//! is `keys::decide`. Locks stand in `locks.rs` (the rules of one file), with its indexes in `ranges.rs` (held) and
+//! `queued.rs` (waited for), and `waits.rs` (the table's).
 //!
 //! **Rules that hold at every moment** ([`OpenTable::check_invariants`]):
 //! - Two opens of one file that exist side by side are compatible. An open that ends counts until nothing of it
@@ -46,6 +47,7 @@ mod contenders;
 mod keys;
 mod locks;
 mod open;
+mod queued;
 mod ranges;
 mod resume;
 mod sessions;

@@ -205,7 +205,7 @@ impl RangeIndex {
 }
 
 /// The level of the node of `range`: how many low bits its first and its last byte do not share.
-fn level_of(range: ByteRange) -> u32 {
+pub(super) fn level_of(range: ByteRange) -> u32 {
     u64::BITS - (range.start() ^ (range.end() - 1)).leading_zeros()
 }
 

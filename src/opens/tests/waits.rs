@@ -1,5 +1,6 @@
 //! Locks that wait: whose turn it is, and every way in which a wait ends.
 
+use super::super::queued::LOOKS;
 use super::*;
 
 const SHARED: LockMode = LockMode::Shared;
@@ -348,4 +349,53 @@ fn t17_ten_thousand_waiters_end_with_their_session() {
     assert!(ended.iter().all(|(_, outcome)| *outcome == Err(Reason::Interrupted)));
     assert_eq!(table.waits.len(), 1);
     table.check_invariants();
+}
+
+/// How many nodes of an index of waiters a call looks at.
+fn looks(call: impl FnOnce()) -> usize {
+    LOOKS.set(0);
+    call();
+    LOOKS.get()
+}
+
+fn wait_as(table: &mut OpenTable, handle: u64, request: u64, range: ByteRange, mode: LockMode) {
+    let asked = LockRequest { request: RequestId(request), range, mode, wait: MINUTE };
+    assert_eq!(table.lock(second(0), session_of(handle), HandleId(handle), asked), Ok(LockAnswer::Queued));
+}
+
+#[test]
+fn t17_thousands_who_are_let_in_at_once_do_not_look_at_each_other() {
+    let mut table = lockers(2);
+    let rest = ByteRange::from_start(1).unwrap();
+    take(&mut table, 1, range(0, 1), WRITER);
+    take(&mut table, 1, rest, SHARED);
+    for n in 0..8192 {
+        wait_as(&mut table, 2, 100 + n, range(0, 1), if n % 2 == 0 { SHARED } else { WRITER });
+    }
+    // They touch, so that it is one lock in the end; and are of one owner, so that none is in another's way.
+    for n in 0..8192 {
+        wait_as(&mut table, 2, 10_000 + n, range(1 + n, 2 + n), WRITER);
+    }
+    let looks = looks(|| unlock(&mut table, 1, rest));
+    assert_eq!(ended(&mut table).len(), 8192);
+    assert_eq!(table.locks(OpenId(2)), [(range(1, 8193), WRITER)]);
+    assert!(looks < 8192 * 20, "{looks}");
+}
+
+#[test]
+fn t17_a_request_does_not_look_at_thousands_who_wait() {
+    let mut table = lockers(4);
+    take(&mut table, 1, range(0, 10_000), WRITER);
+    take(&mut table, 4, range(20_000, 20_001), WRITER);
+    for n in 0..16_000 {
+        // All on one byte and all different, some of one owner and then some of two.
+        let wide = range(5000 - n % 5000, 5001 + n / 4);
+        wait_as(&mut table, if n > 12_000 { 2 + n % 2 * 2 } else { 2 }, 100 + n, wide, WRITER);
+        if n % 1000 == 0 {
+            let own = looks(|| assert!(is_refused(&mut table, 2, range(5000, 5001), SHARED)));
+            let other = looks(|| assert!(is_refused(&mut table, 3, range(5000, 5001), SHARED)));
+            let aside = looks(|| assert!(is_refused(&mut table, 3, range(20_000, 20_001), SHARED)));
+            assert!(own + other + aside < 1000, "{own} {other} {aside} after {n}");
+        }
+    }
 }
