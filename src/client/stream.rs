@@ -22,7 +22,8 @@ use crate::wire::control::Stat;
 /// - **Writing** writes behind: a write returns when its bytes are queued, of which a bounded number is under way at
 ///   once. Flushing waits until the server has all of them, and so does shutting down, which closes nothing. Flush a
 ///   stream before it is dropped: what was not sent by then is not sent any more. Small writes are small requests; put
-///   a [`BufWriter`](tokio::io::BufWriter) around the stream where there are many.
+///   a [`BufWriter`](tokio::io::BufWriter) around the stream where there are many. Writes to the same bytes happen in
+///   order: the later one waits for the earlier one. Those to different bytes may happen in any.
 /// - **Reading behind a write** waits for the write, and sees it.
 /// - **Seeking** throws away what was read ahead, and keeps what is being written. The end is where the server says it
 ///   is once it has all writes.
