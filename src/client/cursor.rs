@@ -247,8 +247,19 @@ impl<R: Reply> Cursor<R> {
         }
     }
 
-    /// Throws away what was read ahead.
-    fn forget_reads(&mut self) {
+    /// The error of a write that nobody has heard of, once.
+    pub(super) fn take_untold(&mut self) -> Option<Error> {
+        match std::mem::replace(&mut self.failure, Failure::Told) {
+            Failure::New(error) => Some(error),
+            other => {
+                self.failure = other;
+                None
+            }
+        }
+    }
+
+    /// Throws away what was read ahead. The stream stays where it is, and asks for the same bytes again.
+    pub(super) fn forget_reads(&mut self) {
         self.read.clear();
         self.ahead = None;
     }

@@ -378,3 +378,29 @@ fn the_end_is_behind_what_is_being_written() {
     bench.file.release();
     assert_eq!(ready(bench.cursor.poll_seek(&bench.file, &mut context())).unwrap(), 6);
 }
+
+#[test]
+fn what_was_read_ahead_and_thrown_away_is_read_again() {
+    let mut bench = Bench::new(TestFile::new(b"abcdefghijkl"));
+    assert_eq!(ready(bench.read(2)), "ab");
+    // Written at a place, and not by the stream: of the chunk that was taken in part, and of one that was not.
+    bench.file.store(2, b"XY");
+    bench.file.store(6, b"Z");
+    bench.cursor.forget_reads();
+    let mut text = ready(bench.read(4));
+    text.push_str(&ready(bench.read(4)));
+    assert_eq!(text, "XYefZhij", "from where the stream stood");
+}
+
+#[test]
+fn the_error_of_a_write_behind_that_nobody_heard_of_can_be_taken_along() {
+    let mut bench = Bench::new(TestFile::new(b"").holding());
+    bench.file.fails.set(Some(Reason::NoSpace));
+    ready(bench.write("abcd")).unwrap();
+    assert!(bench.cursor.take_untold().is_none(), "it has not failed yet");
+    bench.file.release();
+    ready(bench.cursor.poll_settled(&mut context()));
+    assert_eq!(bench.cursor.take_untold().and_then(|error| error.reason()), Some(Reason::NoSpace));
+    assert!(bench.cursor.take_untold().is_none(), "once");
+    assert!(matches!(ready(bench.flush()), Err(Error::EarlierWrite)), "and the stream stays failed");
+}
