@@ -72,15 +72,16 @@ impl Caller {
         self.begin_watched(operation, lines, deadline, None)
     }
 
-    /// Begins a write of `len` bytes, which `ledger` keeps until its outcome is known.
+    /// Begins a write of `len` bytes, which `ledger` keeps until its outcome is known. One that `is_accepted` has been
+    /// promised to a caller who does not wait for it: the ledger keeps an error also if it is never sent.
     pub(super) fn begin_write(
         &self,
         (operation, len): (Operation<Bytes>, u32),
         lines: LineSet,
         deadline: Deadline,
-        ledger: &Arc<Ledger>,
+        (ledger, is_accepted): (&Arc<Ledger>, bool),
     ) -> Pending {
-        let watch = Watch { ledger: Arc::clone(ledger), number: ledger.enter(), len };
+        let watch = Watch { ledger: Arc::clone(ledger), number: ledger.enter(), len, is_accepted };
         self.begin_watched(operation, lines, deadline, Some(watch))
     }
 
@@ -93,7 +94,7 @@ impl Caller {
     ) -> Pending {
         let inner = Arc::clone(self.guard.inner());
         let (ticket, receiver) = inner.request(operation, lines, watch.clone());
-        Pending { inner, ticket, receiver, deadline, alarm: None, watch, is_done: false }
+        Pending { inner, ticket, receiver, deadline, alarm: None, watch, is_done: false, is_timed_out: false }
     }
 
     /// Begins a request of control channels.
@@ -174,6 +175,8 @@ pub(super) struct Pending {
     alarm: Option<Pin<Box<Sleep>>>,
     watch: Option<Watch>,
     is_done: bool,
+    /// Its caller has heard that it has no outcome.
+    is_timed_out: bool,
 }
 
 impl Pending {
@@ -198,6 +201,7 @@ impl Reply for Pending {
             Box::pin(sleep_until(self.inner.party.clock.deadline(self.deadline.at)))
         });
         ready!(alarm.as_mut().poll(cx));
+        self.is_timed_out = true;
         Poll::Ready(Err(Error::TimedOut(self.deadline.limit)))
     }
 }
@@ -216,7 +220,7 @@ impl Drop for Pending {
                         self.inner.begin_unwatched(message);
                     }
                 }
-                Err(_) => self.inner.withdraw(self.ticket),
+                Err(_) => self.inner.withdraw(self.ticket, self.is_timed_out),
             }
         }
     }
@@ -261,8 +265,13 @@ impl Ledger {
             Err(error) => Err(Error::from(*error)),
         };
         if let Err(error) = outcome {
-            self.lock().lost.get_or_insert(error);
+            self.keep(error);
         }
+    }
+
+    /// Keeps the error of a write that nobody has heard of. The first one is told, and what follows follows from it.
+    pub(super) fn keep(&self, error: Error) {
+        self.lock().lost.get_or_insert(error);
     }
 
     /// Waits until every write that was entered before has its outcome, and tells the error that nobody heard of, once.
@@ -316,6 +325,19 @@ mod tests {
         ledger.lose(&Err(RequestError::Refused(Reason::Io.into())), 4);
         assert_eq!(ledger.take_lost().unwrap_err().reason(), Some(Reason::NoSpace));
         assert!(ledger.take_lost().is_ok());
+    }
+
+    #[test]
+    fn a_write_that_was_accepted_and_never_sent_is_an_error_unless_its_caller_has_heard() {
+        for (is_accepted, is_told, is_error) in
+            [(true, false, true), (true, true, false), (false, false, false)]
+        {
+            let ledger: Arc<Ledger> = Arc::default();
+            let number = ledger.enter();
+            Watch { ledger: Arc::clone(&ledger), number, len: 4, is_accepted }.undone(is_told);
+            assert!(ledger.lock().under_way.is_empty());
+            assert_eq!(matches!(ledger.take_lost(), Err(Error::EarlierWrite)), is_error, "{is_accepted}");
+        }
     }
 
     #[test]

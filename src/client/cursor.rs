@@ -37,10 +37,19 @@ pub(super) struct Cursor<R> {
     read: Bytes,
     ahead: Option<Ahead<R>>,
     /// What is being written, oldest first.
-    writes: VecDeque<(u32, R)>,
+    writes: VecDeque<Behind<R>>,
     write_bytes: u64,
     failure: Failure,
     seek: Option<Seek<R>>,
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+struct Behind<R> {
+    /// Where it begins; of an append nobody knows.
+    at: u64,
+    len: u32,
+    reply: R,
 }
 
 /// What has come of writes behind.
@@ -122,12 +131,16 @@ impl<R: Reply> Cursor<R> {
         if self.writes.len() >= depth || self.write_bytes >= window.bytes {
             return Poll::Pending;
         }
-        self.forget_reads();
         let len = u32::try_from(from.len()).unwrap_or(u32::MAX).min(window.chunk);
+        if self.is_being_written(u64::from(len)) {
+            // The server executes writes in any order, and the older bytes must not be the last ones.
+            return Poll::Pending;
+        }
+        self.forget_reads();
         let mut rest = from;
         let part = rest.copy_to_bytes(usize::try_from(len).unwrap_or(usize::MAX).min(from.len()));
         let reply = if file.appends() { file.append((part, len)) } else { file.write(self.at, (part, len)) };
-        self.writes.push_back((len, reply));
+        self.writes.push_back(Behind { at: self.at, len, reply });
         self.write_bytes = self.write_bytes.saturating_add(u64::from(len));
         self.at = self.at.saturating_add(u64::from(len));
         Poll::Ready(Ok(usize::try_from(len).unwrap_or(usize::MAX)))
@@ -193,9 +206,17 @@ impl<R: Reply> Cursor<R> {
         }
     }
 
+    /// Whether some of the next `len` bytes are in a write that is under way.
+    fn is_being_written(&self, len: u64) -> bool {
+        let end = self.at.saturating_add(len);
+        let is_apart =
+            |write: &Behind<R>| write.at >= end || write.at.saturating_add(u64::from(write.len)) <= self.at;
+        !self.writes.iter().all(is_apart)
+    }
+
     /// Takes the outcomes that are there, oldest first.
     fn reap(&mut self, cx: &mut Context<'_>) {
-        while let Some((len, reply)) = self.writes.front_mut() {
+        while let Some(Behind { len, reply, .. }) = self.writes.front_mut() {
             let len = *len;
             let Poll::Ready(outcome) = reply.poll_outcome(cx) else { return };
             self.writes.pop_front();
@@ -226,8 +247,19 @@ impl<R: Reply> Cursor<R> {
         }
     }
 
-    /// Throws away what was read ahead.
-    fn forget_reads(&mut self) {
+    /// The error of a write that nobody has heard of, once.
+    pub(super) fn take_untold(&mut self) -> Option<Error> {
+        match std::mem::replace(&mut self.failure, Failure::Told) {
+            Failure::New(error) => Some(error),
+            other => {
+                self.failure = other;
+                None
+            }
+        }
+    }
+
+    /// Throws away what was read ahead. The stream stays where it is, and asks for the same bytes again.
+    pub(super) fn forget_reads(&mut self) {
         self.read.clear();
         self.ahead = None;
     }

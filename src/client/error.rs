@@ -74,8 +74,9 @@ pub enum Error {
     /// The options of an open contradict each other; nothing was sent.
     #[error("the file cannot be opened so: {0}")]
     Options(#[from] OptionsError),
-    /// A write behind of a stream failed, and its error was told before: the stream writes no more.
-    #[error("an earlier write of this stream failed")]
+    /// A write behind of a stream failed, and its error was told before: the stream writes no more. Or the stream was
+    /// given up before the write was sent.
+    #[error("an earlier write of a stream failed or was never sent")]
     EarlierWrite,
     /// A blocking call was made where it would block an async runtime.
     #[error("a blocking call was made inside an async runtime")]

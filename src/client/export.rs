@@ -160,33 +160,18 @@ impl Export {
     /// Makes a directory and those that it is to be in. What is there already stays as it is.
     ///
     /// # Errors
-    /// As [`Export::create_dir`], with [`Reason::Exists`] only if something there is no directory.
+    /// As [`Export::create_dir`], with [`Reason::Exists`] only if something there is no directory, and with
+    /// [`Reason::NotFound`] also if others keep removing what is made here.
     ///
     /// # Cancel safety
     /// Cancel safe; some of them may be made all the same.
     pub async fn create_dir_all(&self, path: impl AsRef<[u8]>, permissions: u32) -> Result<(), Error> {
-        let path = ExportPath::new(path.as_ref())?;
-        // From the innermost outwards until one is there, then back inwards; not for ever, if others remove meanwhile
-        // what is made here.
-        let depth = path.as_bytes().split(|&byte| byte == b'/').count();
-        let mut missing = vec![path];
-        let mut outcome = Ok(());
-        for _ in 0..depth.saturating_mul(2) {
-            let Some(path) = missing.last() else { break };
-            outcome = self.create_one(path, permissions).await;
-            match &outcome {
-                Ok(()) => drop(missing.pop()),
-                Err(error) if error.reason() == Some(Reason::NotFound) => {
-                    let Some((folder, _)) = path.split_last() else { break };
-                    if folder.is_empty() {
-                        break;
-                    }
-                    missing.push(ExportPath::new(folder)?);
-                }
-                Err(_) => break,
-            }
+        let mut way = Way::new(ExportPath::new(path.as_ref())?);
+        while let Some(path) = way.next() {
+            let outcome = self.create_one(&path, permissions).await;
+            way.on_tried(path, outcome)?;
         }
-        outcome
+        way.end()
     }
 
     /// Removes a file, a symbolic link or whatever is no directory.
@@ -383,5 +368,89 @@ impl Export {
             }
             made => made,
         }
+    }
+}
+
+/// The way to a directory: from the innermost outwards until one is there, then back inwards. Not for ever, if others
+/// remove meanwhile what is made here.
+struct Way {
+    /// What is not there as far as is known, the outermost last.
+    missing: Vec<ExportPath>,
+    tries: usize,
+}
+
+impl Way {
+    fn new(path: ExportPath) -> Self {
+        let depth = path.as_bytes().split(|&byte| byte == b'/').count();
+        Self { missing: vec![path], tries: depth.saturating_mul(2) }
+    }
+
+    /// What to make next.
+    fn next(&mut self) -> Option<ExportPath> {
+        self.tries = self.tries.checked_sub(1)?;
+        self.missing.pop()
+    }
+
+    /// It was tried to make `path`.
+    fn on_tried(&mut self, path: ExportPath, outcome: Result<(), Error>) -> Result<(), Error> {
+        let Err(error) = outcome else { return Ok(()) };
+        match path.split_last() {
+            Some((folder, _)) if error.reason() == Some(Reason::NotFound) && !folder.is_empty() => {
+                let folder = ExportPath::new(folder)?;
+                self.missing.extend([path, folder]);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// No more is tried.
+    fn end(self) -> Result<(), Error> {
+        if self.missing.is_empty() { Ok(()) } else { Err(refused(Reason::NotFound)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes the way to `a/b/c`, where `make` says which tries succeed.
+    fn go(mut make: impl FnMut(&[u8]) -> bool) -> (Vec<String>, Result<(), Error>) {
+        let mut way = Way::new(ExportPath::new(b"a/b/c").unwrap());
+        let mut tried = Vec::new();
+        while let Some(path) = way.next() {
+            tried.push(String::from_utf8(path.as_bytes().to_vec()).unwrap());
+            let outcome = if make(path.as_bytes()) { Ok(()) } else { Err(refused(Reason::NotFound)) };
+            if let Err(error) = way.on_tried(path, outcome) {
+                return (tried, Err(error));
+            }
+        }
+        (tried, way.end())
+    }
+
+    #[test]
+    fn outwards_until_one_is_there_and_back_inwards() {
+        let mut made = vec![b"".to_vec()];
+        let (tried, outcome) = go(|path| {
+            let folder = path.rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();
+            let can = made.contains(&folder.to_vec());
+            made.extend(can.then(|| path.to_vec()));
+            can
+        });
+        outcome.unwrap();
+        assert_eq!(tried, ["a/b/c", "a/b", "a", "a/b", "a/b/c"]);
+    }
+
+    #[test]
+    fn what_others_keep_removing_is_not_found_in_the_end() {
+        // `a/b` is gone again whenever `a/b/c` is to be made in it, and the last try makes it.
+        let mut tries = 0;
+        let (tried, outcome) = go(|path| {
+            tries += 1;
+            path == b"a" || (path == b"a/b" && tries > 2)
+        });
+        assert_eq!(tried, ["a/b/c", "a/b", "a", "a/b", "a/b/c", "a/b"]);
+        assert_eq!(outcome.unwrap_err().reason(), Some(Reason::NotFound));
+        assert!(go(|_| false).1.is_err());
     }
 }

@@ -139,7 +139,8 @@ impl File {
     /// durable what the server has.
     ///
     /// # Errors
-    /// The error of a write that nobody has heard of yet, once; [`Error::TimedOut`].
+    /// The error of a write that nobody has heard of yet, once, or [`Error::EarlierWrite`] if a [`FileStream`] was given
+    /// up before it had sent it; [`Error::TimedOut`].
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -216,8 +217,9 @@ impl File {
     /// Closes the handle and waits until nothing of it is under way on the server.
     ///
     /// # Errors
-    /// [`Error::Refused`], also with the error of a write that nobody has heard of yet; [`Error::TimedOut`];
-    /// [`Error::SessionEnded`]. The handle is given up in any case.
+    /// [`Error::Refused`], [`Error::TimedOut`], [`Error::SessionEnded`], each also as the error of a write that nobody
+    /// has heard of yet; [`Error::EarlierWrite`] if a [`FileStream`] had accepted a write and was given up before it
+    /// was sent. The handle is given up in any case.
     ///
     /// # Cancel safety
     /// The handle is given up from the first poll on.

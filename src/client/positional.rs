@@ -141,7 +141,7 @@ impl File {
         let (mut begun, deadline) = (Vec::new(), self.caller().deadline());
         while !rest.is_empty() {
             let (part, len) = self.split_chunk(&mut rest);
-            begun.push((len, self.begin_write(at, (part, len), deadline)));
+            begun.push((len, self.begin_write(at, (part, len), deadline, false)));
             at = at.saturating_add(u64::from(len));
         }
         // Every part is waited for within the time, so that as little as possible is under way when an error is told.
@@ -181,7 +181,7 @@ impl File {
         let (mut begin, deadline) = (None, self.caller().deadline());
         loop {
             let (part, len) = self.split_chunk(&mut rest);
-            let answer = self.begin_append((part, len), deadline).outcome().await?;
+            let answer = self.begin_append((part, len), deadline, false).outcome().await?;
             expect_written(&answer, len)?;
             let Answer::Appended(done) = answer else { return Err(Error::Protocol) };
             let begin = *begin.get_or_insert(done.offset);
@@ -195,15 +195,26 @@ impl File {
         self.begin_read_until(offset, len, self.caller().deadline())
     }
 
-    pub(super) fn begin_write(&self, offset: u64, (bytes, len): (Bytes, u32), until: Deadline) -> Pending {
+    pub(super) fn begin_write(
+        &self,
+        offset: u64,
+        (bytes, len): (Bytes, u32),
+        until: Deadline,
+        is_accepted: bool,
+    ) -> Pending {
         let write = Write { handle: self.handle(), offset };
         let operation = Operation::Write(write, bytes, len);
-        self.caller().begin_write((operation, len), self.lines(), until, self.ledger())
+        self.caller().begin_write((operation, len), self.lines(), until, (self.ledger(), is_accepted))
     }
 
-    pub(super) fn begin_append(&self, (bytes, len): (Bytes, u32), until: Deadline) -> Pending {
+    pub(super) fn begin_append(
+        &self,
+        (bytes, len): (Bytes, u32),
+        until: Deadline,
+        is_accepted: bool,
+    ) -> Pending {
         let operation = Operation::Append(Append { handle: self.handle() }, bytes, len);
-        self.caller().begin_write((operation, len), self.lines(), until, self.ledger())
+        self.caller().begin_write((operation, len), self.lines(), until, (self.ledger(), is_accepted))
     }
 
     fn begin_read_until(&self, offset: u64, len: u32, deadline: Deadline) -> Pending {

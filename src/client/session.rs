@@ -99,6 +99,18 @@ pub(super) struct Watch {
     pub(super) ledger: Arc<Ledger>,
     pub(super) number: u64,
     pub(super) len: u32,
+    /// Whether a caller who does not wait for it was told that it will be done.
+    pub(super) is_accepted: bool,
+}
+
+impl Watch {
+    /// The write was never sent, and is not sent any more. `is_told`: whoever should know has heard of it.
+    pub(super) fn undone(self, is_told: bool) {
+        if self.is_accepted && !is_told {
+            self.ledger.keep(Error::EarlierWrite);
+        }
+        self.ledger.leave(self.number);
+    }
 }
 
 struct Wire {
@@ -281,13 +293,14 @@ impl Inner {
         });
     }
 
-    /// Nobody waits for a request any more. A write that was sent stays in its handle's book.
-    pub(super) fn withdraw(self: &Arc<Self>, ticket: Ticket) {
+    /// Nobody waits for a request any more. A write that was sent stays in its handle's book. `is_told`: its caller
+    /// has heard that it has no outcome.
+    pub(super) fn withdraw(self: &Arc<Self>, ticket: Ticket, is_told: bool) {
         self.drive(|state, now| {
             let is_undone = state.core.handle_withdrawn(now, ticket);
             let Some(mut waiter) = state.waiters.remove(&ticket) else { return };
             match waiter.watch.take() {
-                Some(watch) if is_undone => watch.ledger.leave(watch.number),
+                Some(watch) if is_undone => watch.undone(is_told),
                 Some(watch) => {
                     state.waiters.insert(ticket, Waiter { sender: None, watch: Some(watch) });
                 }
@@ -463,7 +476,7 @@ impl State {
             Some(sender) => (sender.send(outcome).err(), true),
             None => (Some(outcome), false),
         };
-        if let Some(Watch { ledger, number, len }) = waiter.watch {
+        if let Some(Watch { ledger, number, len, .. }) = waiter.watch {
             if let Some(outcome) = &unheard {
                 ledger.lose(outcome, len);
             }

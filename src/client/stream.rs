@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 
 use super::ahead::Window;
@@ -18,11 +19,14 @@ use crate::wire::control::Stat;
 
 /// A file with a place in it, from [`File::into_stream`].
 ///
-/// - **Reading** reads ahead: the further, the longer the reader goes on without a jump.
+/// - **Reading** reads ahead: the further, the longer the reader goes on without a jump. So bytes may have been read
+///   before others changed them, before [`FileStream::file`] was used to change them, or before a lock was taken that
+///   is to keep them as they are: [`FileStream::discard_read_ahead`] has them read again.
 /// - **Writing** writes behind: a write returns when its bytes are queued, of which a bounded number is under way at
 ///   once. Flushing waits until the server has all of them, and so does shutting down, which closes nothing. Flush a
 ///   stream before it is dropped: what was not sent by then is not sent any more. Small writes are small requests; put
-///   a [`BufWriter`](tokio::io::BufWriter) around the stream where there are many.
+///   a [`BufWriter`](tokio::io::BufWriter) around the stream where there are many. Writes to the same bytes happen in
+///   order: the later one waits for the earlier one. Those to different bytes may happen in any.
 /// - **Reading behind a write** waits for the write, and sees it.
 /// - **Seeking** throws away what was read ahead, and keeps what is being written. The end is where the server says it
 ///   is once it has all writes.
@@ -31,8 +35,10 @@ use crate::wire::control::Stat;
 /// - **The error of a write behind** is that of the next write, flush or shutdown, once. Then the stream writes no more:
 ///   each further try ends with [`Error::EarlierWrite`]. It can still be read.
 ///
-/// Errors are [`io::Error`]s with the kernel's number ([`Error::errno`]), but that a read or write is never
-/// [`Interrupted`](io::ErrorKind::Interrupted), which callers take as a request to try again without end.
+/// Errors are [`io::Error`]s with the kernel's number ([`Error::errno`]), but for two that callers of such traits take
+/// for something else. A read or write is never [`Interrupted`](io::ErrorKind::Interrupted), which is a request to try
+/// again without end: that is `EIO`. And never [`WouldBlock`](io::ErrorKind::WouldBlock), which is a promise to be woken
+/// later: bytes that others have locked are `EACCES`, as POSIX allows.
 #[derive(Debug)]
 pub struct FileStream {
     file: File,
@@ -45,16 +51,30 @@ impl FileStream {
         Self { file, cursor: Cursor::new(offset), wakers: Arc::default() }
     }
 
-    /// The file, for everything but its bytes in order. Its own reads and writes know nothing of the stream's.
+    /// The file, for everything but its bytes in order. Its own reads and writes know nothing of the stream's: flush
+    /// the stream before, and after a change or a lock call [`FileStream::discard_read_ahead`].
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The file again. Writes that are not flushed may be lost, as when the stream is dropped.
+    /// Throws away what was read ahead and not taken yet, and keeps the stream where it is: what is read next is asked
+    /// for after this call. What was read before a lock was taken may be older than the lock.
+    pub fn discard_read_ahead(&mut self) {
+        self.cursor.forget_reads();
+    }
+
+    /// The file again. Writes that were not sent are withdrawn, as when the stream is dropped, and others go on: flush
+    /// the stream before. If one of its writes failed or was withdrawn and nobody has heard of it, the next
+    /// [`File::flush`] or [`File::close`] tells: with the error of the write, or with [`Error::EarlierWrite`] if it was
+    /// withdrawn.
     #[must_use]
     pub fn into_file(self) -> File {
-        self.file
+        let Self { file, mut cursor, .. } = self;
+        if let Some(error) = cursor.take_untold() {
+            file.ledger().keep(error);
+        }
+        file
     }
 }
 
@@ -143,14 +163,16 @@ impl Wake for Wakers {
     }
 }
 
-/// An error for code that was written for files, and that tries again without end what was interrupted.
+/// An error for code that was written for files: that tries again without end what was interrupted, and waits for a
+/// wake-up after what would block, though nobody wakes it when others unlock.
 pub(super) fn as_io(error: Error) -> io::Error {
     let error = io::Error::from(error);
-    if error.kind() == io::ErrorKind::Interrupted {
-        io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
-    } else {
-        error
-    }
+    let instead = match error.kind() {
+        io::ErrorKind::Interrupted => Errno::IO,
+        io::ErrorKind::WouldBlock => Errno::ACCESS,
+        _ => return error,
+    };
+    io::Error::from_raw_os_error(instead.raw_os_error())
 }
 
 impl Requests for File {
@@ -169,11 +191,11 @@ impl Requests for File {
     }
 
     fn write(&self, offset: u64, part: (Bytes, u32)) -> Pending {
-        self.begin_write(offset, part, self.caller().deadline())
+        self.begin_write(offset, part, self.caller().deadline(), true)
     }
 
     fn append(&self, part: (Bytes, u32)) -> Pending {
-        self.begin_append(part, self.caller().deadline())
+        self.begin_append(part, self.caller().deadline(), true)
     }
 
     fn stat(&self) -> Pending {
@@ -216,6 +238,9 @@ mod tests {
     fn a_server_cannot_make_a_reader_try_for_ever() {
         let error = as_io(Error::Refused(Reason::Interrupted.into()));
         assert_ne!(error.kind(), io::ErrorKind::Interrupted);
+        // Nor to wait for a wake-up that never comes.
+        let error = as_io(Error::Refused(Reason::Locked.into()));
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(as_io(Error::Refused(Reason::NoSpace.into())).kind(), io::ErrorKind::StorageFull);
     }
 }

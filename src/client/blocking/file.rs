@@ -24,21 +24,28 @@ use crate::model::{
 /// for `&File`; [`FileExt`] at offsets, without that place.
 ///
 /// Reading reads ahead and writing writes behind, as [`crate::client::FileStream`] does. Every other call waits for the
-/// writes before it, so that it sees them. A write that fails is told by the next write, flush, sync or close. Dropping
-/// a file waits for its writes, tells nothing, and closes it; [`File::close`] tells.
+/// writes before it, so that it sees them. One that changes the file's bytes, or locks them, throws away what was read
+/// ahead, so that reading goes on with what is there then; changes through another handle, or by others, show only
+/// beyond what was read ahead.
+///
+/// A write that fails is told by the next write, flush, sync or close. Dropping a file waits for its writes, tells
+/// nothing, and closes it; [`File::close`] tells. Dropped where a call would be [`Error::InsideRuntime`], it cannot
+/// wait: writes that were not sent by then are withdrawn, and nobody is told.
 #[derive(Debug)]
 pub struct File {
     cursor: Mutex<Cursor<Pending>>,
     /// Whether writes may be under way behind their callers. Changed under the cursor's lock only, and read without it,
     /// so that calls at offsets need not wait for each other.
     is_behind: AtomicBool,
+    /// Whether bytes may be read ahead; changed and read as `is_behind`.
+    is_ahead: AtomicBool,
     file: client::File,
     engine: Arc<Engine>,
 }
 
-/// Calls of the async file, blocking, behind the writes before them.
+/// Calls of the async file, blocking, by one of the ways below.
 macro_rules! calls {
-    ($($name:ident($($argument:ident: $kind:ty),*) -> $value:ty;)+) => {
+    ($way:ident: $($name:ident($($argument:ident: $kind:ty),*) -> $value:ty;)+) => {
         impl File {
             $(
                 #[doc = concat!("As [`crate::client::File::", stringify!($name), "`].")]
@@ -46,8 +53,7 @@ macro_rules! calls {
                 /// # Errors
                 /// As there, and [`Error::InsideRuntime`].
                 pub fn $name(&self, $($argument: $kind),*) -> Result<$value, Error> {
-                    self.settle()?;
-                    self.engine.run(self.file.$name($($argument),*))
+                    self.$way(self.file.$name($($argument),*))
                 }
             )+
         }
@@ -55,23 +61,15 @@ macro_rules! calls {
 }
 
 calls! {
+    settled:
     read_vectored_at(offset: u64, into: &mut [IoSliceMut<'_>]) -> usize;
     read_ranges(ranges: &[(u64, usize)]) -> Vec<Bytes>;
-    write_vectored_at(offset: u64, parts: &[IoSlice<'_>]) -> ();
-    write_bytes_at(offset: u64, bytes: Bytes) -> ();
-    append(bytes: &[u8]) -> u64;
-    append_bytes(bytes: Bytes) -> u64;
     stat() -> FileState;
     resume_key() -> ResumeKey;
-    set_len(len: u64) -> Attributes;
     set_times(accessed: Option<SetTime>, modified: Option<SetTime>) -> Attributes;
     set_permissions(permissions: u32) -> Attributes;
-    allocate(range: ByteRange, how: Allocation) -> ();
-    punch_hole(range: ByteRange) -> ();
     seek_data(offset: u64) -> Option<u64>;
     seek_hole(offset: u64) -> Option<u64>;
-    lock(range: ByteRange, mode: LockMode, wait: Duration) -> ();
-    try_lock(range: ByteRange, mode: LockMode) -> ();
     unlock(range: ByteRange) -> ();
     xattr(name: impl AsRef<[u8]>) -> Bytes;
     set_xattr(name: impl AsRef<[u8]>, value: &[u8], how: XattrHow) -> ();
@@ -79,10 +77,24 @@ calls! {
     remove_xattr(name: impl AsRef<[u8]>) -> ();
 }
 
+calls! {
+    changing:
+    write_vectored_at(offset: u64, parts: &[IoSlice<'_>]) -> ();
+    write_bytes_at(offset: u64, bytes: Bytes) -> ();
+    append(bytes: &[u8]) -> u64;
+    append_bytes(bytes: Bytes) -> u64;
+    set_len(len: u64) -> Attributes;
+    allocate(range: ByteRange, how: Allocation) -> ();
+    punch_hole(range: ByteRange) -> ();
+    lock(range: ByteRange, mode: LockMode, wait: Duration) -> ();
+    try_lock(range: ByteRange, mode: LockMode) -> ();
+}
+
 impl File {
     pub(super) fn new(file: client::File, engine: &Arc<Engine>) -> Self {
         let (cursor, engine) = (Mutex::new(Cursor::new(0)), Arc::clone(engine));
-        Self { cursor, is_behind: AtomicBool::new(false), file, engine }
+        let (is_behind, is_ahead) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { cursor, is_behind, is_ahead, file, engine }
     }
 
     /// The same handle, whose calls wait this long for their answers.
@@ -138,6 +150,24 @@ impl File {
         self.flush_behind()
     }
 
+    /// Does something behind the writes before it.
+    fn settled<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.settle()?;
+        self.engine.run(work)
+    }
+
+    /// As [`Self::settled`], for what changes bytes that may have been read ahead, or keeps others from changing them
+    /// from now on. They are thrown away also if it failed: a part may be done.
+    fn changing<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let outcome = self.settled(work);
+        if may_block() && self.is_ahead.load(Ordering::Acquire) {
+            let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+            cursor.forget_reads();
+            self.is_ahead.store(false, Ordering::Release);
+        }
+        outcome
+    }
+
     /// Waits for the writes that are under way, and leaves their errors to the next write, flush, sync or close.
     fn settle(&self) -> Result<(), Error> {
         if !self.is_behind.load(Ordering::Acquire) {
@@ -188,7 +218,11 @@ impl Read for &File {
         if into.is_empty() {
             return Ok(0);
         }
-        let bytes = self.drive(|cursor, file, cx| cursor.poll_read(file, cx, into.len())).map_err(as_io)?;
+        let bytes = self.drive(|cursor, file, cx| {
+            self.is_ahead.store(true, Ordering::Release);
+            cursor.poll_read(file, cx, into.len())
+        });
+        let bytes = bytes.map_err(as_io)?;
         // As many as were asked for at most, so that nothing is left over.
         bytes.as_ref().read(into)
     }
@@ -243,16 +277,15 @@ impl Seek for File {
     }
 }
 
-/// Reads are short at the end of the file only, and writes never: all is written, or an error told.
+/// Reads are short at the end of the file only, and writes never: all is written, or an error told. Errors are those of
+/// [`Read`] and [`Write`], as [`crate::client::FileStream`] has them: bytes that others have locked are `EACCES`.
 impl FileExt for File {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.settle().map_err(as_io)?;
-        self.engine.run(self.file.read_at(offset, into)).map_err(as_io)
+        self.settled(self.file.read_at(offset, into)).map_err(as_io)
     }
 
     fn write_at(&self, from: &[u8], offset: u64) -> io::Result<usize> {
-        self.settle().map_err(as_io)?;
-        self.engine.run(self.file.write_at(offset, from)).map_err(as_io)?;
+        self.changing(self.file.write_at(offset, from)).map_err(as_io)?;
         Ok(from.len())
     }
 }

@@ -20,11 +20,19 @@ impl Reply for TestReply {
     }
 }
 
+/// A write that is done when the test says so.
+struct Held {
+    slot: Slot,
+    outcome: Outcome,
+    /// Where which bytes go; an append has gone there already.
+    change: Option<(u64, Bytes)>,
+}
+
 #[derive(Default)]
 struct TestFile {
     bytes: RefCell<Vec<u8>>,
     /// Writes without an outcome yet.
-    held: RefCell<VecDeque<(Slot, Outcome)>>,
+    held: RefCell<VecDeque<Held>>,
     holds: Cell<bool>,
     fails: Cell<Option<Reason>>,
     appends: Cell<bool>,
@@ -43,8 +51,19 @@ impl TestFile {
     }
 
     fn release(&self) {
-        let oldest = self.held.borrow_mut().pop_front();
-        let (slot, outcome) = oldest.expect("a write is held");
+        self.release_nth(0);
+    }
+
+    /// Does a held write out of turn.
+    fn release_nth(&self, index: usize) {
+        let held = self.held.borrow_mut().remove(index).expect("a write is held");
+        self.finish(held);
+    }
+
+    fn finish(&self, Held { slot, outcome, change }: Held) {
+        if let Some((offset, part)) = change.filter(|_| outcome.is_ok()) {
+            self.store(usize::try_from(offset).unwrap(), &part);
+        }
         *slot.borrow_mut() = Some(outcome);
     }
 
@@ -57,13 +76,14 @@ impl TestFile {
         bytes[offset..end].copy_from_slice(part);
     }
 
-    fn reply(&self, outcome: Outcome) -> TestReply {
+    fn reply(&self, outcome: Outcome, change: Option<(u64, Bytes)>) -> TestReply {
         let slot: Slot = Rc::default();
         let outcome = self.fails.get().map_or(outcome, |reason| Err(refused(reason)));
+        let held = Held { slot: Rc::clone(&slot), outcome, change };
         if self.holds.get() {
-            self.held.borrow_mut().push_back((Rc::clone(&slot), outcome));
+            self.held.borrow_mut().push_back(held);
         } else {
-            *slot.borrow_mut() = Some(outcome);
+            self.finish(held);
         }
         TestReply(slot)
     }
@@ -94,15 +114,15 @@ impl Requests for TestFile {
     }
 
     fn write(&self, offset: u64, (part, len): (Bytes, u32)) -> TestReply {
-        self.store(usize::try_from(offset).unwrap(), &part);
-        self.reply(Ok(Answer::Written(WriteDone { written: len, stability: Stability::Received })))
+        let done = WriteDone { written: len, stability: Stability::Received };
+        self.reply(Ok(Answer::Written(done)), Some((offset, part)))
     }
 
     fn append(&self, (part, len): (Bytes, u32)) -> TestReply {
         let end = self.bytes.borrow().len();
         self.store(end, &part);
         let done = AppendDone { offset: len_u64(end), written: len, stability: Stability::Received };
-        self.reply(Ok(Answer::Appended(done)))
+        self.reply(Ok(Answer::Appended(done)), None)
     }
 
     fn stat(&self) -> TestReply {
@@ -224,6 +244,30 @@ fn writes_are_behind_within_the_window() {
 }
 
 #[test]
+fn a_header_that_is_written_last_is_there_in_the_end() {
+    let mut bench = Bench::new(TestFile::new(b"").holding());
+    ready(bench.write("????")).unwrap();
+    ready(bench.write("body")).unwrap();
+    ready(bench.seek(SeekFrom::Start(2))).unwrap();
+    assert!(bench.write("he").is_pending(), "the placeholder is under way");
+    ready(bench.seek(SeekFrom::Start(0))).unwrap();
+    assert!(bench.write("head").is_pending());
+    ready(bench.seek(SeekFrom::Start(8))).unwrap();
+    assert_eq!(ready(bench.write("tail")).unwrap(), 4, "what touches it only need not wait");
+    // The server takes its time with the oldest one.
+    bench.file.release_nth(2);
+    bench.file.release_nth(1);
+    ready(bench.seek(SeekFrom::Start(0))).unwrap();
+    assert!(bench.write("head").is_pending());
+    bench.file.release();
+    assert_eq!(ready(bench.write("head")).unwrap(), 4);
+    assert!(bench.flush().is_pending());
+    bench.file.release();
+    ready(bench.flush()).unwrap();
+    assert_eq!(bench.file.text(), "headbodytail");
+}
+
+#[test]
 fn a_read_waits_for_the_writes_before_it_and_sees_them() {
     let mut bench = Bench::new(TestFile::new(b"..........").holding());
     assert_eq!(ready(bench.read(2)), "..");
@@ -268,7 +312,7 @@ fn a_short_write_is_a_full_disk() {
     let mut bench = Bench::new(TestFile::new(b"").holding());
     ready(bench.write("abcd")).unwrap();
     let short = Answer::Written(WriteDone { written: 3, stability: Stability::Received });
-    bench.file.held.borrow_mut()[0].1 = Ok(short);
+    bench.file.held.borrow_mut()[0].outcome = Ok(short);
     bench.file.release();
     assert_eq!(reason(bench.flush()), Some(Reason::NoSpace));
 }
@@ -333,4 +377,30 @@ fn the_end_is_behind_what_is_being_written() {
     assert!(bench.seek(SeekFrom::End(0)).is_pending());
     bench.file.release();
     assert_eq!(ready(bench.cursor.poll_seek(&bench.file, &mut context())).unwrap(), 6);
+}
+
+#[test]
+fn what_was_read_ahead_and_thrown_away_is_read_again() {
+    let mut bench = Bench::new(TestFile::new(b"abcdefghijkl"));
+    assert_eq!(ready(bench.read(2)), "ab");
+    // Written at a place, and not by the stream: of the chunk that was taken in part, and of one that was not.
+    bench.file.store(2, b"XY");
+    bench.file.store(6, b"Z");
+    bench.cursor.forget_reads();
+    let mut text = ready(bench.read(4));
+    text.push_str(&ready(bench.read(4)));
+    assert_eq!(text, "XYefZhij", "from where the stream stood");
+}
+
+#[test]
+fn the_error_of_a_write_behind_that_nobody_heard_of_can_be_taken_along() {
+    let mut bench = Bench::new(TestFile::new(b"").holding());
+    bench.file.fails.set(Some(Reason::NoSpace));
+    ready(bench.write("abcd")).unwrap();
+    assert!(bench.cursor.take_untold().is_none(), "it has not failed yet");
+    bench.file.release();
+    ready(bench.cursor.poll_settled(&mut context()));
+    assert_eq!(bench.cursor.take_untold().and_then(|error| error.reason()), Some(Reason::NoSpace));
+    assert!(bench.cursor.take_untold().is_none(), "once");
+    assert!(matches!(ready(bench.flush()), Err(Error::EarlierWrite)), "and the stream stays failed");
 }

@@ -8,10 +8,14 @@
 //! A lock that waits has its answer, so it holds no credit, no window and no channel: it outlives the channel that it
 //! was asked for on. Its end comes as a numbered notice, which the server repeats until it was heard; a notice may
 //! overtake the answer that the lock is queued, if that was sent on another channel.
+//!
+//! A lock that nobody wants any more is unlocked if it is granted after all. That must not take a lock which was asked
+//! for later: one of the same handle with bytes of the same range is not sent before the unlock has its answer, or the
+//! unwanted lock has ended without one.
 
 use super::ClientCore;
 use super::output::{Answer, Operation, Ticket, ToServer};
-use crate::model::{ChannelNumber, LineSet, RequestId, Time};
+use crate::model::{ByteRange, ChannelNumber, LineSet, RawRange, RequestId, Time};
 use crate::session::LossReason;
 use crate::wire::control::{CancelLock, Heard, Lock, LockEnded};
 use crate::wire::{ClientControl, ServerControl};
@@ -62,12 +66,21 @@ impl<P: Clone> ClientCore<P> {
         self.pull(now);
     }
 
+    /// Whether a request is a lock that was never sent, and that an earlier request of its handle may unlock again.
+    pub(super) fn may_be_unlocked(&self, ticket: Ticket) -> bool {
+        let Some(request) = self.requests.get(&ticket).filter(|request| request.id.is_none()) else {
+            return false;
+        };
+        let Operation::Control(ClientControl::Lock(lock)) = &request.operation else { return false };
+        self.unlocking.iter().any(|(&other, &(handle, range))| {
+            // An unlock that a caller wants means what was asked for before it; one that gives back means its own lock.
+            let gives_back = || self.requests.get(&other).is_some_and(|other| !other.is_wanted);
+            handle == lock.handle && overlap(range, lock.wanted.range) && (other < ticket || gives_back())
+        })
+    }
+
     /// Whether a request is a lock, and of this range if it was granted.
-    fn is_lock(
-        &self,
-        ticket: Ticket,
-        granted: Option<(crate::model::HandleId, crate::model::RawRange)>,
-    ) -> bool {
+    fn is_lock(&self, ticket: Ticket, granted: Option<(crate::model::HandleId, RawRange)>) -> bool {
         match self.requests.get(&ticket).map(|request| &request.operation) {
             Some(Operation::Control(ClientControl::Lock(Lock { handle, wanted, .. }))) => {
                 granted.is_none_or(|granted| granted == (*handle, wanted.range))
@@ -75,4 +88,9 @@ impl<P: Clone> ClientCore<P> {
             _ => false,
         }
     }
+}
+
+/// Whether both ranges have a byte in common. The server refuses one that is none.
+fn overlap(one: RawRange, other: RawRange) -> bool {
+    ByteRange::new(one).zip(ByteRange::new(other)).is_some_and(|(one, other)| one.overlaps(other))
 }

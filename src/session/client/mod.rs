@@ -24,7 +24,7 @@ pub use requests::give_back;
 
 use self::channels::{Channel, Link};
 use self::requests::Request;
-use crate::model::{ChannelKind, ChannelNumber, Limits, LineId, RequestId, Time};
+use crate::model::{ChannelKind, ChannelNumber, HandleId, Limits, LineId, RawRange, RequestId, Time};
 
 /// The client's side. `P` is the shell's payload; a clone of it must be cheap.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct ClientCore<P> {
     next_request: RequestId,
     /// Locks that the server has queued: answered, so that they hold neither credit nor the window, and not ended.
     waiting: BTreeMap<RequestId, Ticket>,
+    /// Unlocks without an answer, and locks without an end that nobody wants any more: what they may still unlock.
+    unlocking: BTreeMap<Ticket, (HandleId, RawRange)>,
     /// The highest notice that was taken; 0: none yet.
     heard: u64,
     queued_control: BTreeSet<Ticket>,
@@ -111,6 +113,7 @@ impl<P: Clone> ClientCore<P> {
             sent: BTreeMap::new(),
             next_request: RequestId::FIRST,
             waiting: BTreeMap::new(),
+            unlocking: BTreeMap::new(),
             heard: 0,
             queued_control: BTreeSet::new(),
             queued_data: BTreeMap::new(),

@@ -67,13 +67,20 @@ impl<P: Clone> ClientCore<P> {
     /// Queues what a caller wants; its outcome comes as [`ClientOutput::Complete`]. Reads and writes go over
     /// `lines` only.
     pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> Ticket {
+        self.begin(now, (operation, lines), true)
+    }
+
+    fn begin(&mut self, now: Time, (operation, lines): (Operation<P>, LineSet), is_wanted: bool) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.saturating_add(1);
-        let request = Request { operation, lines, on: None, id: None, is_wanted: true };
+        let request = Request { operation, lines, on: None, id: None, is_wanted };
         if let Phase::Ended(loss) = self.phase {
             let outcome = Err(RequestError::Ended(loss));
             self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
             return ticket;
+        }
+        if let Operation::Control(ClientControl::Unlock(unlock)) = &request.operation {
+            self.unlocking.insert(ticket, (unlock.handle, unlock.range));
         }
         self.enqueue(ticket, &request);
         self.requests.insert(ticket, request);
@@ -92,6 +99,9 @@ impl<P: Clone> ClientCore<P> {
             return true;
         }
         request.is_wanted = false;
+        if let Operation::Control(ClientControl::Lock(lock)) = &request.operation {
+            self.unlocking.insert(ticket, (lock.handle, lock.wanted.range));
+        }
         if let Some(id) = request.id.filter(|id| self.waiting.contains_key(id)) {
             self.cancel_lock(now, id);
         }
@@ -172,6 +182,7 @@ impl<P: Clone> ClientCore<P> {
         (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
         self.sent.clear();
         self.waiting.clear();
+        self.unlocking.clear();
         for (ticket, _) in core::mem::take(&mut self.requests) {
             self.outputs.push_back(ClientOutput::Complete { ticket, outcome: Err(error) });
         }
@@ -228,7 +239,7 @@ impl<P: Clone> ClientCore<P> {
             let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
             let has_credit =
                 is_free || (self.in_flight_requests < self.limits.requests && self.has_credit_for(bytes));
-            if has_credit && self.is_in_window(ticket) {
+            if has_credit && self.is_in_window(ticket) && !self.may_be_unlocked(ticket) {
                 self.queued_control.remove(&ticket);
                 self.put(now, ticket, number);
             }
@@ -366,10 +377,11 @@ impl<P: Clone> ClientCore<P> {
     /// Ends a request. What nobody wants any more is given back.
     pub(super) fn complete(&mut self, now: Time, ticket: Ticket, outcome: Result<Answer<P>, RequestError>) {
         let Some(request) = self.requests.remove(&ticket) else { return };
+        self.unlocking.remove(&ticket);
         let unwanted = if request.is_wanted { None } else { give_back(&outcome) };
         self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
         if let Some(unwanted) = unwanted {
-            self.handle_request(now, Operation::Control(unwanted), LineSet::ALL);
+            self.begin(now, (Operation::Control(unwanted), LineSet::ALL), false);
         }
     }
 

@@ -254,10 +254,11 @@ fn a_waiting_lock_that_nobody_wants_is_cancelled_and_given_back_if_it_was_grante
     let unlock = Unlock { handle: HANDLE, range: RANGE }.into();
     assert_eq!(sent(&outputs), [(C0, unlock), (C0, heard(1))]);
     // The end that was asked for gives nothing back.
+    let mut bench = Bench::new();
     let (ticket, id) = bench.queued_lock();
     bench.core.handle_withdrawn(NOW, ticket);
     bench.outputs();
-    assert_eq!(sent(&bench.notice(C0, 2, id, false)), [(C0, heard(2))]);
+    assert_eq!(sent(&bench.notice(C0, 1, id, false)), [(C0, heard(1))]);
 }
 
 #[test]
@@ -269,6 +270,7 @@ fn what_was_withdrawn_after_it_was_sent_is_given_back() {
     let outputs = bench.answer(id, locked());
     assert_eq!(sent(&outputs), [(C0, Unlock { handle: HANDLE, range: RANGE }.into())]);
 
+    let mut bench = Bench::new();
     let (ticket, id) = bench.lock();
     bench.core.handle_withdrawn(NOW, ticket);
     bench.outputs();
@@ -279,6 +281,84 @@ fn what_was_withdrawn_after_it_was_sent_is_given_back() {
     bench.core.handle_withdrawn(NOW, ticket);
     let issued = crate::wire::control::KeyIssued { key: None };
     assert!(sent(&bench.answer(id, issued)).is_empty(), "a key holds nobody up");
+}
+
+#[test]
+fn a_lock_is_not_taken_by_the_unlock_of_an_earlier_one_that_nobody_wanted() {
+    let unlock = || ClientControl::from(Unlock { handle: HANDLE, range: RANGE });
+    let mut bench = Bench::new();
+    let (first, id) = bench.lock();
+    bench.core.handle_withdrawn(NOW, first);
+    let overlapping = |handle, start, len| {
+        let wanted = LockWanted { mode: LockMode::Shared, range: RawRange { start, len } };
+        Lock { handle, wanted, wait_ms: 0 }
+    };
+    let (second, unsent) = bench.control(overlapping(HANDLE, 29, 0));
+    assert_eq!(unsent, RequestId::NONE, "it may be unlocked again");
+    for apart in [overlapping(HANDLE, 30, 0), overlapping(HANDLE, 0, 10), overlapping(HandleId(8), 10, 20)] {
+        assert_ne!(bench.control(apart).1, RequestId::NONE, "other bytes, or another handle");
+    }
+    let outputs = bench.answer(id, locked());
+    assert_eq!(sent(&outputs), [(C0, unlock())]);
+    // Lost before it is answered, the unlock is repeated, and the lock waits on.
+    bench.core.handle_lost(NOW, C0, LossReason::Broken);
+    let outputs = bench.outputs();
+    let id = outputs.iter().find_map(|output| match output {
+        ClientOutput::Send { request, message: ToServer::Control(message), .. } if *message == unlock() => {
+            Some(*request)
+        }
+        _ => None,
+    });
+    let is_second =
+        |output: &Output| matches!(output, ClientOutput::Send { ticket: Some(sent), .. } if *sent == second);
+    assert!(!outputs.iter().any(is_second));
+    let spare = bench.spare;
+    let outputs = bench.hear(spare, id.unwrap(), FromServer::Control(Done {}.into()));
+    assert!(outputs.iter().any(is_second));
+}
+
+#[test]
+fn a_lock_goes_when_the_earlier_one_ends_without_being_granted() {
+    let mut bench = Bench::new();
+    let (first, id) = bench.queued_lock();
+    bench.core.handle_withdrawn(NOW, first);
+    bench.outputs();
+    let (second, unsent) = bench.lock();
+    assert_eq!(unsent, RequestId::NONE);
+    let outputs = bench.notice(C0, 1, id, false);
+    assert_eq!(sent(&outputs), [(C0, heard(1)), (C0, lock(60_000).into())]);
+    // It ends with the session, and with its caller's patience.
+    bench.core.handle_withdrawn(NOW, second);
+    let (third, unsent) = bench.lock();
+    assert_eq!(unsent, RequestId::NONE);
+    let (fourth, _) = bench.lock();
+    assert!(bench.core.handle_withdrawn(NOW, third), "it was never sent");
+    bench.core.handle_close(NOW);
+    assert!(completions(&bench.outputs()).contains(&(fourth, false)));
+}
+
+#[test]
+fn a_lock_behind_an_unlock_waits_for_it_and_one_before_it_does_not() {
+    let mut bench = Bench::new();
+    let (_, id) = bench.control(Unlock { handle: HANDLE, range: RANGE });
+    assert_eq!(bench.lock().1, RequestId::NONE);
+    assert_eq!(sent(&bench.answer(id, Done {})), [(C0, lock(60_000).into())]);
+
+    let mut bench = Bench::new();
+    for number in [C0, bench.spare] {
+        bench.core.handle_lost(NOW, number, LossReason::Broken);
+    }
+    bench.lock();
+    bench.control(Unlock { handle: HANDLE, range: RANGE });
+    bench.core.handle_timeout(NOW.after(Duration::from_secs(60)));
+    for output in bench.outputs() {
+        if let ClientOutput::Connect { number, kind: ChannelKind::Control, .. } = output {
+            bench.core.handle_bound(NOW, number, Protection::Sealed);
+        }
+    }
+    let unlock = Unlock { handle: HANDLE, range: RANGE };
+    let order: Vec<ClientControl> = sent(&bench.outputs()).into_iter().map(|(_, message)| message).collect();
+    assert_eq!(order, [lock(60_000).into(), unlock.into()]);
 }
 
 #[test]
