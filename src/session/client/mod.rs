@@ -52,6 +52,8 @@ pub struct ClientCore<P> {
     /// The highest notice that was taken; 0: none yet.
     heard: u64,
     queued_control: BTreeSet<Ticket>,
+    /// Those among the queued control requests that need no credit.
+    queued_free: BTreeSet<Ticket>,
     /// Queued reads and writes, by the set of lines that may carry them (as its bits).
     queued_data: BTreeMap<LineKey, BTreeSet<Ticket>>,
     in_flight_requests: u32,
@@ -116,6 +118,7 @@ impl<P: Clone> ClientCore<P> {
             unlocking: BTreeMap::new(),
             heard: 0,
             queued_control: BTreeSet::new(),
+            queued_free: BTreeSet::new(),
             queued_data: BTreeMap::new(),
             in_flight_requests: 0,
             in_flight_bytes: 0,

@@ -23,6 +23,13 @@ pub struct LineSetup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+impl Ticket {
+    /// The one that is given next.
+    pub(super) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// What a caller wants done.
 #[derive(Debug, Clone)]
 pub enum Operation<P> {

@@ -52,6 +52,11 @@ impl<P> Request<P> {
         }
     }
 
+    /// How many requests of the credit it takes.
+    fn credit(&self) -> u32 {
+        u32::from(!self.needs_no_credit())
+    }
+
     /// Giving something back must not wait for others to give back.
     fn needs_no_credit(&self) -> bool {
         matches!(
@@ -168,7 +173,7 @@ impl<P: Clone> ClientCore<P> {
     pub(super) fn requeue(&mut self, channel: &Channel) {
         for &ticket in &channel.in_flight {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
-            self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
+            self.in_flight_requests = self.in_flight_requests.saturating_sub(request.credit());
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(request.bytes());
             request.on = None;
             self.enqueue(ticket, &request);
@@ -178,6 +183,7 @@ impl<P: Clone> ClientCore<P> {
 
     pub(super) fn fail_requests(&mut self, error: RequestError) {
         self.queued_control.clear();
+        self.queued_free.clear();
         self.queued_data.clear();
         (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
         self.sent.clear();
@@ -220,6 +226,7 @@ impl<P: Clone> ClientCore<P> {
 
     fn enqueue(&mut self, ticket: Ticket, request: &Request<P>) {
         match request.kind() {
+            ChannelKind::Control if request.needs_no_credit() => self.queued_free.insert(ticket),
             ChannelKind::Control => self.queued_control.insert(ticket),
             ChannelKind::Data => self.queued_data.entry(request.lines.bits()).or_default().insert(ticket),
         };
@@ -233,16 +240,37 @@ impl<P: Clone> ClientCore<P> {
             .find(|channel| channel.is_live() && channel.status.kind == ChannelKind::Control)
             .map(|channel| channel.status.number);
         let Some(number) = in_use else { return };
-        let waiting: Vec<Ticket> = self.queued_control.iter().copied().collect();
-        for ticket in waiting {
-            let is_free = self.requests.get(&ticket).is_some_and(Request::needs_no_credit);
-            let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
-            let has_credit =
-                is_free || (self.in_flight_requests < self.limits.requests && self.has_credit_for(bytes));
-            if has_credit && self.is_in_window(ticket) && !self.may_be_unlocked(ticket) {
-                self.queued_control.remove(&ticket);
-                self.put(now, ticket, number);
-            }
+        // In the order in which they were queued; those that wait for credit hold up none that needs none.
+        let (mut next, mut next_free) = (Ticket(0), Ticket(0));
+        let mut has_credit = true;
+        loop {
+            let first = self.queued_control.range(next..).next().copied().filter(|_| has_credit);
+            let first_free = self.queued_free.range(next_free..).next().copied();
+            let ticket = match (first, first_free) {
+                (None, None) => return,
+                (Some(ticket), free) if free.is_none_or(|free| ticket < free) => {
+                    next = ticket.next();
+                    let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
+                    has_credit = self.in_flight_requests < self.limits.requests
+                        && self.has_credit_for(bytes)
+                        && self.is_in_window(ticket);
+                    if !has_credit || self.may_be_unlocked(ticket) {
+                        continue;
+                    }
+                    ticket
+                }
+                (_, Some(free)) => {
+                    next_free = free.next();
+                    if !self.is_in_window(free) {
+                        return;
+                    }
+                    free
+                }
+                (Some(_), None) => return,
+            };
+            self.queued_control.remove(&ticket);
+            self.queued_free.remove(&ticket);
+            self.put(now, ticket, number);
         }
     }
 
@@ -320,7 +348,7 @@ impl<P: Clone> ClientCore<P> {
             // Silence counts from when there was something to answer.
             channel.liveness.on_asked(now);
         }
-        self.in_flight_requests = self.in_flight_requests.saturating_add(1);
+        self.in_flight_requests = self.in_flight_requests.saturating_add(request.credit());
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
         let some = |payload: &P, len: u32| (len > 0).then(|| payload.clone());
         let (message, payload) = match &request.operation {
@@ -388,13 +416,13 @@ impl<P: Clone> ClientCore<P> {
     /// Takes a request that has its answer off its channel or its queue, and its credit back.
     pub(super) fn release(&mut self, ticket: Ticket) {
         let Some(request) = self.requests.get_mut(&ticket) else { return };
-        let (bytes, on) = (request.bytes(), request.on.take());
+        let (bytes, credit, on) = (request.bytes(), request.credit(), request.on.take());
         if let Some(id) = request.id {
             self.sent.remove(&id);
         }
         match on {
             Some(on) => {
-                self.in_flight_requests = self.in_flight_requests.saturating_sub(1);
+                self.in_flight_requests = self.in_flight_requests.saturating_sub(credit);
                 self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
                 if let Some(channel) = self.channels.get_mut(&on) {
                     channel.in_flight.remove(&ticket);
@@ -408,6 +436,7 @@ impl<P: Clone> ClientCore<P> {
 
     fn dequeue(&mut self, ticket: Ticket) {
         self.queued_control.remove(&ticket);
+        self.queued_free.remove(&ticket);
         self.queued_data.retain(|_, queue| {
             queue.remove(&ticket);
             !queue.is_empty()
