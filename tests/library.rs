@@ -1,7 +1,7 @@
 //! The client library as an application uses it, against a real server process: streams, vectors, directories, waits
 //! that end, and the facade without async.
 #![cfg(feature = "program")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
