@@ -236,7 +236,14 @@ async fn programs_without_async_have_the_same_client() {
         let mut rest = Vec::new();
         file.read_to_end(&mut rest).unwrap();
         assert!(rest == content[1_000_000..]);
+        // What was read ahead is not what is read after a change by place.
+        file.rewind().unwrap();
+        let mut two = [0; 2];
+        file.read_exact(&mut two).unwrap();
         file.write_all_at(b"by place", 5).unwrap();
+        let mut next = [0; 11];
+        file.read_exact(&mut next).unwrap();
+        assert_eq!(&next[3..], b"by place");
         file.lock(ByteRange::ALL, LockMode::Exclusive, Duration::ZERO).unwrap();
         assert_eq!(file.state().mode, OpenMode::READ_WRITE);
         let error = export.open("none", &read_write()).unwrap_err();

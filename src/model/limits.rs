@@ -32,7 +32,7 @@ pub struct Limits {
     /// many; with about 200 bytes for each range it is 13 MB.
     pub locks_per_client: usize,
     /// Locks of one client identity that wait: more than a process has threads, and room for many processes. A
-    /// waiter costs more than a lock, because those who come later are compared with it.
+    /// waiter takes about 1 KiB.
     pub lock_waits_per_client: usize,
     /// Longest time that a lock waits. A client that wants to wait longer asks again.
     pub lock_wait_max: Duration,
