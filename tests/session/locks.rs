@@ -387,20 +387,16 @@ fn a_file_is_not_stretched_through_what_another_open_has_locked() {
 #[test]
 fn a_session_that_left_is_forgotten_when_nothing_of_it_executes() {
     let (mut pair, [(a, ha), _]) = start();
-    pair.disk.hold_writes = 1;
-    let close_first = pair.open_as(
-        a,
-        OpenSpec { resumable: false, with_key: false, create_id: CreateId([60; 16]), ..OpenSpec::of("a") },
-    );
-    let (handle, _) = pair.opened(a, close_first);
     let close = pair.close(a, ha);
     done(&mut pair, a, close);
-    let _write = pair.write(a, handle, 0, [7; 8]);
-    pair.run_until("the write executes", seconds(5), |pair| pair.disk.held() == 1);
+    // It has no handle, but work on a name.
+    pair.disk.hold_names = 1;
+    let _removal = pair.remove(a, "a");
+    pair.run_until("the name is looked for", seconds(5), |pair| pair.disk.held() == 1);
     let sessions = pair.server.sessions_len();
     pair.close_session(a);
     pair.run_for(seconds(1));
-    assert_eq!(pair.server.sessions_len(), sessions, "its write still executes, and counts as its own");
+    assert_eq!(pair.server.sessions_len(), sessions, "its work still executes, and counts as its own");
     pair.release_disk();
     pair.run_for(millis(10));
     assert_eq!(pair.server.sessions_len(), sessions - 1);

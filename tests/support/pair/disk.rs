@@ -25,6 +25,8 @@ pub(crate) struct Disk {
     pub(crate) hold_opens: usize,
     /// How many of the next changes of attributes are held.
     pub(crate) hold_changes: usize,
+    /// How many of the next looks at names are held.
+    pub(crate) hold_names: usize,
     /// How many reads were executed.
     pub(crate) reads: u64,
     /// How many files were opened.
@@ -78,6 +80,7 @@ impl Disk {
             Effect::Read { .. } => &mut self.hold_reads,
             Effect::OpenFile { .. } => &mut self.hold_opens,
             Effect::Change { .. } => &mut self.hold_changes,
+            Effect::Identify { .. } => &mut self.hold_names,
             _ => &mut 0,
         };
         let is_held = *hold > 0;
@@ -91,7 +94,8 @@ impl Disk {
 
     /// Everything that is held, and nothing is held from now on.
     pub(super) fn release(&mut self) -> Vec<EffectId> {
-        (self.hold_writes, self.hold_reads, self.hold_opens, self.hold_changes) = (0, 0, 0, 0);
+        (self.hold_writes, self.hold_reads, self.hold_opens) = (0, 0, 0);
+        (self.hold_changes, self.hold_names) = (0, 0);
         core::mem::take(&mut self.held)
     }
 
