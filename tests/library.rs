@@ -216,6 +216,46 @@ async fn a_wait_for_a_lock_that_is_given_up_leaves_no_lock_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_dropped_leave_no_handle_open_and_no_entry_out() {
+    let (world, session, other) = two(&pattern(2_000_000)).await;
+    let export = session.export(EXPORT).unwrap();
+    for number in 0..2000 {
+        fs::write(world.file(&format!("{number}")), b"").unwrap();
+    }
+    let file = world.open(&session, &read_write()).await.unwrap();
+    let mut listing = export.read_dir("").await.unwrap();
+    let mut listed = 0;
+    let mut into = vec![0; 2_000_000];
+    // Dropped before the first poll, while queued, while under way, or too late: whatever the moment, nothing is lost.
+    for micros in (0..200).map(|round| round * 10) {
+        let limit = Duration::from_micros(micros);
+        drop(tokio::time::timeout(limit, session.open(EXPORT, "file", &read_write())).await);
+        drop(tokio::time::timeout(limit, file.read_at(0, &mut into)).await);
+        drop(tokio::time::timeout(limit, file.stat()).await);
+        if let Ok(entry) = tokio::time::timeout(limit, listing.next_entry()).await {
+            listed += usize::from(entry.unwrap().is_some());
+        }
+    }
+    while listing.next_entry().await.unwrap().is_some() {
+        listed += 1;
+    }
+    assert_eq!(listed, 2001, "an entry that was not returned is returned by the next call");
+    assert_eq!(file.read_at(0, &mut into).await.unwrap(), 2_000_000);
+    assert!(into == pattern(2_000_000));
+    file.close().await.unwrap();
+    // Every handle that nobody took was closed, so that the file can be had alone.
+    let alone = async {
+        loop {
+            match world.open(&other, &read_write().exclusive()).await {
+                Err(error) if error.reason() == Some(Reason::Busy) => tokio::task::yield_now().await,
+                opened => return opened,
+            }
+        }
+    };
+    tokio::time::timeout(LONG, alone).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn programs_without_async_have_the_same_client() {
     let world = World::start(b"").await;
     let (peer, identity) = (world.peer(BOTH), Arc::clone(&world.identity));
