@@ -2,7 +2,6 @@
 #![cfg(feature = "program")]
 
 use std::fs;
-use std::time::Duration;
 
 use bowline::client::OpenOptions;
 use bowline::model::{LineSet, OpenMode, Reason, Rights, ShareMode, SyncScope};
@@ -217,7 +216,7 @@ async fn b03_an_open_that_is_not_resumable_ends_with_its_session() {
         loop {
             match world.open(&other, &options(OpenMode::READ)).await {
                 Err(error) if error.reason() == Some(Reason::Busy) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::task::yield_now().await;
                 }
                 opened => return opened,
             }

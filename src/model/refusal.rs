@@ -102,7 +102,7 @@ pub enum Reason {
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// For [`Reason::Busy`]: how long until a retry can succeed, in milliseconds; 0 where nobody can say.
+    /// For [`Reason::Busy`] and [`Reason::Locked`]: how long until a retry can succeed, in milliseconds; 0 where nobody can say.
     pub retry_after_ms: u64,
 }
 

@@ -280,16 +280,8 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+    use super::super::ranges::tests::range;
     use super::*;
-
-    fn range() -> impl Strategy<Value = ByteRange> {
-        let at =
-            prop_oneof![0..40_u64, (0..40_u64).prop_map(|back| ByteRange::END_MAX - back), 0..1_u64 << 63];
-        (at, prop_oneof![1..6_u64, 1..40_u64, 1..=1_u64 << 63])
-            .prop_filter_map("beyond the end", |(start, len)| {
-                ByteRange::between(start, start.checked_add(len)?.min(ByteRange::END_MAX))
-            })
-    }
 
     fn index_of(kept: &[(ByteRange, Turn, OpenId)]) -> WaitIndex {
         let mut index = WaitIndex::default();

@@ -210,7 +210,7 @@ pub(super) fn level_of(range: ByteRange) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     /// Ranges at both ends of what there can be, short and long ones.
-    fn range() -> impl Strategy<Value = ByteRange> {
+    pub(in crate::opens) fn range() -> impl Strategy<Value = ByteRange> {
         let at =
             prop_oneof![0..40_u64, (0..40_u64).prop_map(|back| ByteRange::END_MAX - back), 0..1_u64 << 63];
         (at, prop_oneof![1..6_u64, 1..40_u64, 1..=1_u64 << 63])

@@ -33,7 +33,7 @@ enum What {
 }
 
 impl<P: Clone> ServerCore<P> {
-    /// Serves a request about names or extended attributes; the message is given back if it is none.
+    /// Serves a request about names or extended attributes; any other is unsupported here.
     pub(super) fn serve_name(
         &mut self,
         now: Time,
