@@ -33,6 +33,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         },
         policy,
         protection_min: arguments.protection,
+        suites: bowline::secure::suites(),
         limits: Limits::default(),
         listen: arguments.listen,
     })

@@ -12,12 +12,13 @@ use super::error::Error;
 use super::peers::LineConfig;
 use crate::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey,
-    RequestId, SessionId, Suite,
+    RequestId, SessionId, SuiteSet,
 };
 use crate::net::{
-    Buffers, Clock, GreetingError, Meter, RecordReader, RecordWriter, SystemEntropy, exchange, socket,
+    Buffers, Clock, GreetingError, Meter, RecordReader, RecordWriter, RekeyLimits, SystemEntropy, exchange,
+    socket,
 };
-use crate::secure::{BindInitiator, Identity, Incoming, Opener, RecordKeys, Sealer, SessionInitiator};
+use crate::secure::{BindInitiator, Identity, Opener, RecordKeys, Sealer, SessionInitiator};
 use crate::session::client::ConnectFailure;
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
@@ -33,6 +34,10 @@ pub(super) struct Party {
     pub(super) limit: Duration,
     /// Of the payload of all channels.
     pub(super) buffers: Buffers,
+    /// When keys of channels are replaced.
+    pub(super) rekey: RekeyLimits,
+    /// The suites for data channels.
+    pub(super) suites: SuiteSet,
 }
 
 /// What a bind needs of its session.
@@ -124,7 +129,7 @@ pub(super) async fn bind(
             .await
             .map_err(|_| ConnectFailure::Unreachable)?;
         let nonce = AttemptNonce(SystemEntropy.bytes().map_err(|_| ConnectFailure::Unreachable)?);
-        let suite = Suite::ChaCha20Poly1305;
+        let suite = party.suites.intersection(credentials.started.suites).best_for(kind);
         let locator = credentials.started.locator;
         let offer = BindOffer { locator, number, nonce, kind, protection, suite };
         bind_on(party, &credentials.started.secret, credentials.session, stream, offer)
@@ -196,7 +201,7 @@ async fn first_record(
         halves.writer.flush().await.ok()?;
         let first = halves.reader.next().await.ok()?;
         match first.message {
-            Incoming::Message(ServerControl::Welcome(welcome)) => Some(welcome),
+            Ok(ServerControl::Welcome(welcome)) => Some(welcome),
             _ => None,
         }
     };
@@ -245,7 +250,7 @@ where
     halves.writer.flush().await?;
     let first = halves.reader.next().await.map_err(io::Error::other)?;
     match first.message {
-        Incoming::Message(message) if message.is_attached(&offer, &choice) => Ok(()),
+        Ok(message) if message.is_attached(&offer, &choice) => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -277,6 +282,6 @@ fn split<O: Message, I: Message>(
     let opener = Opener::new(keys.receive, number, protection).map_err(io::Error::other)?;
     let sealer = Sealer::new(keys.send, number, protection).map_err(io::Error::other)?;
     let (reader, meter) = RecordReader::new(read_half, opener, party.buffers.clone());
-    let writer = RecordWriter::new(write_half, sealer, Meter::clone(&meter));
+    let writer = RecordWriter::new(write_half, sealer, Meter::clone(&meter), party.rekey);
     Ok(Halves { writer, reader, meter })
 }

@@ -53,9 +53,9 @@ pub use stream::FileStream;
 
 pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
 
-use crate::model::{Entropy as _, EntropyError, InstanceId, Limits};
+use crate::model::{Entropy as _, EntropyError, InstanceId, Limits, SuiteSet};
 use crate::net::{Buffers, Clock, SystemEntropy};
-use crate::secure::Identity;
+use crate::secure::{Identity, suites};
 
 /// A client: an identity in a running process. Its sessions are independent of each other.
 #[derive(Debug, Clone)]
@@ -67,6 +67,7 @@ pub struct Client {
     clock: Clock,
     /// Shared by all sessions, so that memory at rest does not grow with them.
     buffers: Buffers,
+    suites: SuiteSet,
 }
 
 impl Client {
@@ -86,6 +87,7 @@ impl Client {
             request_timeout: Self::REQUEST_TIMEOUT,
             clock: Clock,
             buffers: Buffers::default(),
+            suites: suites(),
         })
     }
 
@@ -100,6 +102,14 @@ impl Client {
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
+        self
+    }
+
+    /// The same client with these suites for data channels, as far as this build and processor have them; without any,
+    /// ChaCha20-Poly1305 is used.
+    #[must_use]
+    pub fn with_suites(mut self, allowed: SuiteSet) -> Self {
+        self.suites = suites().intersection(allowed);
         self
     }
 

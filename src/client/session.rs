@@ -133,6 +133,8 @@ impl Session {
             clock: client.clock,
             limit: client.limits.handshake,
             buffers: client.buffers.clone(),
+            rekey: (&client.limits).into(),
+            suites: client.suites,
         };
         let lines: Vec<(LineId, LineConfig)> =
             (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();

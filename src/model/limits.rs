@@ -48,6 +48,12 @@ pub struct Limits {
     pub grace_default: Duration,
     /// The longest grace that a client can ask for.
     pub grace_max: Duration,
+    /// Records under one key, after which a channel's sender replaces it.
+    pub rekey_records: u64,
+    /// Bytes under one key, after which a channel's sender replaces it.
+    pub rekey_bytes: u64,
+    /// Age of a key, after which a channel's sender replaces it with the next record.
+    pub rekey_after: Duration,
     /// First wait before a lost channel is bound again; doubles up to `rebind_max`.
     pub rebind_min: Duration,
     /// Longest wait between two attempts to bind a channel.
@@ -76,6 +82,9 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             grace_default: Duration::from_secs(60),
             grace_max: Duration::from_secs(300),
+            rekey_records: 1 << 32,
+            rekey_bytes: 1 << 40,
+            rekey_after: Duration::from_secs(3600),
             rebind_min: Duration::from_millis(50),
             rebind_max: Duration::from_secs(2),
         }
@@ -97,6 +106,10 @@ impl Limits {
     pub const PAYLOAD_LEN_MAX: usize = 1 << 20;
     /// Longest part (offer or Noise message) of a first flight of either side, in bytes.
     pub const HELLO_LEN_MAX: usize = 1024;
+    /// Records under one key that a receiver accepts: twice what a sender may send before it replaces its key.
+    pub const KEY_RECORDS_MAX: u64 = 1 << 33;
+    /// Bytes under one key that a receiver accepts: twice what a sender may send before it replaces its key.
+    pub const KEY_BYTES_MAX: u64 = 1 << 41;
     /// Most connections of a server that have not finished their handshake.
     pub const HALF_OPEN_MAX: usize = 1024;
     /// How many times its credit a server takes from a client before it calls the client hostile: an answer

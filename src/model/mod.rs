@@ -30,7 +30,7 @@ pub use key::{KeyTextError, PublicKey};
 pub use limits::{Limits, len_u64};
 pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, FileName, LinkTarget, NameError, XattrName};
-pub use protection::{ChannelKind, LineRole, Protection, Suite};
+pub use protection::{ChannelKind, LineRole, Protection, Suite, SuiteSet};
 pub use range::{ByteRange, LockMode, RawRange};
 pub use refusal::{Reason, Refusal};
 pub use resume_key::{ResumeKey, ResumeKeyTextError, SECRET_LEN};

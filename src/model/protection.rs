@@ -46,7 +46,7 @@ macro_rules! named_enum {
 named_enum! {
     /// Protection of a channel, weakest first, so that the stricter of two is their maximum.
     Protection {
-        /// Heads are authenticated, payload is not. Not offered by this version.
+        /// Heads are authenticated, payload is not.
         Clear = "clear",
         /// Everything is authenticated and readable.
         Signed = "signed",
@@ -82,6 +82,83 @@ named_enum! {
     Suite {
         /// ChaCha20-Poly1305 (RFC 8439): always there, and the only one on control channels.
         ChaCha20Poly1305 = "chacha20-poly1305",
+        /// AEGIS-128X2 (draft-irtf-cfrg-aegis-aead) with tags of 128 bits: data channels only, where the processors of
+        /// both ends have instructions for AES.
+        Aegis128X2 = "aegis-128x2",
+    }
+}
+
+/// Some of the suites there are. On the wire it is one byte, one bit for each suite in the order of [`Suite::EACH`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct SuiteSet(u8);
+
+impl SuiteSet {
+    /// The suite that every end has.
+    pub const ALWAYS: Self = Self::of(Suite::ChaCha20Poly1305);
+
+    /// The set of one suite.
+    #[must_use]
+    pub const fn of(suite: Suite) -> Self {
+        match suite {
+            Suite::ChaCha20Poly1305 => Self(1),
+            Suite::Aegis128X2 => Self(2),
+        }
+    }
+
+    /// The set with another suite in it.
+    #[must_use]
+    pub const fn with(self, suite: Suite) -> Self {
+        Self(self.0 | Self::of(suite).0)
+    }
+
+    /// What both sets have.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether `suite` is in the set.
+    #[must_use]
+    pub const fn contains(self, suite: Suite) -> bool {
+        self.0 & Self::of(suite).0 != 0
+    }
+
+    /// The suites of the set, in the order of [`Suite::EACH`].
+    pub fn iter(self) -> impl Iterator<Item = Suite> {
+        Suite::EACH.iter().copied().filter(move |&suite| self.contains(suite))
+    }
+
+    /// The suite that a channel of `kind` is to use, among those that both ends have: control channels have one, and
+    /// on data channels the fastest wins.
+    #[must_use]
+    pub fn best_for(self, kind: ChannelKind) -> Suite {
+        match kind {
+            ChannelKind::Data if self.contains(Suite::Aegis128X2) => Suite::Aegis128X2,
+            ChannelKind::Control | ChannelKind::Data => Suite::ChaCha20Poly1305,
+        }
+    }
+}
+
+impl From<SuiteSet> for u8 {
+    fn from(suites: SuiteSet) -> Self {
+        suites.0
+    }
+}
+
+impl TryFrom<u8> for SuiteSet {
+    type Error = &'static str;
+
+    fn try_from(bits: u8) -> Result<Self, Self::Error> {
+        let all = Suite::EACH.iter().fold(0, |bits, &suite| bits | Self::of(suite).0);
+        if bits & !all == 0 { Ok(Self(bits)) } else { Err("a suite that this version does not know") }
+    }
+}
+
+impl fmt::Display for SuiteSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.iter().map(Suite::as_str).collect();
+        f.write_str(&names.join(", "))
     }
 }
 
@@ -120,6 +197,19 @@ mod tests {
         assert!(LineRole::Both.carries(ChannelKind::Control) && LineRole::Both.carries(ChannelKind::Data));
         assert!(!LineRole::Bulk.carries(ChannelKind::Control) && LineRole::Bulk.carries(ChannelKind::Data));
         assert!(LineRole::Keys.carries(ChannelKind::Control) && !LineRole::Keys.carries(ChannelKind::Data));
+    }
+
+    #[test]
+    fn sets_of_suites_hold_what_was_put_in() {
+        let both = SuiteSet::ALWAYS.with(Suite::Aegis128X2);
+        assert_eq!(both.iter().collect::<Vec<_>>(), Suite::EACH);
+        assert_eq!(both.intersection(SuiteSet::ALWAYS), SuiteSet::ALWAYS);
+        assert!(!SuiteSet::ALWAYS.contains(Suite::Aegis128X2));
+        assert_eq!(both.to_string(), "chacha20-poly1305, aegis-128x2");
+        assert_eq!((SuiteSet::try_from(3), SuiteSet::try_from(4).is_err()), (Ok(both), true));
+        assert_eq!(both.best_for(ChannelKind::Data), Suite::Aegis128X2);
+        assert_eq!(both.best_for(ChannelKind::Control), Suite::ChaCha20Poly1305);
+        assert_eq!(SuiteSet::ALWAYS.best_for(ChannelKind::Data), Suite::ChaCha20Poly1305);
     }
 
     #[test]

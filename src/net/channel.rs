@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::lent::Sink;
 use super::records::{Outbound, ReadError, Received, RecordReader, RecordWriter};
 use crate::model::{RequestId, len_u64};
 use crate::session::LossReason;
@@ -138,7 +139,7 @@ where
     I: Message,
     O: Message + Send + Sync + 'static,
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin + Send + 'static,
+    W: Sink + Send + Sync + 'static,
 {
     let closing = backlog.closing.clone();
     // A task of its own, so that sealing and opening can use two processors.
@@ -155,7 +156,7 @@ where
         error = reading => {
             tracing::debug!(why = %with_sources(&error), "channel ended");
             match error {
-                ReadError::Record(_) | ReadError::Body(_) => LossReason::Offence,
+                ReadError::Record(_) | ReadError::Body(_) | ReadError::Trailer => LossReason::Offence,
                 ReadError::Ended | ReadError::Broken(_) => LossReason::Broken,
             }
         }
@@ -173,7 +174,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn write_all<M: Message, W: AsyncWrite + Unpin>(
+async fn write_all<M: Message, W: Sink>(
     mut writer: RecordWriter<M, W>,
     mut backlog: Backlog<M>,
     on_written: impl Fn(u64),

@@ -6,16 +6,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 
 use super::buffers::Buffers;
-use crate::model::{Limits, RequestId, len_u64};
-use crate::secure::{Incoming, Opener, Payload, RecordError, Sealer};
+use super::clock::Clock;
+use super::lent::{self, Lent, Sink};
+use crate::model::{Limits, Protection, RequestId, Time, len_u64};
+use crate::secure::{Incoming, KeyUse, Opener, Payload, RecordError, Sealer};
 use crate::session::{Input, UnknownKind};
-use crate::wire::{DecodeError, Message};
+use crate::wire::data::Trailer;
+use crate::wire::{DecodeError, Head, Message};
 
 /// Read ahead for heads and bodies. Payload goes past it straight into its own buffer, but for what came along with
 /// a head.
@@ -24,6 +28,8 @@ const READ_AHEAD: usize = 16 << 10;
 const COPIED_PAYLOAD_MAX: usize = 16 << 10;
 /// Sealed bytes that are collected before a write.
 const BATCH: usize = 64 << 10;
+/// In place of promised bytes that a file does not have any more.
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why no further record can be read.
 #[derive(Debug, Error)]
@@ -41,6 +47,9 @@ pub enum ReadError {
     /// The record is authentic and spells no message.
     #[error("a record has a malformed body")]
     Body(#[from] DecodeError),
+    /// The payload of a clear channel was not followed by what says how much of it counts.
+    #[error("a payload without a fitting trailer")]
+    Trailer,
 }
 
 /// A record that was read and verified.
@@ -50,8 +59,8 @@ pub struct Received<M> {
     pub request: RequestId,
     /// The peer has the answers to all requests with lower ids.
     pub settled: RequestId,
-    /// The message.
-    pub message: Incoming<M>,
+    /// The message, or the kind of one that this version does not know.
+    pub message: Result<M, UnknownKind>,
     /// The payload, decrypted, if there is one.
     pub payload: Option<BytesMut>,
 }
@@ -67,10 +76,7 @@ impl<M> Received<M> {
         Input {
             request: self.request,
             settled: self.settled,
-            message: match self.message {
-                Incoming::Message(known) => Ok(message(known)),
-                Incoming::Unknown(kind) => Err(UnknownKind(kind)),
-            },
+            message: self.message.map(message),
             // Bounded by the head's check, far below the type's end.
             payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
             payload: self.payload.map(payload),
@@ -108,6 +114,44 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
     /// # Cancel safety
     /// Not cancel safe: a dropped future may leave half a record read. Whoever stops waiting closes the connection.
     pub async fn next(&mut self) -> Result<Received<M>, ReadError> {
+        let (head, message) = loop {
+            match self.head_and_body().await? {
+                (_, Incoming::Rekeyed) => {}
+                (head, Incoming::Message(message)) => break (head, Ok(message)),
+                (head, Incoming::Unknown(kind)) => break (head, Err(UnknownKind(kind))),
+            }
+        };
+        let payload_len = usize::try_from(head.payload_len).unwrap_or(0);
+        let payload = if payload_len > 0 { Some(self.payload(payload_len).await?) } else { None };
+        let received = Received { request: head.request, settled: head.settled, message, payload };
+        if M::HAS_TRAILERS && payload_len > 0 && self.opener.protection() == Protection::Clear {
+            return self.trailed(received).await;
+        }
+        Ok(received)
+    }
+
+    /// The answer as its trailer leaves it.
+    async fn trailed(&mut self, mut received: Received<M>) -> Result<Received<M>, ReadError> {
+        let (head, Incoming::Message(message)) = self.head_and_body().await? else {
+            return Err(ReadError::Trailer);
+        };
+        let Trailer { valid, refused } = message.as_trailer().ok_or(ReadError::Trailer)?;
+        let valid = usize::try_from(valid).map_err(|_| ReadError::Trailer)?;
+        let promised = received.payload.as_ref().map_or(0, BytesMut::len);
+        if head.request != received.request || head.payload_len != 0 || valid > promised {
+            return Err(ReadError::Trailer);
+        }
+        if let Some(refusal) = refused {
+            received.message = M::refused(refusal).ok_or(ReadError::Trailer).map(Ok)?;
+            received.payload = None;
+        } else {
+            received.payload = received.payload.filter(|_| valid > 0);
+            received.payload.iter_mut().for_each(|payload| payload.truncate(valid));
+        }
+        Ok(received)
+    }
+
+    async fn head_and_body(&mut self) -> Result<(Head, Incoming<M>), ReadError> {
         let mut head_bytes = [0; Limits::HEAD_LEN];
         // The end of the stream between two records is told apart from one inside a record.
         if self.stream.read(head_bytes.get_mut(..1).unwrap_or_default()).await.map_err(ReadError::Broken)?
@@ -124,14 +168,12 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
         self.body.resize(body_len, 0);
         self.stream.read_exact(&mut self.body).await.map_err(ReadError::Broken)?;
         let message = self.opener.open_body(&head, &head_bytes, &mut self.body)?;
-        let payload_len = usize::try_from(head.payload_len).unwrap_or(0);
-        let payload = if payload_len > 0 { Some(self.payload(payload_len).await?) } else { None };
-        Ok(Received { request: head.request, settled: head.settled, message, payload })
+        Ok((head, message))
     }
 
     /// Reads a payload of verified length and opens it in place.
     async fn payload(&mut self, len: usize) -> Result<BytesMut, ReadError> {
-        let whole = len.saturating_add(Limits::TAG_LEN);
+        let whole = len.saturating_add(self.opener.payload_tag_len());
         let mut payload = self.buffers.take(whole);
         let mut rest = (&mut self.stream).take(len_u64(whole));
         while payload.len() < whole {
@@ -139,40 +181,65 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
                 return Err(ReadError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
         }
-        let mut tag = [0; Limits::TAG_LEN];
-        tag.copy_from_slice(&payload.split_off(len));
+        let tag = payload.split_off(len);
         self.opener.open_payload(&mut payload, &tag)?;
         Ok(payload)
     }
 }
 
 /// A payload to be sent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Outbound {
     /// Ours alone: encrypted where it lies.
     Owned(BytesMut),
     /// Kept for a repeat by somebody else: encrypted in a copy.
     Shared(Bytes),
+    /// So many bytes from this offset of a file, read when they are sent.
+    Lent(Arc<dyn Lent>, u64, u32),
 }
 
 impl Outbound {
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.as_slice().len()
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+            Self::Lent(_, _, len) => usize::try_from(*len).unwrap_or(usize::MAX),
+        }
     }
 
     /// Whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        self.len() == 0
     }
 
-    fn as_slice(&self) -> &[u8] {
+    /// The bytes, as far as they are in memory: none of what is lent.
+    #[must_use]
+    pub fn in_memory(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Lent(..) => &[],
         }
+    }
+}
+
+/// When a channel's sender replaces its keys: after so many records, so many bytes, or so long, with the next record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RekeyLimits {
+    /// Records under one key.
+    pub records: u64,
+    /// Bytes under one key.
+    pub bytes: u64,
+    /// Age of a key.
+    pub after: Duration,
+}
+
+impl From<&Limits> for RekeyLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { records: limits.rekey_records, bytes: limits.rekey_bytes, after: limits.rekey_after }
     }
 }
 
@@ -184,12 +251,15 @@ pub struct RecordWriter<M: Message, W> {
     batch: Vec<u8>,
     copy: BytesMut,
     meter: Meter,
+    rekey: RekeyLimits,
+    keys_since: Time,
 }
 
-impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
-    /// A writer to `stream`, which adds to the `meter` of the channel's reader.
-    pub fn new(stream: W, sealer: Sealer<M>, meter: Meter) -> Self {
-        Self { stream, sealer, batch: Vec::with_capacity(BATCH), copy: BytesMut::new(), meter }
+impl<M: Message, W: Sink> RecordWriter<M, W> {
+    /// A writer to `stream`, which adds to the `meter` of the channel's reader and replaces its keys by these limits.
+    pub fn new(stream: W, sealer: Sealer<M>, meter: Meter, rekey: RekeyLimits) -> Self {
+        let (batch, copy) = (Vec::with_capacity(BATCH), BytesMut::new());
+        Self { stream, sealer, batch, copy, meter, rekey, keys_since: Clock.now() }
     }
 
     /// Seals a record. It is on its way after [`Self::flush`] at the latest.
@@ -206,12 +276,29 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
         (request, settled): (RequestId, RequestId),
         payload: Option<Outbound>,
     ) -> io::Result<()> {
-        let Some(payload) = payload else {
-            self.sealer
-                .seal(message, request, settled, Payload::None, &mut self.batch)
-                .map_err(io::Error::other)?;
-            return self.flush_above(BATCH).await;
-        };
+        self.rekey_if_due(settled)?;
+        match payload {
+            None => {
+                self.seal(message, (request, settled), Payload::None)?;
+                self.flush_above(BATCH).await
+            }
+            Some(Outbound::Lent(lent, offset, len)) => {
+                self.write_lent(message, (request, settled), (lent, offset, len)).await
+            }
+            Some(payload) => {
+                let valid = u32::try_from(payload.len()).map_err(io::Error::other)?;
+                self.write_payload(message, (request, settled), payload).await?;
+                self.end_payload((request, settled), Trailer { valid, refused: None }).await
+            }
+        }
+    }
+
+    async fn write_payload(
+        &mut self,
+        message: &M,
+        (request, settled): (RequestId, RequestId),
+        payload: Outbound,
+    ) -> io::Result<()> {
         let (payload, is_copy) = self.make_mutable(payload);
         let (payload, tag) = match payload {
             Outbound::Owned(mut bytes) => {
@@ -224,19 +311,89 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
                 let tag = self.sealer.seal(message, request, settled, part, &mut self.batch);
                 (Outbound::Shared(bytes), tag)
             }
+            lent @ Outbound::Lent(..) => (lent, Err(RecordError::ReadOnly)),
         };
-        let tag = tag.map_err(io::Error::other)?.unwrap_or_default();
-        if payload.as_slice().len() <= COPIED_PAYLOAD_MAX {
-            self.batch.extend_from_slice(payload.as_slice());
-            self.batch.extend_from_slice(&tag);
+        let tag = tag.map_err(io::Error::other)?;
+        let tag = tag.as_ref().map_or(&[][..], |tag| &tag[..]);
+        if payload.len() <= COPIED_PAYLOAD_MAX {
+            self.batch.extend_from_slice(payload.in_memory());
+            self.batch.extend_from_slice(tag);
             return self.flush_above(BATCH).await;
         }
-        let mut parts = [IoSlice::new(&self.batch), IoSlice::new(payload.as_slice()), IoSlice::new(&tag)];
+        let mut parts = [IoSlice::new(&self.batch), IoSlice::new(payload.in_memory()), IoSlice::new(tag)];
         write_all_vectored(&mut self.stream, &mut parts, &self.meter).await?;
         self.batch.clear();
         if let (Outbound::Owned(bytes), true) = (payload, is_copy) {
             // Kept for the next payload that has to be copied.
             self.copy = bytes;
+        }
+        Ok(())
+    }
+
+    /// Sends a part of a file: past our memory on a clear channel, else by way of it.
+    async fn write_lent(
+        &mut self,
+        message: &M,
+        ids: (RequestId, RequestId),
+        (lent, offset, len): (Arc<dyn Lent>, u64, u32),
+    ) -> io::Result<()> {
+        let promised = usize::try_from(len).map_err(io::Error::other)?;
+        if self.sealer.protection() != Protection::Clear || self.stream.socket().is_none() {
+            return match lent::read(lent, offset, promised).await {
+                Ok(bytes) if bytes.is_empty() => self.seal(message, ids, Payload::None),
+                Ok(bytes) => {
+                    let valid = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+                    self.write_payload(message, ids, Outbound::Owned(bytes)).await?;
+                    self.end_payload(ids, Trailer { valid, refused: None }).await
+                }
+                Err(refusal) => {
+                    let refused = M::refused(refusal).ok_or(io::ErrorKind::InvalidInput)?;
+                    self.seal(&refused, ids, Payload::None)
+                }
+            };
+        }
+        self.seal(message, ids, Payload::Elsewhere(promised))?;
+        self.flush_above(0).await?;
+        let sent = lent::send(&self.stream, lent, offset, promised, &self.meter).await?;
+        // The length was promised: what the file does not have any more is made up for, and taken back.
+        let mut missing = promised.saturating_sub(sent.bytes);
+        while missing > 0 {
+            let zeros = &ZEROS[..missing.min(ZEROS.len())];
+            self.stream.write_all(zeros).await?;
+            missing = missing.saturating_sub(zeros.len());
+        }
+        let valid = u32::try_from(sent.bytes).map_err(io::Error::other)?;
+        self.end_payload(ids, Trailer { valid, refused: sent.refused }).await
+    }
+
+    /// Says what became of a payload, where nothing else does.
+    async fn end_payload(&mut self, ids: (RequestId, RequestId), trailer: Trailer) -> io::Result<()> {
+        if self.sealer.protection() == Protection::Clear
+            && let Some(trailer) = M::trailer(trailer)
+        {
+            self.seal(&trailer, ids, Payload::None)?;
+            self.flush_above(BATCH).await?;
+        }
+        Ok(())
+    }
+
+    fn seal(
+        &mut self,
+        message: &M,
+        (request, settled): (RequestId, RequestId),
+        payload: Payload<'_>,
+    ) -> io::Result<()> {
+        let sealed = self.sealer.seal(message, request, settled, payload, &mut self.batch);
+        sealed.map(drop).map_err(io::Error::other)
+    }
+
+    fn rekey_if_due(&mut self, settled: RequestId) -> io::Result<()> {
+        let KeyUse { records, bytes } = self.sealer.used();
+        let RekeyLimits { records: records_max, bytes: bytes_max, after } = self.rekey;
+        let now = Clock.now();
+        if records >= records_max || bytes >= bytes_max || now >= self.keys_since.after(after) {
+            self.sealer.rekey(settled, &mut self.batch).map_err(io::Error::other)?;
+            self.keys_since = now;
         }
         Ok(())
     }
@@ -269,7 +426,7 @@ impl<M: Message, W: AsyncWrite + Unpin> RecordWriter<M, W> {
     /// A shared payload that must be encrypted is copied; the caller's bytes stay as they are.
     fn make_mutable(&mut self, payload: Outbound) -> (Outbound, bool) {
         match payload {
-            Outbound::Shared(bytes) if self.sealer.encrypts() => {
+            Outbound::Shared(bytes) if self.sealer.protection() == Protection::Sealed => {
                 let mut copy = std::mem::take(&mut self.copy);
                 copy.clear();
                 copy.extend_from_slice(&bytes);

@@ -6,11 +6,14 @@
 //! | bytes | field |
 //! | --- | --- |
 //! | 17 | `bowline record v1` |
-//! | 1 | suite: 1 for ChaCha20-Poly1305 |
+//! | 1 | suite: 1 for ChaCha20-Poly1305, 2 for AEGIS-128X2 |
 //! | 16 | session id |
 //! | 4 | channel number |
 //! | 1 | direction: 0 client to server, 1 server to client |
-//! | 1 | use: 0 head and body, 1 payload |
+//! | 1 | use: 0 head and body, 1 payload, 2 the keys after these |
+//!
+//! A *rekey* derives all three anew from the third, with the label `bowline rekey v1 ` and no salt, and wipes what it was
+//! derived from: whoever learns the keys of one generation cannot compute those before it.
 
 use core::fmt;
 
@@ -18,19 +21,65 @@ use blake2::Blake2s256;
 use hkdf::SimpleHkdf;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::cipher::Key;
 use super::handshake::HandshakeError;
 use crate::model::{AttemptNonce, ChannelNumber, SessionId, Suite};
 use crate::wire::control::BindSecret;
 
 const RECORD_LABEL: &[u8] = b"bowline record v1";
+/// As long as the label of the first generation, so that the fields behind it have the same places.
+const REKEY_LABEL: &[u8] = b"bowline rekey v1 ";
 const BIND_LABEL: &[u8] = b"bowline bind v1";
 
-/// The two keys of one direction of one channel. They belong to one [`super::Sealer`] or [`super::Opener`], which
+/// The keys of one direction of one channel. They belong to one [`super::Sealer`] or [`super::Opener`], which
 /// takes them away; nothing shows them, and they are wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct DirectionKeys {
-    pub(super) head: [u8; 32],
-    pub(super) payload: [u8; 32],
+    pub(super) head: Key,
+    pub(super) payload: Key,
+    /// Of which the next generation is derived.
+    next: Key,
+    #[zeroize(skip)]
+    context: Context,
+    #[zeroize(skip)]
+    direction: u8,
+}
+
+impl DirectionKeys {
+    /// The cipher that the keys were derived for.
+    pub(super) fn suite(&self) -> Suite {
+        self.context.suite
+    }
+
+    /// Replaces the keys by those of the next generation.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Derive`]; the keys are as they were.
+    pub(super) fn rekey(&mut self) -> Result<(), HandshakeError> {
+        let from = Zeroizing::new(self.next);
+        *self = Self::derive(None, &*from, REKEY_LABEL, self.context, self.direction)?;
+        Ok(())
+    }
+
+    fn derive(
+        salt: Option<&[u8]>,
+        from: &[u8],
+        label: &[u8],
+        context: Context,
+        direction: u8,
+    ) -> Result<Self, HandshakeError> {
+        let mut keys = Self { head: [0; 32], payload: [0; 32], next: [0; 32], context, direction };
+        let suite = match context.suite {
+            Suite::ChaCha20Poly1305 => 1,
+            Suite::Aegis128X2 => 2,
+        };
+        let channel = context.channel.0.to_le_bytes();
+        for (use_byte, key) in [(0, &mut keys.head), (1, &mut keys.payload), (2, &mut keys.next)] {
+            let info = [label, &[suite], &context.session.0, &channel, &[direction], &[use_byte]];
+            expand(salt, from, &info, key)?;
+        }
+        Ok(keys)
+    }
 }
 
 impl fmt::Debug for DirectionKeys {
@@ -105,16 +154,7 @@ pub(super) fn direction_keys(
     context: Context,
     direction: u8,
 ) -> Result<DirectionKeys, HandshakeError> {
-    let mut keys = DirectionKeys { head: [0; 32], payload: [0; 32] };
-    let suite = match context.suite {
-        Suite::ChaCha20Poly1305 => 1,
-    };
-    let channel = context.channel.0.to_le_bytes();
-    for (use_byte, key) in [(0, &mut keys.head), (1, &mut keys.payload)] {
-        let info = [RECORD_LABEL, &[suite], &context.session.0, &channel, &[direction], &[use_byte]];
-        expand(Some(hash), raw, &info, key)?;
-    }
-    Ok(keys)
+    DirectionKeys::derive(Some(hash), raw, RECORD_LABEL, context, direction)
 }
 
 fn expand(salt: Option<&[u8]>, from: &[u8], info: &[&[u8]], to: &mut [u8; 32]) -> Result<(), HandshakeError> {
@@ -167,20 +207,24 @@ mod tests {
             CONTEXT,
             Context { session: SessionId([9; 16]), ..CONTEXT },
             Context { channel: ChannelNumber(5), ..CONTEXT },
+            Context { suite: Suite::Aegis128X2, ..CONTEXT },
         ];
         let mut keys = Vec::new();
         for context in contexts {
             // Equal raw keys, so that only the info tells the directions apart.
             for direction in [0, 1] {
                 let pair = direction_keys(&[1; 32], &[2; 32], context, direction).unwrap();
-                keys.extend([pair.head, pair.payload]);
+                keys.extend([pair.head, pair.payload, pair.next]);
+                let mut pair = pair;
+                pair.rekey().unwrap();
+                keys.extend([pair.head, pair.payload, pair.next]);
             }
         }
         keys.push(direction_keys(&[0; 32], &[2; 32], CONTEXT, 0).unwrap().head);
         let count = keys.len();
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!((keys.len(), count), (13, 13));
+        assert_eq!((keys.len(), count), (49, 49));
     }
 
     #[test]

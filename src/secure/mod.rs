@@ -23,6 +23,7 @@
 //! and the copies that its functions make of these on the stack stay in freed memory until something overwrites
 //! them. The state lives from the first message to the second one at most, and is dropped with the split.
 
+mod cipher;
 mod handshake;
 mod identity;
 mod keys;
@@ -30,7 +31,8 @@ pub mod mac1;
 mod noise;
 mod record;
 
+pub use cipher::suites;
 pub use handshake::{BindInitiator, BindResponder, HandshakeError, SessionInitiator, SessionResponder};
 pub use identity::{Identity, IdentityTextError};
 pub use keys::{DirectionKeys, RecordKeys};
-pub use record::{Incoming, Opener, Payload, RecordError, Sealer};
+pub use record::{Incoming, KeyUse, Opener, Payload, RecordError, Sealer};

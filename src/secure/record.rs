@@ -4,27 +4,32 @@
 //! head (40) | body | tag_h (16) | payload | tag_p (16)       without payload, tag_p is missing too
 //! ```
 //!
-//! | | `sealed` | `signed` |
-//! | --- | --- | --- |
-//! | `tag_h` | body encrypted, head is associated data | head and body are associated data |
-//! | `tag_p` | payload encrypted, no associated data | payload is associated data |
+//! | | `sealed` | `signed` | `clear` |
+//! | --- | --- | --- | --- |
+//! | `tag_h` | body encrypted, head is associated data | head and body are associated data | as signed |
+//! | `tag_p` | payload encrypted, no associated data | payload is associated data | there is none |
 //!
-//! All tags and ciphertexts are ChaCha20-Poly1305 (RFC 8439) under two keys, one for head and body and one for the
-//! payload; the nonce is four zero bytes and the sequence number. The payload's place is bound by its key, the
+//! All tags and ciphertexts are those of the channel's suite under two keys, one for head and body and one for the
+//! payload; the nonce is zeros and the sequence number. The payload's place is bound by its key, the
 //! sequence and the length that `tag_h` covers, so the payload needs no second pass with the head.
 //!
-//! Non-goals: `clear` channels, other ciphers, hiding lengths.
+//! A `Rekey` record is the last one under its keys: sealer and opener derive the next ones behind it. The sequence goes
+//! on. When that is due, the caller decides, by [`Sealer::used`] and the time; an opener refuses keys that are used far
+//! beyond the limits of the protocol.
+//!
+//! Non-goal: hiding lengths.
 
 use core::fmt;
 use core::marker::PhantomData;
 
-use chacha20poly1305::{AeadInPlace, ChaCha20Poly1305, KeyInit};
 use thiserror::Error;
 use zeroize::Zeroize;
 
+use super::cipher::{RecordCipher, Tag, cipher};
 use super::handshake::allowed;
 use super::keys::DirectionKeys;
-use crate::model::{ChannelKind, ChannelNumber, Limits, Protection, RequestId};
+use crate::model::{ChannelKind, ChannelNumber, Limits, Protection, RequestId, Suite, len_u64};
+use crate::wire::data::Rekey;
 use crate::wire::head::{Head, HeadError};
 use crate::wire::message::is_known;
 use crate::wire::{DecodeError, Message};
@@ -68,7 +73,7 @@ pub enum RecordError {
     /// The body is not the encoding of its message.
     #[error("the record's body is malformed")]
     Message(#[source] DecodeError),
-    /// A protection that the channel's kind cannot have: control channels are sealed, and no channel is clear.
+    /// A protection that the channel's kind cannot have: control channels are sealed.
     #[error("a {kind} channel cannot be {protection}")]
     Protection {
         /// What the channel is for.
@@ -84,8 +89,12 @@ pub enum RecordError {
         /// Length of the payload.
         payload_len: usize,
     },
-    /// A payload that cannot be encrypted in place, on a sealed channel.
-    #[error("a read-only payload cannot be sealed")]
+    /// A suite that this build does not have.
+    #[error("this build has no {0}")]
+    Suite(Suite),
+    /// A payload that cannot be encrypted in place, on a sealed channel, or one that is not at hand, on a channel that is
+    /// not clear.
+    #[error("a payload that is read-only or not at hand cannot be protected")]
     ReadOnly,
     /// Head, body and payload were not given in turn, or with other lengths than the head states.
     #[error("the record's parts were not given in turn and with the lengths of its head")]
@@ -96,6 +105,12 @@ pub enum RecordError {
     /// All sequence numbers are used up.
     #[error("the channel has no sequence numbers left")]
     Exhausted,
+    /// The peer goes on with keys that it should have replaced long ago.
+    #[error("the peer has not replaced its keys in time")]
+    Overused,
+    /// The next keys cannot be derived.
+    #[error("the keys of the channel cannot be replaced")]
+    Rekey,
     /// The cipher refused lengths that are within the limits: our bug.
     #[error("the record cannot be encrypted")]
     Cipher,
@@ -107,8 +122,10 @@ pub enum Payload<'a> {
     None,
     /// Bytes that are sent as they are; on a signed channel only.
     Readable(&'a [u8]),
-    /// Bytes that a sealed channel encrypts in place and a signed one leaves alone.
+    /// Bytes that a sealed channel encrypts in place and others leave alone.
     Buffer(&'a mut [u8]),
+    /// So many bytes that reach the wire without passing through here; on a clear channel only.
+    Elsewhere(usize),
 }
 
 /// What a verified head and body hold.
@@ -118,6 +135,25 @@ pub enum Incoming<M> {
     Message(M),
     /// A message of a kind that no stream of this version has: a newer peer's, to be refused politely.
     Unknown(u8),
+    /// The peer has replaced its keys, and so has the opener: nothing for a session.
+    Rekeyed,
+}
+
+/// How much was sealed under the keys in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyUse {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their heads, bodies and payloads.
+    pub bytes: u64,
+}
+
+impl KeyUse {
+    fn count(&mut self, body_len: usize, payload_len: usize) {
+        let bytes = len_u64(body_len.saturating_add(payload_len).saturating_add(Limits::HEAD_LEN));
+        self.records = self.records.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
 }
 
 /// Makes the records of one direction of one channel.
@@ -190,28 +226,30 @@ enum Expect {
 /// What both ends of a direction have in common. The keys of a direction come to one of these and are used with one
 /// protection only, because it takes them away.
 struct Direction {
-    head: ChaCha20Poly1305,
-    payload: ChaCha20Poly1305,
+    keys: DirectionKeys,
+    head: Box<dyn RecordCipher>,
+    payload: Box<dyn RecordCipher>,
     channel: ChannelNumber,
-    sealed: bool,
+    protection: Protection,
+    used: KeyUse,
 }
 
 impl<M: Message> Sealer<M> {
     /// A sealer for the direction of `keys`, from sequence number 0.
     ///
     /// # Errors
-    /// [`RecordError::Protection`] for a clear channel, and for a control channel that is not sealed.
+    /// [`RecordError::Protection`] for a control channel that is not sealed, [`RecordError::Suite`].
     pub fn new(
         keys: DirectionKeys,
         channel: ChannelNumber,
         protection: Protection,
     ) -> Result<Self, RecordError> {
-        let direction = Direction::new(&keys, channel, M::CHANNEL, protection)?;
+        let direction = Direction::new(keys, channel, M::CHANNEL, protection)?;
         Ok(Self { direction, next: 0, stream: PhantomData })
     }
 
-    /// Appends head, body and their tag to `out` and gives the payload's tag, if there is a payload: on the wire
-    /// the payload and then this tag follow.
+    /// Appends head, body and their tag to `out` and gives the payload's tag, if there is a payload and the channel is
+    /// not clear: on the wire the payload and then this tag follow.
     ///
     /// # Errors
     /// [`RecordError::ReadOnly`], [`RecordError::TooLong`], [`RecordError::Exhausted`], [`RecordError::Cipher`].
@@ -224,7 +262,12 @@ impl<M: Message> Sealer<M> {
         payload: Payload<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<[u8; Limits::TAG_LEN]>, RecordError> {
-        if self.direction.sealed && matches!(payload, Payload::Readable(_)) {
+        let fits = match payload {
+            Payload::Readable(_) => self.direction.protection != Protection::Sealed,
+            Payload::Elsewhere(_) => self.direction.protection == Protection::Clear,
+            Payload::None | Payload::Buffer(_) => true,
+        };
+        if !fits {
             return Err(RecordError::ReadOnly);
         }
         let start = out.len();
@@ -238,10 +281,25 @@ impl<M: Message> Sealer<M> {
         outcome
     }
 
-    /// Whether payload is encrypted, so that it must be given as [`Payload::Buffer`].
+    /// Replaces the keys: appends a record that says so to `out`; all records behind it are under the new keys.
+    ///
+    /// # Errors
+    /// [`RecordError::Rekey`], [`RecordError::Exhausted`], [`RecordError::Cipher`]; the channel must end then.
+    pub fn rekey(&mut self, settled: RequestId, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.seal(&Rekey {}.into(), RequestId::NONE, settled, Payload::None, out)?;
+        self.direction.rekey()
+    }
+
+    /// How much was sealed under the keys in use.
     #[must_use]
-    pub fn encrypts(&self) -> bool {
-        self.direction.sealed
+    pub fn used(&self) -> KeyUse {
+        self.direction.used
+    }
+
+    /// How payload is protected: on a sealed channel it must be given as [`Payload::Buffer`].
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.direction.protection
     }
 
     fn append(
@@ -277,12 +335,12 @@ impl<M: Message> Sealer<M> {
         let record = out.get_mut(start..).unwrap_or_default();
         let (head_bytes, body) = record.split_first_chunk_mut().ok_or(RecordError::Cipher)?;
         *head_bytes = head.encode();
-        let tag = if self.direction.sealed {
-            make_tag(&self.direction.head, sequence, head_bytes, body)?
-        } else {
-            make_tag(&self.direction.head, sequence, record, &mut [])?
+        let tag = match self.direction.protection {
+            Protection::Sealed => self.direction.head.seal(sequence, head_bytes, body)?,
+            Protection::Signed | Protection::Clear => self.direction.head.seal(sequence, record, &mut [])?,
         };
         out.extend_from_slice(&tag);
+        self.direction.used.count(body_len, payload_len);
         self.direction.seal_payload(sequence, payload)
     }
 }
@@ -291,13 +349,13 @@ impl<M: Message> Opener<M> {
     /// An opener for the direction of `keys`, from sequence number 0.
     ///
     /// # Errors
-    /// [`RecordError::Protection`] for a clear channel, and for a control channel that is not sealed.
+    /// [`RecordError::Protection`] for a control channel that is not sealed, [`RecordError::Suite`].
     pub fn new(
         keys: DirectionKeys,
         channel: ChannelNumber,
         protection: Protection,
     ) -> Result<Self, RecordError> {
-        let direction = Direction::new(&keys, channel, M::CHANNEL, protection)?;
+        let direction = Direction::new(keys, channel, M::CHANNEL, protection)?;
         Ok(Self { direction, next: 0, expect: Expect::Record, signed: Vec::new(), stream: PhantomData })
     }
 
@@ -306,8 +364,8 @@ impl<M: Message> Opener<M> {
     /// strangers end here.
     ///
     /// # Errors
-    /// [`RecordError::Head`], [`RecordError::Channel`], [`RecordError::Sequence`], [`RecordError::Exhausted`];
-    /// [`RecordError::Order`] while a payload is expected, [`RecordError::Dead`].
+    /// [`RecordError::Head`], [`RecordError::Channel`], [`RecordError::Sequence`], [`RecordError::Exhausted`],
+    /// [`RecordError::Overused`]; [`RecordError::Order`] while a payload is expected, [`RecordError::Dead`].
     pub fn read_head(&mut self, bytes: &[u8; Limits::HEAD_LEN]) -> Result<Head, RecordError> {
         self.take_record()?;
         let head = self.checked_head(bytes)?;
@@ -334,17 +392,26 @@ impl<M: Message> Opener<M> {
         outcome
     }
 
+    /// How the channel is protected.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.direction.protection
+    }
+
+    /// Length of the tag behind a payload, in bytes: 0 on a clear channel.
+    #[must_use]
+    pub fn payload_tag_len(&self) -> usize {
+        if self.direction.protection == Protection::Clear { 0 } else { Limits::TAG_LEN }
+    }
+
     /// Verifies the payload of the record whose body was opened last, and decrypts it in place on a sealed channel.
-    /// Nothing of it counts before this.
+    /// Nothing of it counts before this. `tag` has [`Opener::payload_tag_len`] bytes; of a clear payload only the length
+    /// is known to be right.
     ///
     /// # Errors
     /// [`RecordError::Payload`] when the tag is wrong, [`RecordError::Order`] when no payload or one of another length is
     /// expected, [`RecordError::Dead`].
-    pub fn open_payload(
-        &mut self,
-        payload: &mut [u8],
-        tag: &[u8; Limits::TAG_LEN],
-    ) -> Result<(), RecordError> {
+    pub fn open_payload(&mut self, payload: &mut [u8], tag: &[u8]) -> Result<(), RecordError> {
         let (sequence, len) = match self.take()? {
             Expect::Payload { sequence, len } => (sequence, len),
             Expect::Record | Expect::Nothing => return Err(RecordError::Order),
@@ -352,10 +419,12 @@ impl<M: Message> Opener<M> {
         if payload.len() != len {
             return Err(RecordError::Order);
         }
-        let verified = if self.direction.sealed {
-            check_tag(&self.direction.payload, sequence, &[], payload, tag)
-        } else {
-            check_tag(&self.direction.payload, sequence, payload, &mut [], tag)
+        let cipher = &self.direction.payload;
+        let verified = match (self.direction.protection, <&Tag>::try_from(tag)) {
+            (Protection::Sealed, Ok(tag)) => cipher.open(sequence, &[], payload, tag),
+            (Protection::Signed, Ok(tag)) => cipher.open(sequence, payload, &mut [], tag),
+            (Protection::Clear, _) => tag.is_empty(),
+            (Protection::Sealed | Protection::Signed, Err(_)) => false,
         };
         if !verified {
             return Err(RecordError::Payload);
@@ -380,7 +449,15 @@ impl<M: Message> Opener<M> {
         if !self.body_verifies(head_bytes, body, tag) {
             return Err(RecordError::Body);
         }
+        self.direction.used.count(body.len(), fits(head.payload_len)?);
         let incoming = match M::decode_body(head.kind, body) {
+            Ok(_) if head.kind == Rekey::KIND => {
+                if head.payload_len != 0 || head.request != RequestId::NONE {
+                    return Err(RecordError::Order);
+                }
+                self.direction.rekey()?;
+                Incoming::Rekeyed
+            }
             Ok(message) => Incoming::Message(message),
             Err(DecodeError::UnknownKind(kind)) if is_known(kind) => {
                 return Err(RecordError::WrongStream(kind));
@@ -398,13 +475,13 @@ impl<M: Message> Opener<M> {
 
     fn body_verifies(&mut self, head_bytes: &[u8], body: &mut [u8], tag: &[u8; Limits::TAG_LEN]) -> bool {
         let cipher = &self.direction.head;
-        if self.direction.sealed {
-            return check_tag(cipher, self.next, head_bytes, body, tag);
+        if self.direction.protection == Protection::Sealed {
+            return cipher.open(self.next, head_bytes, body, tag);
         }
         self.signed.clear();
         self.signed.extend_from_slice(head_bytes);
         self.signed.extend_from_slice(body);
-        check_tag(cipher, self.next, &self.signed, &mut [], tag)
+        cipher.open(self.next, &self.signed, &mut [], tag)
     }
 
     fn checked_head(&self, bytes: &[u8; Limits::HEAD_LEN]) -> Result<Head, RecordError> {
@@ -418,6 +495,10 @@ impl<M: Message> Opener<M> {
         // A sealer never uses the last number, so an opener does not either.
         if self.next == u64::MAX {
             return Err(RecordError::Exhausted);
+        }
+        let KeyUse { records, bytes } = self.direction.used;
+        if records >= Limits::KEY_RECORDS_MAX || bytes >= Limits::KEY_BYTES_MAX {
+            return Err(RecordError::Overused);
         }
         Ok(head)
     }
@@ -440,7 +521,7 @@ impl<M: Message> Opener<M> {
 
 impl Direction {
     fn new(
-        keys: &DirectionKeys,
+        keys: DirectionKeys,
         channel: ChannelNumber,
         kind: ChannelKind,
         protection: Protection,
@@ -448,12 +529,17 @@ impl Direction {
         if !allowed(kind, protection) {
             return Err(RecordError::Protection { kind, protection });
         }
-        Ok(Self {
-            head: ChaCha20Poly1305::new((&keys.head).into()),
-            payload: ChaCha20Poly1305::new((&keys.payload).into()),
-            channel,
-            sealed: protection == Protection::Sealed,
-        })
+        let head = cipher(keys.suite(), &keys.head)?;
+        let payload = cipher(keys.suite(), &keys.payload)?;
+        Ok(Self { keys, head, payload, channel, protection, used: KeyUse::default() })
+    }
+
+    fn rekey(&mut self) -> Result<(), RecordError> {
+        self.keys.rekey().map_err(|_| RecordError::Rekey)?;
+        self.head = cipher(self.keys.suite(), &self.keys.head)?;
+        self.payload = cipher(self.keys.suite(), &self.keys.payload)?;
+        self.used = KeyUse::default();
+        Ok(())
     }
 
     fn seal_payload(
@@ -461,12 +547,16 @@ impl Direction {
         sequence: u64,
         payload: Payload<'_>,
     ) -> Result<Option<[u8; Limits::TAG_LEN]>, RecordError> {
-        let tag = match payload {
-            Payload::None | Payload::Readable([]) | Payload::Buffer([]) => return Ok(None),
-            Payload::Readable(_) if self.sealed => return Err(RecordError::ReadOnly),
-            Payload::Buffer(bytes) if self.sealed => make_tag(&self.payload, sequence, &[], bytes),
-            Payload::Buffer(bytes) => make_tag(&self.payload, sequence, bytes, &mut []),
-            Payload::Readable(bytes) => make_tag(&self.payload, sequence, bytes, &mut []),
+        let tag = match (payload, self.protection) {
+            (Payload::None | Payload::Readable([]) | Payload::Buffer([]), _) | (_, Protection::Clear) => {
+                return Ok(None);
+            }
+            (Payload::Readable(_), Protection::Sealed) | (Payload::Elsewhere(_), _) => {
+                return Err(RecordError::ReadOnly);
+            }
+            (Payload::Buffer(bytes), Protection::Sealed) => self.payload.seal(sequence, &[], bytes),
+            (Payload::Buffer(bytes), Protection::Signed) => self.payload.seal(sequence, bytes, &mut []),
+            (Payload::Readable(bytes), Protection::Signed) => self.payload.seal(sequence, bytes, &mut []),
         };
         tag.map(Some)
     }
@@ -478,6 +568,7 @@ impl Payload<'_> {
             Self::None => 0,
             Self::Readable(bytes) => bytes.len(),
             Self::Buffer(bytes) => bytes.len(),
+            Self::Elsewhere(len) => *len,
         }
     }
 }
@@ -490,8 +581,7 @@ impl fmt::Debug for Payload<'_> {
 
 impl fmt::Debug for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protection = if self.sealed { Protection::Sealed } else { Protection::Signed };
-        write!(f, "Direction({}, {protection}, ..)", self.channel)
+        write!(f, "Direction({}, {}, {}, ..)", self.channel, self.protection, self.keys.suite())
     }
 }
 
@@ -505,35 +595,6 @@ impl<M: Message> fmt::Debug for Opener<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Opener({:?}, next {}, expects {:?})", self.direction, self.next, self.expect)
     }
-}
-
-fn make_tag(
-    cipher: &ChaCha20Poly1305,
-    sequence: u64,
-    associated: &[u8],
-    text: &mut [u8],
-) -> Result<[u8; Limits::TAG_LEN], RecordError> {
-    cipher
-        .encrypt_in_place_detached(&nonce(sequence).into(), associated, text)
-        .map(Into::into)
-        .map_err(|_| RecordError::Cipher)
-}
-
-/// Compares in constant time, and leaves `text` encrypted when the tag is wrong.
-fn check_tag(
-    cipher: &ChaCha20Poly1305,
-    sequence: u64,
-    associated: &[u8],
-    text: &mut [u8],
-    tag: &[u8; Limits::TAG_LEN],
-) -> bool {
-    cipher.decrypt_in_place_detached(&nonce(sequence).into(), associated, text, tag.into()).is_ok()
-}
-
-fn nonce(sequence: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce.iter_mut().skip(4).zip(sequence.to_le_bytes()).for_each(|(to, from)| *to = from);
-    nonce
 }
 
 fn fits(len: u32) -> Result<usize, RecordError> {

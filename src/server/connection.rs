@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::shared::{Shared, WriterHandle};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::{
-    Backlog, GreetingError, Meter, Outbox, Queue, ReadError, Received, RecordReader, RecordWriter,
+    Backlog, GreetingError, Meter, Outbound, Outbox, Queue, ReadError, Received, RecordReader, RecordWriter,
     SystemEntropy, outbox, read_hello, run_channel, socket, with_sources,
 };
 use crate::secure::{
-    BindResponder, HandshakeError, Incoming, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
+    BindResponder, HandshakeError, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
 };
 use crate::session::LossReason;
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
@@ -100,7 +100,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
             Greeted::Session(facts, keys) => {
                 let kind = (ChannelNumber(0), Protection::Sealed);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
-                let Incoming::Message(ClientControl::Begin(begin)) = first.message else {
+                let Ok(ClientControl::Begin(begin)) = first.message else {
                     shared.lost(parts.connection, LossReason::Offence);
                     return Err(Refused::NoBeginning);
                 };
@@ -114,7 +114,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                 match binding.offer.kind {
                     ChannelKind::Control => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
-                        let Incoming::Message(ClientControl::Attach(attach)) = first.message else {
+                        let Ok(ClientControl::Attach(attach)) = first.message else {
                             shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
@@ -125,7 +125,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
                     }
                     ChannelKind::Data => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Data).await?;
-                        let Incoming::Message(ClientData::Attach(attach)) = first.message else {
+                        let Ok(ClientData::Attach(attach)) = first.message else {
                             shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
@@ -195,8 +195,12 @@ async fn open_channel<I: Message, O: Message>(
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());
-    let writer =
-        RecordWriter::new(write_half, Sealer::new(keys.send, number, protection)?, Meter::clone(&meter));
+    let writer = RecordWriter::new(
+        write_half,
+        Sealer::new(keys.send, number, protection)?,
+        Meter::clone(&meter),
+        shared.limits().into(),
+    );
     let first = reader.next().await?;
     let (outbox, backlog) = outbox();
     let connection = shared.register(handle(outbox), meter);
@@ -223,7 +227,7 @@ impl FromClient for ClientData {
 async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Shared>, parts: Parts<I, O>) {
     let Parts { reader, writer, backlog, connection } = parts;
     let on_record = |received| {
-        let input = Received::into_input(received, FromClient::into_core, |payload| payload);
+        let input = Received::into_input(received, FromClient::into_core, Outbound::Owned);
         shared.drive(|core, now| core.handle_input(now, connection, input));
     };
     let on_written = {

@@ -16,6 +16,7 @@ use crate::model::{
     Allocation, Attributes, ByteRange, FileIdentity, FileKind, Limits, Reason, Refusal, Seekable, SyncScope,
     len_u64,
 };
+use crate::net::LentSend;
 
 /// The greatest offset that a file can have, and so the greatest end of a range.
 const END_MAX: u64 = i64::MAX.unsigned_abs();
@@ -73,6 +74,27 @@ impl Descriptor {
     pub fn read(&self, offset: u64, len: u32, into: &mut BytesMut) -> Result<(), Refusal> {
         let len = checked_len(offset, len).ok_or(Reason::Invalid)?;
         read_with(offset, len, into, |at, buffer| rustix::io::pread(&self.fd, buffer, at)).map_err(refusal)
+    }
+
+    /// Sends up to `len` bytes from `offset` on to a socket, as far as the socket takes them, without a copy of ours.
+    pub(super) fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
+        let mut sent = 0;
+        while sent < len {
+            let mut at = offset.saturating_add(len_u64(sent));
+            match rustix::io::retry_on_intr(|| {
+                rustix::fs::sendfile(socket, &self.fd, Some(&mut at), len - sent)
+            }) {
+                Ok(0) => break,
+                Ok(more) => sent = sent.saturating_add(more),
+                Err(_) if sent > 0 => break,
+                Err(Errno::AGAIN) => return LentSend::Full,
+                Err(errno @ (Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT)) => {
+                    return LentSend::Broken(errno.into());
+                }
+                Err(errno) => return LentSend::Refused(refusal(errno)),
+            }
+        }
+        LentSend::Sent(sent)
     }
 
     /// Writes `bytes` at `offset` and returns how many were written; fewer than given only where the file

@@ -33,9 +33,9 @@ pub use files::{CachedRead, Descriptor};
 
 use self::names::Names;
 use self::shared::Shared;
-use crate::model::{Entropy as _, EntropyError, Limits, Policy, Protection};
+use crate::model::{Entropy as _, EntropyError, Limits, Policy, Protection, SuiteSet};
 use crate::net::{Clock, SystemEntropy, socket};
-use crate::secure::Identity;
+use crate::secure::{Identity, suites};
 use crate::session::server::{ServerCore, ServerSetup};
 
 /// What a server is started with.
@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub policy: Policy,
     /// The weakest protection of its data channels.
     pub protection_min: Protection,
+    /// The suites that it offers for data channels, as far as this build and processor have them.
+    pub suites: SuiteSet,
     /// Bounds.
     pub limits: Limits,
     /// Where it listens; port 0 takes a free one.
@@ -67,6 +69,7 @@ impl ServerConfig {
             exports,
             policy,
             protection_min: Protection::Signed,
+            suites: suites(),
             modes: ModePolicy::default(),
             limits: Limits::default(),
             listen: Vec::new(),
@@ -111,6 +114,7 @@ pub enum StartError {
 ///     modes: ModePolicy::default(),
 ///     policy: load_clients("/etc/bowline/clients.toml".as_ref())?,
 ///     protection_min: Protection::Signed,
+///     suites: bowline::secure::suites(),
 ///     limits: Limits::default(),
 ///     listen: vec!["0.0.0.0:4477".parse()?],
 /// })?;
@@ -150,6 +154,7 @@ impl Server {
             limits: config.limits.clone(),
             policy: config.policy,
             protection_min: config.protection_min,
+            suites: config.suites.intersection(suites()),
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
         })?;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +14,9 @@ use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, Outbound, Queue};
 use crate::secure::Identity;
 use crate::session::LossReason;
-use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
+use crate::session::server::{
+    Completion, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+};
 use crate::wire::{ServerControl, ServerData};
 
 /// What the connections of a server share.
@@ -33,10 +34,13 @@ pub(super) struct Shared {
     pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
     pub(super) buffers: Buffers,
+    /// Lent files that came back. They come from wherever their last payload was dropped, under the core's lock too, so
+    /// that the timer's task takes them to the core.
+    given_back: Mutex<Vec<EffectId>>,
 }
 
 struct State {
-    core: ServerCore<BytesMut>,
+    core: ServerCore<Outbound>,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
 }
@@ -57,7 +61,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(
-        core: ServerCore<BytesMut>,
+        core: ServerCore<Outbound>,
         clock: Clock,
         identity: Arc<Identity>,
         names: Names,
@@ -74,12 +78,13 @@ impl Shared {
             files: FileTable::default(),
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
+            given_back: Mutex::default(),
         }
     }
 
     /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
     /// the rest goes to the blocking pool.
-    pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<BytesMut>, Time) -> T) -> T {
+    pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<Outbound>, Time) -> T) -> T {
         let (mut work, mut closing) = (Vec::new(), Vec::new());
         let value = {
             let mut state = self.lock();
@@ -99,13 +104,31 @@ impl Shared {
         value
     }
 
+    /// A lent file is nobody's any more.
+    pub(super) fn give_back(self: &Arc<Self>, id: EffectId) {
+        let is_free = self.state.try_lock().is_ok();
+        if is_free {
+            // Not this thread has the core, so it can be told at once.
+            return self.drive(|core, now| core.handle_completion(now, id, Completion::GivenBack));
+        }
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.wake.notify_one();
+    }
+
+    fn take_back(self: &Arc<Self>) {
+        let ids = std::mem::take(&mut *self.given_back.lock().unwrap_or_else(PoisonError::into_inner));
+        for id in ids {
+            self.drive(|core, now| core.handle_completion(now, id, Completion::GivenBack));
+        }
+    }
+
     /// Deadlines may have come nearer without a note of the core's.
     pub(super) fn wake_timer(&self) {
         self.wake.notify_one();
     }
 
     /// Looks at the core without a change.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&ServerCore<BytesMut>) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&ServerCore<Outbound>) -> T) -> T {
         look(&self.lock().core)
     }
 
@@ -205,10 +228,10 @@ impl State {
         connection: ConnectionId,
         request: RequestId,
         message: ServerMessage,
-        payload: Option<BytesMut>,
+        payload: Option<Outbound>,
     ) {
         let Some(connection) = self.connections.get(&connection) else { return };
-        let (ids, payload) = ((request, RequestId::NONE), payload.map(Outbound::Owned));
+        let ids = (request, RequestId::NONE);
         match (&connection.writer, message) {
             (Queue::Control(outbox), ServerMessage::Control(message)) => outbox.send(ids, message, payload),
             (Queue::Data(outbox), ServerMessage::Data(message)) => outbox.send(ids, message, payload),
@@ -228,7 +251,7 @@ pub(super) async fn run_timer(shared: Arc<Shared>, stop: CancellationToken) {
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.wake.notified() => {}
+            () = shared.wake.notified() => shared.take_back(),
             () = due => {
                 shared.feed_progress();
                 shared.tick();

@@ -1,7 +1,8 @@
 //! File work: what the core asks for, done at once where the page cache has the bytes, else on the blocking pool.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use bytes::BytesMut;
 
@@ -12,6 +13,7 @@ use super::names::Outcome;
 use super::shared::Shared;
 use super::xattr::Holder;
 use crate::model::{AttributeChange, Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
+use crate::net::{Lent, LentSend, Outbound};
 use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use crate::wire::ServerControl;
 use crate::wire::control::Done;
@@ -23,10 +25,40 @@ use crate::wire::names::{
 #[derive(Debug, Default)]
 pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<Descriptor>>>);
 
+/// A file whose bytes a writer takes when it sends them. It is given back when the last payload of it is gone,
+/// whatever became of the channel.
+#[derive(Debug)]
+struct LentFile {
+    file: Arc<Descriptor>,
+    id: EffectId,
+    shared: Weak<Shared>,
+}
+
+impl Lent for LentFile {
+    fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
+        self.file.send(socket, offset, len)
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<BytesMut, Refusal> {
+        let mut into = BytesMut::with_capacity(len);
+        let len = u32::try_from(len).map_err(|_| Reason::Invalid)?;
+        self.file.read(offset, len, &mut into)?;
+        Ok(into)
+    }
+}
+
+impl Drop for LentFile {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.give_back(self.id);
+        }
+    }
+}
+
 /// A piece of file work.
 pub(super) struct Work {
     pub(super) id: EffectId,
-    pub(super) effect: Effect<BytesMut>,
+    pub(super) effect: Effect<Outbound>,
 }
 
 impl FileTable {
@@ -48,17 +80,21 @@ impl FileTable {
 
 impl Shared {
     /// Does a piece of work at once and reports it, or gives it to the blocking pool, which reports later.
-    pub(super) fn perform(self: &Arc<Self>, work: Work) -> Option<(EffectId, Completion<BytesMut>)> {
+    pub(super) fn perform(self: &Arc<Self>, work: Work) -> Option<(EffectId, Completion<Outbound>)> {
         let Work { id, effect } = work;
         match effect {
-            Effect::Read { open, offset, len } => self.read(id, open, offset, len),
+            Effect::Read { open, offset, len, may_lend: false } => self.read(id, open, offset, len),
+            Effect::Read { open, offset, len, may_lend: true } => Some((
+                id,
+                self.lend(id, open, offset, len).unwrap_or_else(|refusal| Completion::Read(Err(refusal))),
+            )),
             Effect::Attributes { open } => {
                 let attributes = self.files.find(open).and_then(|file| file.attributes());
                 Some((id, Completion::Attributes(attributes)))
             }
             Effect::Write { open, offset, payload } => {
                 self.later(id, move |shared| {
-                    let write = |file: Arc<Descriptor>| file.write(offset, &payload);
+                    let write = |file: Arc<Descriptor>| file.write(offset, payload.in_memory());
                     Completion::Written(shared.files.find(open).and_then(write))
                 });
                 None
@@ -78,7 +114,7 @@ impl Shared {
             }
             Effect::Append { open, payload } => {
                 self.later(id, move |shared| {
-                    let append = |file: Arc<Descriptor>| file.append(&payload);
+                    let append = |file: Arc<Descriptor>| file.append(payload.in_memory());
                     Completion::Appended(shared.files.find(open).and_then(append))
                 });
                 None
@@ -119,7 +155,7 @@ impl Shared {
         }
     }
 
-    fn name_work(&self, work: NameWork<BytesMut>) -> Result<NameReport<BytesMut>, Refusal> {
+    fn name_work(&self, work: NameWork<Outbound>) -> Result<NameReport<Outbound>, Refusal> {
         let names = &self.names;
         match work {
             NameWork::Lookup(Lookup { place, follow }) => {
@@ -141,8 +177,8 @@ impl Shared {
                 self.holder(target)?.get(&name).map(|value| answer_with(XattrValue {}, &value))
             }
             NameWork::XattrSet { target, name, how, value } => {
-                let value = value.unwrap_or_default();
-                self.holder(target)?.set(&name, how, &value).map(|()| answer(Done {}))
+                let value = value.as_ref().map_or(&[][..], Outbound::in_memory);
+                self.holder(target)?.set(&name, how, value).map(|()| answer(Done {}))
             }
             NameWork::XattrList { target } => {
                 self.holder(target)?.list().map(|list| answer_with(XattrNames {}, &list))
@@ -171,7 +207,7 @@ impl Shared {
         open: OpenId,
         offset: u64,
         len: u32,
-    ) -> Option<(EffectId, Completion<BytesMut>)> {
+    ) -> Option<(EffectId, Completion<Outbound>)> {
         let file = match self.files.find(open) {
             Ok(file) => file,
             Err(refusal) => return Some((id, Completion::Read(Err(refusal)))),
@@ -195,10 +231,29 @@ impl Shared {
         }
     }
 
+    /// Promises as many of the bytes at `offset` as the file has now; they are read while they are sent.
+    fn lend(
+        self: &Arc<Self>,
+        id: EffectId,
+        open: OpenId,
+        offset: u64,
+        len: u32,
+    ) -> Result<Completion<Outbound>, Refusal> {
+        let file = self.files.find(open)?;
+        let rest = file.attributes()?.len.saturating_sub(offset);
+        match u32::try_from(rest).map_or(len, |rest| rest.min(len)) {
+            0 => Ok(Completion::Read(Ok(counted(BytesMut::new())))),
+            promised => {
+                let lent = Arc::new(LentFile { file, id, shared: Arc::downgrade(self) });
+                Ok(Completion::Lent(Outbound::Lent(lent, offset, promised), promised))
+            }
+        }
+    }
+
     fn later(
         self: &Arc<Self>,
         id: EffectId,
-        work: impl FnOnce(&Arc<Self>) -> Completion<BytesMut> + Send + 'static,
+        work: impl FnOnce(&Arc<Self>) -> Completion<Outbound> + Send + 'static,
     ) {
         let shared = Arc::clone(self);
         // The report is the task's only result; a server that stops waits for all of them.
@@ -216,23 +271,23 @@ impl Shared {
     }
 }
 
-fn report(outcome: Outcome) -> NameReport<BytesMut> {
+fn report(outcome: Outcome) -> NameReport<Outbound> {
     match outcome {
         Outcome::Done => answer(Done {}),
         Outcome::Moved => NameReport::Moved,
     }
 }
 
-fn answer(message: impl Into<ServerControl>) -> NameReport<BytesMut> {
+fn answer(message: impl Into<ServerControl>) -> NameReport<Outbound> {
     NameReport::Answer(message.into(), None)
 }
 
-fn answer_with(message: impl Into<ServerControl>, payload: &[u8]) -> NameReport<BytesMut> {
+fn answer_with(message: impl Into<ServerControl>, payload: &[u8]) -> NameReport<Outbound> {
     let payload = (!payload.is_empty()).then(|| counted(BytesMut::from(payload)));
     NameReport::Answer(message.into(), payload)
 }
 
-fn counted(bytes: BytesMut) -> (BytesMut, u32) {
+fn counted(bytes: BytesMut) -> (Outbound, u32) {
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    (bytes, len)
+    (Outbound::Owned(bytes), len)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::data::{Farewell, Ping, Pong};
+use super::data::{Farewell, Ping, Pong, Rekey};
 use super::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use super::message::stream;
 use super::names::{
@@ -12,7 +12,7 @@ use super::names::{
 use crate::model::{
     Allocation, AttributeChange, Attributes, Create, CreateId, ExportName, ExportPath, FileState, HandleId,
     InstanceId, Locator, LockMode, OpenMode, RawRange, Refusal, RequestId, ResumeKey, Seekable, SessionId,
-    SyncScope,
+    SuiteSet, SyncScope,
 };
 pub use secret::BindSecret;
 
@@ -29,6 +29,8 @@ stream! {
         Pong = 0x31,
         /// The sender closes the channel; nothing follows.
         Farewell = 0x32,
+        /// The sender's next record is under new keys.
+        Rekey = 0x34,
         /// Open a file.
         Open = 0x10,
         /// Get a duplicate handle.
@@ -97,6 +99,8 @@ stream! {
         Pong = 0x31,
         /// The sender closes the channel; nothing follows.
         Farewell = 0x32,
+        /// The sender's next record is under new keys.
+        Rekey = 0x34,
         /// Answer to [`Open`] and [`Resume`].
         Opened = 0x90,
         /// Answer to [`IssueKey`].
@@ -198,6 +202,8 @@ pub struct Started {
     pub bytes: u64,
     /// Longest payload of one record, in bytes.
     pub payload_max: u32,
+    /// The suites that the server has for data channels.
+    pub suites: SuiteSet,
 }
 
 /// First record of a bound channel: repeats what was negotiated, and uses up the channel number.

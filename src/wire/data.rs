@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{Attach, Attached, Refused};
 use super::message::stream;
-use crate::model::{HandleId, Stability};
+use crate::model::{HandleId, Refusal, Stability};
 
 stream! {
     /// What a client sends on a data channel.
@@ -18,6 +18,8 @@ stream! {
         Pong = 0x31,
         /// The sender closes the channel; nothing follows.
         Farewell = 0x32,
+        /// The sender's next record is under new keys.
+        Rekey = 0x34,
         /// Read bytes.
         Read = 0x20,
         /// Write the payload.
@@ -29,7 +31,7 @@ stream! {
 
 stream! {
     /// What a server sends on a data channel.
-    ServerData on Data {
+    ServerData on Data, with trailers {
         /// Answer to [`Attach`].
         Attached = 0x82,
         /// A sign of life is wanted.
@@ -38,6 +40,8 @@ stream! {
         Pong = 0x31,
         /// The sender closes the channel; nothing follows.
         Farewell = 0x32,
+        /// The sender's next record is under new keys.
+        Rekey = 0x34,
         /// Answer to [`Read`]; the payload is what was read.
         ReadDone = 0xa0,
         /// Answer to [`Write`].
@@ -46,6 +50,8 @@ stream! {
         AppendDone = 0xa2,
         /// Answer to any request.
         Refused = 0x9f,
+        /// Ends an answer whose payload nothing protects.
+        Trailer = 0xa3,
     }
 }
 
@@ -60,6 +66,16 @@ pub struct Pong {}
 /// The sender closes the channel on purpose. Without it, the end of the stream is a lost channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {}
+
+/// The sender's next record on this channel is under new keys, derived from those of this one. It belongs to the
+/// records, not to the session: no core sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekey {}
+
+impl Rekey {
+    /// Its kind, in every stream.
+    pub const KIND: u8 = 0x34;
+}
 
 /// Read `len` bytes at `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +107,17 @@ pub struct Append {
 /// The payload is what was read, fewer bytes than asked only at the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadDone {}
+
+/// Follows an answer with payload on a clear channel, and says what became of the payload: the file may have become
+/// shorter, or unreadable, after its length was promised. The answer counts from here on. Like [`Rekey`] it belongs to
+/// the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trailer {
+    /// How many bytes of the payload, from its beginning, are the file's; the others are nobody's.
+    pub valid: u32,
+    /// The answer is this refusal instead, and none of the payload is valid.
+    pub refused: Option<Refusal>,
+}
 
 /// The bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -181,12 +181,19 @@ impl<P: Clone> ServerCore<P> {
             ChannelKind::Control => Protection::Sealed,
             ChannelKind::Data => offer.protection.max(least).max(self.protection_min),
         };
+        let has_suite = match offer.kind {
+            ChannelKind::Control => offer.suite == Suite::ChaCha20Poly1305,
+            ChannelKind::Data => self.suites.contains(offer.suite),
+        };
+        if !has_suite {
+            return Err(BindDenial::NoSuite);
+        }
         let id = session.id;
         let session = self.sessions.get_mut(&id).ok_or(BindDenial::UnknownLocator)?;
         if !session.take_nonce(offer.nonce) {
             return Err(BindDenial::NonceUsed);
         }
-        Ok(BindChoice { protection, suite: Suite::ChaCha20Poly1305 })
+        Ok(BindChoice { protection, suite: offer.suite })
     }
 
     /// Checks once more what can have changed since the handshake, and uses the channel's number up.
@@ -237,6 +244,7 @@ impl<P: Clone> ServerCore<P> {
             requests: self.limits.requests,
             bytes: self.limits.bytes,
             payload_max: u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX),
+            suites: self.suites,
         })
     }
 

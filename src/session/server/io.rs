@@ -3,11 +3,11 @@
 
 use super::ServerCore;
 use super::effects::{Job, Task};
-use super::output::{Effect, FileTarget, NameWork};
+use super::output::{ConnectionId, Effect, FileTarget, NameWork};
 use super::requests::Ticket;
 use crate::model::{
-    Allocation, AttributeChange, ByteRange, HandleId, Limits, OpenId, RawRange, Reason, Refusal, Rights,
-    Stability, SyncScope, Time,
+    Allocation, AttributeChange, ByteRange, HandleId, Limits, OpenId, Protection, RawRange, Reason, Refusal,
+    Rights, Stability, SyncScope, Time,
 };
 use crate::wire::ServerData;
 use crate::wire::control::{Allocate, Change, Seek, Target};
@@ -56,7 +56,13 @@ impl<P: Clone> ServerCore<P> {
         Ok(())
     }
 
-    pub(super) fn serve_read(&mut self, now: Time, ticket: Ticket, read: Read) -> Result<(), Refusal> {
+    pub(super) fn serve_read(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        ticket: Ticket,
+        read: Read,
+    ) -> Result<(), Refusal> {
         let Read { handle, offset, len } = read;
         if !is_range(offset, len) || usize::try_from(len).is_ok_and(|len| len > Limits::PAYLOAD_LEN_MAX) {
             return Err(Reason::Invalid.into());
@@ -68,7 +74,10 @@ impl<P: Clone> ServerCore<P> {
             return Ok(());
         };
         let io = Io { open, range, is_write: false };
-        self.start_io(now, ticket, Task::Read { handle }, (handle, io), Effect::Read { open, offset, len })
+        let may_lend =
+            self.channels.get(&connection).is_some_and(|channel| channel.protection == Protection::Clear);
+        let effect = Effect::Read { open, offset, len, may_lend };
+        self.start_io(now, ticket, Task::Read { handle }, (handle, io), effect)
     }
 
     pub(super) fn serve_write(

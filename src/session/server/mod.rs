@@ -27,7 +27,7 @@ use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
     Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, OpenId, Policy,
-    Protection, Refusal, RequestId, Rights, SessionId, Time,
+    Protection, Refusal, RequestId, Rights, SessionId, SuiteSet, Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -40,6 +40,8 @@ pub struct ServerCore<P> {
     policy: Policy,
     /// The weakest protection that the server gives any data channel.
     protection_min: Protection,
+    /// The suites for data channels.
+    suites: SuiteSet,
     entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
     wall_start_us: u64,
@@ -71,6 +73,8 @@ pub struct ServerSetup {
     pub policy: Policy,
     /// The weakest protection of data channels.
     pub protection_min: Protection,
+    /// The suites for data channels.
+    pub suites: SuiteSet,
     /// Where random bytes come from.
     pub entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
@@ -103,6 +107,7 @@ impl<P: Clone> ServerCore<P> {
             limits: setup.limits,
             policy: setup.policy,
             protection_min: setup.protection_min.max(Protection::Signed),
+            suites: setup.suites,
             entropy: setup.entropy,
             wall_start_us: setup.wall_start_us,
             table,

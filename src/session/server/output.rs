@@ -146,7 +146,7 @@ pub enum Effect<P> {
         /// The open.
         open: OpenId,
     },
-    /// Read; reports [`Completion::Read`].
+    /// Read; reports [`Completion::Read`], or, where that is allowed, [`Completion::Lent`].
     Read {
         /// The open.
         open: OpenId,
@@ -154,6 +154,8 @@ pub enum Effect<P> {
         offset: u64,
         /// How many bytes at most.
         len: u32,
+        /// Whether a payload will do that is read only while it is sent: the answer goes to a clear channel.
+        may_lend: bool,
     },
     /// Write; reports [`Completion::Written`].
     Write {
@@ -304,6 +306,11 @@ pub enum Completion<P> {
     Attributes(Result<Attributes, Refusal>),
     /// Of [`Effect::Read`]: the bytes, and how many they are.
     Read(Result<(P, u32), Refusal>),
+    /// Of [`Effect::Read`] where it may be lent: a payload of so many bytes that is read while it is sent. It must be
+    /// followed by [`Completion::GivenBack`] once the last copy of the payload is gone.
+    Lent(P, u32),
+    /// Of [`Effect::Read`], after [`Completion::Lent`].
+    GivenBack,
     /// Of [`Effect::Write`]: how many bytes.
     Written(Result<u32, Refusal>),
     /// Of [`Effect::Sync`].
@@ -419,6 +426,8 @@ pub enum BindDenial {
     NotAllowed,
     /// The session has all the channels that it may have.
     TooMany,
+    /// The suite is not one that the server has for such a channel.
+    NoSuite,
     /// The first record is not what was negotiated.
     Mismatch,
 }

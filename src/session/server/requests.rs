@@ -53,8 +53,10 @@ impl<P: Clone> ServerCore<P> {
                 | ClientMessage::Data(ClientData::Farewell(_)),
             ) => self.close(now, connection, LossReason::Farewell),
             Ok(
-                ClientMessage::Control(ClientControl::Begin(_) | ClientControl::Attach(_))
-                | ClientMessage::Data(ClientData::Attach(_)),
+                ClientMessage::Control(
+                    ClientControl::Begin(_) | ClientControl::Attach(_) | ClientControl::Rekey(_),
+                )
+                | ClientMessage::Data(ClientData::Attach(_) | ClientData::Rekey(_)),
             ) => self.offend(now, connection, session, Offence::OutOfPlace),
             Ok(_) | Err(_) => {
                 self.claim(now, connection, Ticket { session, request: input.request, kind }, input)
@@ -96,7 +98,7 @@ impl<P: Clone> ServerCore<P> {
         let payload = input.payload.map(|payload| (payload, input.payload_len));
         match input.message {
             Ok(ClientMessage::Control(message)) => self.serve_control(now, ticket, message, payload),
-            Ok(ClientMessage::Data(message)) => self.serve_data(now, ticket, message, payload),
+            Ok(ClientMessage::Data(message)) => self.serve_data(now, connection, ticket, (message, payload)),
             Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
         }
     }
@@ -139,6 +141,7 @@ impl<P: Clone> ServerCore<P> {
             | ClientControl::XattrRemove(_)) => self.serve_name(now, ticket, message),
             // Taken care of before the claim.
             ClientControl::Heard(_)
+            | ClientControl::Rekey(_)
             | ClientControl::Begin(_)
             | ClientControl::Attach(_)
             | ClientControl::Ping(_)
@@ -150,15 +153,23 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    fn serve_data(&mut self, now: Time, ticket: Ticket, message: ClientData, payload: Option<(P, u32)>) {
+    fn serve_data(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        ticket: Ticket,
+        (message, payload): (ClientData, Option<(P, u32)>),
+    ) {
         let served = match message {
-            ClientData::Read(read) => self.serve_read(now, ticket, read),
+            ClientData::Read(read) => self.serve_read(now, connection, ticket, read),
             ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
             ClientData::Append(append) => self.serve_append(now, ticket, append.handle, payload),
             // Taken care of before the claim.
-            ClientData::Attach(_) | ClientData::Ping(_) | ClientData::Pong(_) | ClientData::Farewell(_) => {
-                Ok(())
-            }
+            ClientData::Attach(_)
+            | ClientData::Ping(_)
+            | ClientData::Pong(_)
+            | ClientData::Rekey(_)
+            | ClientData::Farewell(_) => Ok(()),
         };
         if let Err(refusal) = served {
             self.answer_refused(ticket, refusal);
