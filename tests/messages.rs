@@ -253,7 +253,7 @@ fn a_first_flight_with_an_unknown_offer_is_refused() {
     for bad in [
         "01x16 07000000 02x16 02000000 01000000 00000000",
         "01x16 07000000 02x16 01000000 03000000 00000000",
-        "01x16 07000000 02x16 01000000 01000000 01000000",
+        "01x16 07000000 02x16 01000000 01000000 02000000",
     ] {
         assert_eq!(Hello::decode(&golden(bad)), Err(HelloError::Offer(DecodeError::Malformed)), "{bad}");
     }

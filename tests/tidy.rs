@@ -173,7 +173,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// Rule: a folder uses itself and lower tiers.
 fn tiers(file: &str, source: &str) -> Vec<String> {
     let module = module_of(file);
-    let Some(own) = module.first().filter(|own| !matches!(own.as_str(), "lib" | "main")) else {
+    let Some(own) = module.first().filter(|own| !matches!(own.as_str(), "lib" | "main" | "build")) else {
         return Vec::new();
     };
     if tier(own).is_none() {

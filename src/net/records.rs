@@ -508,7 +508,7 @@ mod tests {
     async fn a_payload_that_leaves_slowly_is_a_sign_of_life_and_a_ping_is_none() {
         let (near, mut far) = tokio::io::duplex(8 << 10);
         let meter = Meter::default();
-        let mut writer = RecordWriter::new(near, sealer(), Arc::clone(&meter));
+        let mut writer = RecordWriter::new(near, sealer(), Arc::clone(&meter), (&Limits::default()).into());
         let ids = (RequestId::NONE, RequestId::FIRST);
         writer.write(&Ping {}.into(), ids, None).await.unwrap();
         writer.flush().await.unwrap();

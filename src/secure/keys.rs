@@ -46,6 +46,13 @@ pub struct DirectionKeys {
 }
 
 impl DirectionKeys {
+    /// Keys that a test chooses.
+    #[cfg(test)]
+    pub(super) fn fixed(suite: Suite, head: Key, payload: Key) -> Self {
+        let context = Context { suite, session: SessionId([0; 16]), channel: ChannelNumber(0) };
+        Self { head, payload, next: [9; 32], context, direction: 0 }
+    }
+
     /// The cipher that the keys were derived for.
     pub(super) fn suite(&self) -> Suite {
         self.context.suite
@@ -191,6 +198,19 @@ mod tests {
         for (key, text) in golden {
             assert_eq!(data_encoding::HEXLOWER.encode(&key), text);
         }
+        let mut second = keys.send;
+        second.rekey().unwrap();
+        let golden = [
+            (second.head, "d63e49d91b8fb89be62d1aac8272fdb9743c9106c1894ab435765e4cd4310843"),
+            (second.payload, "a98052212a56843a7c016909d44da07dd5405bcab0048cf76a0ea568e1a0f20a"),
+            (second.next, "f08d32701bec677c95ee1dbcd7ba08b455b8cc746f32413b9a930576d9d3abc5"),
+        ];
+        for (key, text) in golden {
+            assert_eq!(data_encoding::HEXLOWER.encode(&key), text);
+        }
+        let aegis = split().into_client_keys(Context { suite: Suite::Aegis128X2, ..CONTEXT }).unwrap();
+        let head = "7efd12b30d9a1fbbeef0cf4f1affabced00d2384e22c589ebcf74f85c47c889e";
+        assert_eq!(data_encoding::HEXLOWER.encode(&aegis.send.head), head);
     }
 
     #[test]

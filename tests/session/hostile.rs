@@ -46,6 +46,7 @@ impl Bare {
             limits: Limits::default(),
             policy: policy(),
             protection_min: Protection::Signed,
+            suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(1, 1)),
             wall_start_us: 1_700_000_000_000_000,
         })

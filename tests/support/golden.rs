@@ -12,6 +12,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ClientControl", "Ping", 0x30, ""),
     ("ClientControl", "Pong", 0x31, ""),
     ("ClientControl", "Farewell", 0x32, ""),
+    ("ClientControl", "Rekey", 0x34, ""),
     // Export (8 and text), path (8 and bytes), rights (1), share (1), create (4), truncate (1), permission bits (4), option
     // of a lock (1; mode (4), start (8), length (8)), resumable (1), create id (16), with key (1), grace (8).
     (
@@ -163,7 +164,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
         "ServerControl",
         "Welcome",
         0x81,
-        "0100 0302  0200 03x16  00000000 01x16 07x32 40000000 0000800000000000 00001000",
+        "0100 0302  0200 03x16  00000000 01x16 07x32 40000000 0000800000000000 00001000 03",
     ),
     ("ServerControl", "Welcome_lives", 0x81, "0100 0302  0200 03x16  01000000"),
     ("ServerControl", "Welcome_gone", 0x81, "0100 0302  0200 03x16  02000000"),
@@ -171,6 +172,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerControl", "Ping", 0x30, ""),
     ("ServerControl", "Pong", 0x31, ""),
     ("ServerControl", "Farewell", 0x32, ""),
+    ("ServerControl", "Rekey", 0x34, ""),
     // Handle (8); rights (1), share (1), rights of the handle (1); kind (4), length (8), storage (8), permission bits (4),
     // links (8), accessed (8), modified (8), changed (8); option of a resume key (1, and 40).
     (
@@ -253,6 +255,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ClientData", "Ping", 0x30, ""),
     ("ClientData", "Pong", 0x31, ""),
     ("ClientData", "Farewell", 0x32, ""),
+    ("ClientData", "Rekey", 0x34, ""),
     // Handle (8), offset (8), length (4).
     ("ClientData", "Read", 0x20, "0807060504030201 0000000000010000 00000800"),
     // Handle (8), offset (8).
@@ -262,7 +265,11 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerData", "Ping", 0x30, ""),
     ("ServerData", "Pong", 0x31, ""),
     ("ServerData", "Farewell", 0x32, ""),
+    ("ServerData", "Rekey", 0x34, ""),
     ("ServerData", "ReadDone", 0xa0, ""),
+    // Valid (4), option of a refusal (1; reason (4), retry after (8)).
+    ("ServerData", "Trailer", 0xa3, "11000000 00"),
+    ("ServerData", "Trailer_refused", 0xa3, "00000000 01 0f000000 0000000000000000"),
     // Written (4), stability (4).
     ("ServerData", "WriteDone", 0xa1, "00100000 01000000"),
     ("ServerData", "WriteDone_received", 0xa1, "00000000 00000000"),
@@ -290,26 +297,27 @@ pub(crate) enum Field {
 pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ClientControl", &["Begin", "Begin_ask"], 42, Field::Carrying(2)),
     ("ServerControl", &["Welcome", "Welcome_lives", "Welcome_gone"], 22, Field::Carrying(3)),
+    ("ServerControl", &["Welcome"], 90, Field::Bits(0b11)),
     ("ClientControl", &["Attach"], 36, Field::Variant(2)),
     ("ClientControl", &["Attach"], 40, Field::Variant(3)),
-    ("ClientControl", &["Attach"], 44, Field::Variant(1)),
+    ("ClientControl", &["Attach"], 44, Field::Variant(2)),
     ("ClientControl", &["Attach"], 48, Field::Variant(3)),
-    ("ClientControl", &["Attach"], 52, Field::Variant(1)),
+    ("ClientControl", &["Attach"], 52, Field::Variant(2)),
     ("ServerControl", &["Attached"], 36, Field::Variant(2)),
     ("ServerControl", &["Attached"], 40, Field::Variant(3)),
-    ("ServerControl", &["Attached"], 44, Field::Variant(1)),
+    ("ServerControl", &["Attached"], 44, Field::Variant(2)),
     ("ServerControl", &["Attached"], 48, Field::Variant(3)),
-    ("ServerControl", &["Attached"], 52, Field::Variant(1)),
+    ("ServerControl", &["Attached"], 52, Field::Variant(2)),
     ("ClientData", &["Attach"], 36, Field::Variant(2)),
     ("ClientData", &["Attach"], 40, Field::Variant(3)),
-    ("ClientData", &["Attach"], 44, Field::Variant(1)),
+    ("ClientData", &["Attach"], 44, Field::Variant(2)),
     ("ClientData", &["Attach"], 48, Field::Variant(3)),
-    ("ClientData", &["Attach"], 52, Field::Variant(1)),
+    ("ClientData", &["Attach"], 52, Field::Variant(2)),
     ("ServerData", &["Attached"], 36, Field::Variant(2)),
     ("ServerData", &["Attached"], 40, Field::Variant(3)),
-    ("ServerData", &["Attached"], 44, Field::Variant(1)),
+    ("ServerData", &["Attached"], 44, Field::Variant(2)),
     ("ServerData", &["Attached"], 48, Field::Variant(3)),
-    ("ServerData", &["Attached"], 52, Field::Variant(1)),
+    ("ServerData", &["Attached"], 52, Field::Variant(2)),
     ("ClientControl", &["Open", "Open_shared"], 0, Field::Text(5)),
     ("ClientControl", &["Open", "Open_shared"], 13, Field::Text(8)),
     ("ClientControl", &["Open", "Open_shared"], 29, Field::Bits(0b1_1111)),
@@ -378,6 +386,8 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", &["Refused", "Refused_for_good"], 0, Field::Variant(28)),
     ("ServerControl", &["Ended", "Ended_not_allowed"], 0, Field::Variant(2)),
     ("ServerData", &["Refused"], 0, Field::Variant(28)),
+    ("ServerData", &["Trailer", "Trailer_refused"], 4, Field::Tag),
+    ("ServerData", &["Trailer_refused"], 5, Field::Variant(28)),
     ("ServerData", &["WriteDone", "WriteDone_received"], 4, Field::Variant(2)),
     ("ServerData", &["AppendDone"], 12, Field::Variant(2)),
 ];

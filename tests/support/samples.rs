@@ -6,7 +6,7 @@ use bowline::model::{
     Allocation, AttemptNonce, AttributeChange, Attributes, ChannelKind, ChannelNumber, Create, CreateId,
     ExportPath, FileKind, FileState, HandleId, InstanceId, LinkTarget, Locator, LockMode, OpenId, OpenMode,
     Protection, RawRange, Reason, Refusal, Removal, RenameHow, RequestId, ResumeKey, Rights, Seekable,
-    SessionId, SetTime, ShareMode, Space, Stability, Suite, SyncScope, XattrHow, XattrName,
+    SessionId, SetTime, ShareMode, Space, Stability, Suite, SuiteSet, SyncScope, XattrHow, XattrName,
 };
 use bowline::wire::control::{
     Allocate, Attach, Attached, Begin, BindSecret, CancelLock, Change, Changed, Close, Closed, Done,
@@ -14,7 +14,9 @@ use bowline::wire::control::{
     Opened, Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Sync, Synced, Target, Unlock,
     Welcome, WelcomeAnswer,
 };
-use bowline::wire::data::{Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Write, WriteDone};
+use bowline::wire::data::{
+    Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Rekey, Trailer, Write, WriteDone,
+};
 use bowline::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::names::{
     Cookie, Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename,
@@ -79,6 +81,7 @@ pub(crate) fn client_control() -> Vec<(&'static str, ClientControl)> {
         ("Ping", Ping {}.into()),
         ("Pong", Pong {}.into()),
         ("Farewell", Farewell {}.into()),
+        ("Rekey", Rekey {}.into()),
         ("Open", open().into()),
         ("Open_shared", open_shared().into()),
         ("Resume", resume.into()),
@@ -180,6 +183,7 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         requests: 64,
         bytes: 8 << 20,
         payload_max: 1 << 20,
+        suites: SuiteSet::ALWAYS.with(Suite::Aegis128X2),
     };
     let state = state();
     vec![
@@ -190,6 +194,7 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("Ping", Ping {}.into()),
         ("Pong", Pong {}.into()),
         ("Farewell", Farewell {}.into()),
+        ("Rekey", Rekey {}.into()),
         ("Opened", Opened { handle: HANDLE, state, key: Some(key()) }.into()),
         ("Opened_without_key", Opened { handle: HANDLE, state, key: None }.into()),
         ("KeyIssued", KeyIssued { key: Some(key()) }.into()),
@@ -235,6 +240,7 @@ pub(crate) fn client_data() -> Vec<(&'static str, ClientData)> {
         ("Ping", Ping {}.into()),
         ("Pong", Pong {}.into()),
         ("Farewell", Farewell {}.into()),
+        ("Rekey", Rekey {}.into()),
         ("Read", Read { handle: HANDLE, offset: 1 << 40, len: 512 << 10 }.into()),
         ("Write", Write { handle: HANDLE, offset: u64::MAX }.into()),
         ("Append", Append { handle: HANDLE }.into()),
@@ -247,7 +253,10 @@ pub(crate) fn server_data() -> Vec<(&'static str, ServerData)> {
         ("Ping", Ping {}.into()),
         ("Pong", Pong {}.into()),
         ("Farewell", Farewell {}.into()),
+        ("Rekey", Rekey {}.into()),
         ("ReadDone", ReadDone {}.into()),
+        ("Trailer", Trailer { valid: 17, refused: None }.into()),
+        ("Trailer_refused", Trailer { valid: 0, refused: Some(UNKNOWN) }.into()),
         ("WriteDone", WriteDone { written: 4096, stability: Stability::Durable }.into()),
         ("WriteDone_received", WriteDone { written: 0, stability: Stability::Received }.into()),
         ("AppendDone", AppendDone { offset: 14, written: 15, stability: Stability::Received }.into()),

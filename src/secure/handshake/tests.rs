@@ -326,6 +326,8 @@ fn a_weaker_choice_is_refused_by_both_ends() {
         (Data, Signed, Clear, false),
         (Control, Sealed, Signed, false),
         (Control, Sealed, Clear, false),
+        (Data, Clear, Clear, true),
+        (Data, Clear, Signed, true),
         (Data, Signed, Signed, true),
         (Data, Signed, Sealed, true),
         (Control, Sealed, Sealed, true),
@@ -344,12 +346,33 @@ fn a_weaker_choice_is_refused_by_both_ends() {
 }
 
 #[test]
+fn another_suite_than_the_offered_one_and_a_second_one_of_a_control_channel_are_refused_by_both_ends() {
+    use Suite::{Aegis128X2, ChaCha20Poly1305};
+    let cases = [
+        (ChannelKind::Data, Aegis128X2, Aegis128X2, true),
+        (ChannelKind::Data, Aegis128X2, ChaCha20Poly1305, false),
+        (ChannelKind::Data, ChaCha20Poly1305, Aegis128X2, false),
+        (ChannelKind::Control, Aegis128X2, Aegis128X2, false),
+        (ChannelKind::Control, ChaCha20Poly1305, Aegis128X2, false),
+    ];
+    for (kind, offered, chosen, good) in cases {
+        let choice = BindChoice { suite: chosen, protection: Protection::Sealed };
+        let offer = BindOffer { kind, suite: offered, protection: Protection::Sealed, ..BIND_OFFER };
+        let (initiator, hello) = begin_bind_with(offer).unwrap();
+        let finished = read_bind(&hello).unwrap().finish(choice).map(|_| ());
+        let mut responder = read_bind(&hello).unwrap();
+        let message2 = write_choice(&mut responder.state, &choice).unwrap();
+        let accepted = initiator.finish(unframed(&message2)).map(|_| ());
+        let expected = if good { Ok(()) } else { Err(HandshakeError::Unoffered) };
+        assert_eq!((&finished, &accepted), (&expected, &expected), "{kind} {offered} {chosen}");
+    }
+}
+
+#[test]
 fn impossible_protections_are_not_offered() {
-    for (kind, protection) in [
-        (ChannelKind::Control, Protection::Signed),
-        (ChannelKind::Control, Protection::Clear),
-        (ChannelKind::Data, Protection::Clear),
-    ] {
+    for (kind, protection) in
+        [(ChannelKind::Control, Protection::Signed), (ChannelKind::Control, Protection::Clear)]
+    {
         let outcome = begin_bind_with(BindOffer { kind, protection, ..BIND_OFFER }).map(|_| ());
         assert_eq!(outcome, Err(HandshakeError::Protection { kind, protection }));
     }
@@ -480,7 +503,7 @@ fn a_capture_and_both_public_keys_open_nothing() {
             }
         }
         if let Ok(key) = <[u8; 32]>::try_from(&candidate[..]) {
-            let raw = || DirectionKeys { head: key, payload: key };
+            let raw = || DirectionKeys::fixed(Suite::ChaCha20Poly1305, key, key);
             assert!(!opens(&up, &down, (raw(), raw())));
         }
     }

@@ -27,7 +27,7 @@ const GOLDEN_SEALED: [&str; 5] = [
 ];
 
 fn keys() -> DirectionKeys {
-    DirectionKeys { head: [1; 32], payload: [2; 32] }
+    DirectionKeys::fixed(Suite::ChaCha20Poly1305, [1; 32], [2; 32])
 }
 
 fn sealer<M: Message>(protection: Protection) -> Sealer<M> {
@@ -82,7 +82,7 @@ const BOTH: [Protection; 2] = [Protection::Signed, Protection::Sealed];
 fn records_come_back_in_order() {
     for protection in BOTH {
         let (mut sealer, mut opener) = (sealer(protection), opener::<ClientData>(protection));
-        assert_eq!(sealer.encrypts(), protection == Protection::Sealed);
+        assert_eq!(sealer.protection(), protection);
         for round in 0..3_u8 {
             let payload = vec![round; 100 * usize::from(round)];
             let bytes = record(&mut sealer, &write(), &payload);
@@ -223,7 +223,7 @@ fn records_of_another_channel_direction_or_protection_are_refused() {
         renamed[12] = 8;
         let mut other = Opener::<ClientData>::new(keys(), ChannelNumber(8), protection).unwrap();
         assert_eq!(open(&mut other, &renamed), Err(RecordError::Body));
-        let other_keys = DirectionKeys { head: [3; 32], payload: [4; 32] };
+        let other_keys = DirectionKeys::fixed(Suite::ChaCha20Poly1305, [3; 32], [4; 32]);
         let mut other = Opener::<ClientData>::new(other_keys, CHANNEL, protection).unwrap();
         assert_eq!(open(&mut other, &bytes), Err(RecordError::Body));
         let [signed, sealed] = BOTH;
@@ -235,7 +235,7 @@ fn records_of_another_channel_direction_or_protection_are_refused() {
 #[test]
 fn a_head_key_opens_no_payload() {
     let bytes = record(&mut sealer(Protection::Signed), &write(), PAYLOAD);
-    let same = DirectionKeys { head: [1; 32], payload: [1; 32] };
+    let same = DirectionKeys::fixed(Suite::ChaCha20Poly1305, [1; 32], [1; 32]);
     let mut opener = Opener::<ClientData>::new(same, CHANNEL, Protection::Signed).unwrap();
     assert_eq!(open(&mut opener, &bytes), Err(RecordError::Payload));
 }
@@ -244,6 +244,12 @@ fn a_head_key_opens_no_payload() {
 fn a_message_of_another_stream_is_an_offence_and_an_unknown_one_is_not() {
     #[derive(Debug, PartialEq)]
     struct Foreign(u8);
+
+    impl From<Rekey> for Foreign {
+        fn from(_: Rekey) -> Self {
+            Self(Rekey::KIND)
+        }
+    }
 
     impl Message for Foreign {
         const CHANNEL: ChannelKind = ChannelKind::Data;
@@ -333,6 +339,12 @@ fn sequence_numbers_end_before_they_begin_again() {
 fn what_is_over_a_limit_or_cannot_be_sealed_is_not_sent() {
     struct Long(usize);
 
+    impl From<Rekey> for Long {
+        fn from(_: Rekey) -> Self {
+            Self(0)
+        }
+    }
+
     impl Message for Long {
         const CHANNEL: ChannelKind = ChannelKind::Data;
 
@@ -382,7 +394,7 @@ fn a_readable_payload_is_signed_as_it_is() {
 }
 
 #[test]
-fn control_channels_are_sealed_and_no_channel_is_clear() {
+fn control_channels_are_sealed() {
     let refused = |kind, protection| RecordError::Protection { kind, protection };
     for protection in [Protection::Clear, Protection::Signed] {
         let expected = refused(ChannelKind::Control, protection);
@@ -391,11 +403,42 @@ fn control_channels_are_sealed_and_no_channel_is_clear() {
         let opener = Opener::<ServerControl>::new(keys(), CHANNEL, protection);
         assert_eq!(opener.map(|_| ()), Err(expected));
     }
-    let expected = refused(ChannelKind::Data, Protection::Clear);
-    let sealer = Sealer::<ClientData>::new(keys(), CHANNEL, Protection::Clear);
-    assert_eq!(sealer.map(|_| ()), Err(expected.clone()));
-    let opener = Opener::<ServerData>::new(keys(), CHANNEL, Protection::Clear);
-    assert_eq!(opener.map(|_| ()), Err(expected));
+}
+
+#[test]
+fn clear_payload_is_not_protected_and_its_length_is() {
+    let bytes = record(&mut sealer(Protection::Clear), &write(), PAYLOAD);
+    assert_eq!(bytes.len(), 40 + 16 + 16 + PAYLOAD.len(), "no second tag");
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let outcome = open(&mut opener::<ClientData>(Protection::Clear), &changed);
+        if bit < 72 * 8 {
+            assert!(outcome.is_err(), "bit {bit}");
+        } else {
+            assert_eq!(outcome, Ok((Incoming::Message(write()), changed[72..].to_vec())));
+        }
+    }
+    let mut opener = opener::<ClientData>(Protection::Clear);
+    let head_bytes = bytes[..40].try_into().unwrap();
+    let head = opener.read_head(head_bytes).unwrap();
+    opener.open_body(&head, head_bytes, &mut bytes[40..72].to_vec()).unwrap();
+    assert_eq!(opener.open_payload(&mut [0; 15], &[]), Err(RecordError::Order));
+}
+
+#[test]
+fn only_a_clear_payload_may_be_elsewhere() {
+    let seal = |protection| {
+        let mut out = Vec::new();
+        let payload = Payload::Elsewhere(16);
+        sealer(protection).seal(&write(), RequestId(5), RequestId(3), payload, &mut out).map(|tag| (tag, out))
+    };
+    for protection in BOTH {
+        assert_eq!(seal(protection), Err(RecordError::ReadOnly));
+    }
+    let (tag, out) = seal(Protection::Clear).unwrap();
+    let whole = record(&mut sealer(Protection::Clear), &write(), PAYLOAD);
+    assert_eq!((tag, [&out, PAYLOAD].concat()), (None, whole));
 }
 
 fn key() -> ResumeKey {
@@ -432,6 +475,7 @@ fn secrets_fit_into_the_room_that_is_made_first() {
         requests: 1,
         bytes: 1,
         payload_max: 1,
+        suites: crate::model::SuiteSet::ALWAYS,
     };
     let welcome = Welcome {
         offer: SessionOffer::OURS,
@@ -449,9 +493,12 @@ fn secrets_fit_into_the_room_that_is_made_first() {
 #[test]
 fn debug_shows_no_key_and_no_payload() {
     let sealer = sealer::<ClientData>(Protection::Sealed);
-    assert_eq!(format!("{sealer:?}"), "Sealer(Direction(7, sealed, ..), next 0)");
+    assert_eq!(format!("{sealer:?}"), "Sealer(Direction(7, sealed, chacha20-poly1305, ..), next 0)");
     let opener = opener::<ClientData>(Protection::Signed);
-    assert_eq!(format!("{opener:?}"), "Opener(Direction(7, signed, ..), next 0, expects Record)");
+    assert_eq!(
+        format!("{opener:?}"),
+        "Opener(Direction(7, signed, chacha20-poly1305, ..), next 0, expects Record)"
+    );
     assert_eq!(format!("{:?}", Payload::Readable(PAYLOAD)), "Payload(16 bytes)");
     assert!(
         !format!("{:?}", Incoming::Message(resume())).contains("165"),

@@ -116,7 +116,7 @@ impl Disk {
                 Completion::Opened(Ok((FileIdentity { device: 1, inode }, self.attributes(inode))))
             }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
-            Effect::Read { open, offset, len } => {
+            Effect::Read { open, offset, len, .. } => {
                 self.reads += 1;
                 let bytes = &self.files[&self.inode(open)];
                 let from = usize::try_from(offset).unwrap().min(bytes.len());
