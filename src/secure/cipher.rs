@@ -45,13 +45,16 @@ pub fn suites() -> SuiteSet {
 /// # Errors
 /// [`RecordError::Suite`] where this build does not have the suite.
 pub(super) fn cipher(suite: Suite, key: &Key) -> Result<Box<dyn RecordCipher>, RecordError> {
-    match suite {
-        Suite::ChaCha20Poly1305 => Ok(Box::new(ChaCha20Poly1305::new(key.into()))),
+    let cipher: Box<dyn RecordCipher> = match suite {
+        Suite::ChaCha20Poly1305 => Box::new(ChaCha20Poly1305::new(key.into())),
         #[cfg(feature = "aegis")]
-        Suite::Aegis128X2 => Ok(Box::new(aegis::Aegis::new(key))),
+        Suite::Aegis128X2 => Box::new(aegis::Aegis::new(key)),
         #[cfg(not(feature = "aegis"))]
-        Suite::Aegis128X2 => Err(RecordError::Suite(suite)),
-    }
+        Suite::Aegis128X2 => return Err(RecordError::Suite(suite)),
+    };
+    #[cfg(test)]
+    let cipher: Box<dyn RecordCipher> = Box::new(uses::Noted { suite, key: *key, cipher });
+    Ok(cipher)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -127,6 +130,9 @@ mod aegis {
         }
     }
 }
+
+#[cfg(test)]
+mod uses;
 
 #[cfg(test)]
 mod tests {

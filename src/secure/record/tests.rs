@@ -5,7 +5,7 @@ use crate::model::{Attributes, FileState, HandleId, Locator, OpenId, OpenMode, R
 use crate::wire::control::{BindSecret, Opened, Resume, Started, Welcome, WelcomeAnswer};
 use crate::wire::data::{Ping, Write};
 use crate::wire::hello::{SessionChoice, SessionOffer};
-use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
+use crate::wire::{ClientControl, ClientData, ServerControl};
 
 const CHANNEL: ChannelNumber = ChannelNumber(7);
 const PAYLOAD: &[u8] = b"sixteen and more";
@@ -319,7 +319,80 @@ fn parts_out_of_turn_are_refused() {
 }
 
 #[test]
-fn sequence_numbers_end_before_they_begin_again() {
+fn t29_a_million_records_across_a_thousand_rekeys_come_in_order_and_each_in_its_generation() {
+    let (mut sealer, mut opener) = (sealer(Protection::Signed), opener::<ClientData>(Protection::Signed));
+    let mut bytes = Vec::new();
+    for generation in 0..1000_u64 {
+        for at in 0..1000 {
+            bytes.clear();
+            sealer.seal(&ping(), RequestId(5), RequestId(3), Payload::None, &mut bytes).unwrap();
+            assert_eq!(bytes[24..32], (generation * 1001 + at).to_le_bytes(), "the numbers have no gap");
+            assert_eq!(open(&mut opener, &bytes).unwrap().0, Incoming::Message(ping()));
+        }
+        assert_eq!(sealer.used().records, 1000);
+        assert_eq!(sealer.used().bytes, 40_000);
+        bytes.clear();
+        sealer.rekey(RequestId(3), &mut bytes).unwrap();
+        assert_eq!(open(&mut opener, &bytes).unwrap().0, Incoming::Rekeyed);
+        assert_eq!((sealer.used(), opener.direction.used), (KeyUse::default(), KeyUse::default()));
+    }
+}
+
+#[test]
+fn t29_keys_of_another_generation_open_nothing() {
+    for protection in Protection::EACH.iter().copied() {
+        let mut ahead = sealer(protection);
+        let mut bytes = Vec::new();
+        ahead.rekey(RequestId(3), &mut bytes).unwrap();
+        let rekeyed = bytes.clone();
+        let next = record(&mut ahead, &write(), PAYLOAD);
+        let mut behind = opener::<ClientData>(protection);
+        behind.next = 1;
+        assert_eq!(open(&mut behind, &next), Err(RecordError::Body), "keys of the generation before");
+        let mut opener = opener::<ClientData>(protection);
+        open(&mut opener, &rekeyed).unwrap();
+        assert_eq!(open(&mut opener, &next), Ok((Incoming::Message(write()), PAYLOAD.to_vec())));
+        // A sealer that goes on with the old keys.
+        let mut stays = sealer(protection);
+        stays.next = 2;
+        let old = record(&mut stays, &write(), PAYLOAD);
+        assert_eq!(open(&mut opener, &old), Err(RecordError::Body));
+    }
+}
+
+#[test]
+fn t29_a_rekey_is_nothing_but_one() {
+    for (request, payload) in [(RequestId(5), &b""[..]), (RequestId::NONE, PAYLOAD)] {
+        let mut sealer = sealer::<ClientData>(Protection::Signed);
+        let mut out = Vec::new();
+        let mut payload = payload.to_vec();
+        let message = ClientData::from(Rekey {});
+        let tag =
+            sealer.seal(&message, request, RequestId(3), Payload::Buffer(&mut payload), &mut out).unwrap();
+        out.extend(payload);
+        out.extend(tag.iter().flatten());
+        let mut opener = opener::<ClientData>(Protection::Signed);
+        assert_eq!(open(&mut opener, &out), Err(RecordError::Order));
+        assert_eq!(open(&mut opener, &out), Err(RecordError::Dead));
+    }
+}
+
+#[test]
+fn t29_a_key_that_should_have_been_replaced_long_ago_is_not_listened_to() {
+    let overused = [
+        KeyUse { records: Limits::KEY_RECORDS_MAX, bytes: 0 },
+        KeyUse { records: 0, bytes: Limits::KEY_BYTES_MAX },
+    ];
+    for used in overused {
+        let (mut sealer, mut opener) = (sealer(Protection::Sealed), opener::<ClientData>(Protection::Sealed));
+        let bytes = record(&mut sealer, &write(), PAYLOAD);
+        opener.direction.used = used;
+        assert_eq!(open(&mut opener, &bytes), Err(RecordError::Overused));
+    }
+}
+
+#[test]
+fn t29_sequence_numbers_end_before_they_begin_again() {
     for protection in BOTH {
         let (mut sealer, mut opener) = (sealer(protection), opener::<ClientData>(protection));
         sealer.next = u64::MAX - 1;
@@ -331,6 +404,7 @@ fn sequence_numbers_end_before_they_begin_again() {
         assert_eq!((outcome, out), (Err(RecordError::Exhausted), b"before".to_vec()));
         let mut last = bytes;
         last[24] = 0xff;
+        assert_eq!(sealer.rekey(RequestId::NONE, &mut Vec::new()), Err(RecordError::Exhausted));
         assert_eq!(open(&mut opener, &last), Err(RecordError::Exhausted));
     }
 }
