@@ -129,6 +129,7 @@ pub(crate) fn serve(folder: &Path) -> Outcome<()> {
             modes: ModePolicy::default(),
             policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
             protection_min: Protection::Signed,
+            suites: bowline::secure::suites(),
             limits: Limits::default(),
             listen: vec!["127.0.0.1:0".parse()?],
         })?;

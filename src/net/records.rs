@@ -358,7 +358,7 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
         // The length was promised: what the file does not have any more is made up for, and taken back.
         let mut missing = promised.saturating_sub(sent.bytes);
         while missing > 0 {
-            let zeros = &ZEROS[..missing.min(ZEROS.len())];
+            let zeros = ZEROS.get(..missing).unwrap_or(&ZEROS);
             self.stream.write_all(zeros).await?;
             missing = missing.saturating_sub(zeros.len());
         }

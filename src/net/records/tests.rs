@@ -45,7 +45,7 @@ fn keys(protection: Protection) -> (RecordKeys, RecordKeys) {
 }
 
 /// What a server writes to, and what its client reads from.
-async fn server_to<W: Sink, R: AsyncRead + Unpin>(
+fn server_to<W: Sink, R: AsyncRead + Unpin>(
     protection: Protection,
     (write, read): (W, R),
 ) -> (RecordWriter<ServerData, W>, RecordReader<ServerData, R>) {
@@ -118,7 +118,7 @@ fn lent(source: Source, len: u32) -> Outbound {
 
 /// Sends an answer with this payload, and reads it.
 async fn answered(protection: Protection, payload: Outbound) -> Received<ServerData> {
-    let (mut writer, mut reader) = server_to(protection, tcp().await).await;
+    let (mut writer, mut reader) = server_to(protection, tcp().await);
     let writing = tokio::spawn(async move {
         writer.write(&ReadDone {}.into(), IDS, Some(payload)).await.unwrap();
         writer.write(&Ping {}.into(), IDS, None).await.unwrap();
@@ -253,7 +253,7 @@ async fn a_socket_that_is_full_is_waited_for() {
     // And one that is really full, until somebody reads.
     let (write, read) = tcp().await;
     socket2::SockRef::from(write.as_ref()).set_send_buffer_size(8 << 10).unwrap();
-    let (mut writer, mut reader) = server_to(Protection::Clear, (write, read)).await;
+    let (mut writer, mut reader) = server_to(Protection::Clear, (write, read));
     let writing = tokio::spawn(async move {
         for _ in 0..8 {
             let payload = lent(Source::new(1 << 20), 1 << 20);

@@ -21,11 +21,12 @@ use crate::wire::data::{Read, ReadDone};
 use crate::wire::hello::{BindChoice, BindOffer, Hello, PROTOCOL_VERSION, SessionChoice, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
+/// Suite, key and number of everything that was sealed; `Err`: what came twice.
+type Used = Result<BTreeSet<(Suite, Key, u64)>, (Suite, u64)>;
+
 thread_local! {
-    /// Suite, key and number of everything that was sealed by this thread since it was looked at last; `Err`: what came
-    /// twice.
-    static USED: RefCell<Result<BTreeSet<(Suite, Key, u64)>, (Suite, u64)>> =
-        const { RefCell::new(Ok(BTreeSet::new())) };
+    /// What this thread has sealed since it was looked at last.
+    static USED: RefCell<Used> = const { RefCell::new(Ok(BTreeSet::new())) };
 }
 
 /// A cipher that notes what it is used for.
