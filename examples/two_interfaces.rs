@@ -196,7 +196,11 @@ fn start_server(folder: &Path) -> Outcome<(Child, Vec<SocketAddr>)> {
 fn peer(server: &PublicKey, addresses: &[SocketAddr], roles: [LineRole; 2]) -> Peer {
     let lines = addresses.iter().zip(roles).zip(LINES);
     let lines = lines
-        .map(|((&address, role), from)| LineConfig { address, via: Some(Via::Address(from)), role })
+        .map(|((&address, role), from)| LineConfig {
+            via: Some(Via::Address(from)),
+            role,
+            ..LineConfig::new(address)
+        })
         .collect();
     Peer { name: "example".into(), key: *server, protection_min: None, lines }
 }

@@ -61,7 +61,7 @@ impl World {
 
     /// A new session; its data channel has this protection.
     pub(crate) fn session(&self, protection: Protection) -> Outcome<Pass<'_>> {
-        let line = |role| LineConfig { address: self.server.address, via: None, role };
+        let line = |role| LineConfig { address: self.server.address, via: None, role, protection: None };
         let peer = Peer {
             name: "bench".into(),
             key: self.key,

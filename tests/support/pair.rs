@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, AttributeChange, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId,
-    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, PublicKey, RequestId,
-    ResumeKey, Rights, SessionId, Suite, SyncScope, Time, len_u64,
+    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, ProtectionMinima, PublicKey,
+    RequestId, ResumeKey, Rights, SessionId, Suite, SyncScope, Time, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -706,7 +706,7 @@ fn new_server(seed: u64) -> ServerCore<Payload> {
     ServerCore::new(ServerSetup {
         limits: Limits::default(),
         policy: policy(),
-        protection_min: Protection::Signed,
+        minima: ProtectionMinima::default(),
         entropy: Box::new(Seed::new(seed, 3)),
         wall_start_us: WALL_START_US,
     })

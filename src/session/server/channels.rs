@@ -170,7 +170,7 @@ impl<P: Clone> ServerCore<P> {
         offer: &BindOffer,
     ) -> Result<BindChoice, BindDenial> {
         let session = self.sessions.get(&session).ok_or(BindDenial::UnknownLocator)?;
-        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        let least = self.least_protection(now, session).ok_or(BindDenial::NotAllowed)?;
         if !session.is_free(offer.number) {
             return Err(BindDenial::NumberUsed);
         }
@@ -179,7 +179,7 @@ impl<P: Clone> ServerCore<P> {
         }
         let protection = match offer.kind {
             ChannelKind::Control => Protection::Sealed,
-            ChannelKind::Data => offer.protection.max(least).max(self.protection_min),
+            ChannelKind::Data => offer.protection.max(least),
         };
         let id = session.id;
         let session = self.sessions.get_mut(&id).ok_or(BindDenial::UnknownLocator)?;
@@ -192,7 +192,7 @@ impl<P: Clone> ServerCore<P> {
     /// Checks once more what can have changed since the handshake, and uses the channel's number up.
     fn put_in_force(&mut self, now: Time, binding: &Binding) -> Result<(), BindDenial> {
         let session = self.sessions.get(&binding.session).ok_or(BindDenial::UnknownLocator)?;
-        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        let least = self.least_protection(now, session).ok_or(BindDenial::NotAllowed)?;
         if binding.choice.protection < least {
             return Err(BindDenial::NotAllowed);
         }

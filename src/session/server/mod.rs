@@ -26,8 +26,8 @@ use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
-    Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, OpenId, Policy,
-    Protection, Refusal, RequestId, Rights, SessionId, Time,
+    Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, ExportName, HandleId, Limits, Locator,
+    OpenId, Policy, Protection, ProtectionMinima, Refusal, RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -38,8 +38,8 @@ use crate::wire::{ServerControl, ServerData};
 pub struct ServerCore<P> {
     limits: Limits,
     policy: Policy,
-    /// The weakest protection that the server gives any data channel.
-    protection_min: Protection,
+    /// What the server's own settings demand of data channels.
+    minima: ProtectionMinima,
     entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
     wall_start_us: u64,
@@ -69,8 +69,8 @@ pub struct ServerSetup {
     pub limits: Limits,
     /// Who may connect.
     pub policy: Policy,
-    /// The weakest protection of data channels.
-    pub protection_min: Protection,
+    /// The weakest protection of data channels, of all and by exports.
+    pub minima: ProtectionMinima,
     /// Where random bytes come from.
     pub entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
@@ -102,7 +102,7 @@ impl<P: Clone> ServerCore<P> {
         Ok(Self {
             limits: setup.limits,
             policy: setup.policy,
-            protection_min: setup.protection_min.max(Protection::Signed),
+            minima: setup.minima,
             entropy: setup.entropy,
             wall_start_us: setup.wall_start_us,
             table,
@@ -124,8 +124,9 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The list of clients has changed. Clients that are not on it any more lose their sessions and opens at once;
-    /// the others' rights hold from the next request on, and data channels below their least protection are closed:
-    /// the client binds them again, with a stronger one.
+    /// the others' rights hold from the next request on, and data channels below what is now demanded of them, by
+    /// whomever, are closed: the client binds them again, with a stronger one. Channels that are stronger than they
+    /// have to be stay.
     pub fn handle_policy(&mut self, now: Time, policy: Policy) {
         self.policy = policy;
         self.end_forbidden_sessions(now);
@@ -199,6 +200,12 @@ impl<P: Clone> ServerCore<P> {
         &self.table
     }
 
+    /// How data channels are protected at least, with the list of clients that is in force.
+    #[must_use]
+    pub fn effective_protection(&self) -> EffectiveProtection {
+        self.minima.effective(&self.policy)
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn sessions_len(&self) -> usize {
@@ -220,11 +227,13 @@ impl<P: Clone> ServerCore<P> {
         access.exports.contains(export).then_some(access.rights)
     }
 
+    /// The weakest protection that data channels of the session may have now; `None`: its client may do nothing.
+    fn least_protection(&self, now: Time, session: &Session) -> Option<Protection> {
+        self.access(now, session).map(|access| self.minima.of(access))
+    }
+
     fn close_weak_channels(&mut self, now: Time) {
-        let least = |id: &SessionId| {
-            let session = self.sessions.get(id)?;
-            Some(self.access(now, session)?.protection_min)
-        };
+        let least = |id: &SessionId| self.least_protection(now, self.sessions.get(id)?);
         let weak: Vec<ConnectionId> = self
             .channels
             .iter()
