@@ -133,6 +133,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
     pub fn handle_lost(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
+        self.end_expired(now);
         self.leave(now, connection, reason);
         self.settle_table();
     }

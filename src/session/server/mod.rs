@@ -38,6 +38,8 @@ use crate::wire::{ServerControl, ServerData};
 pub struct ServerCore<P> {
     limits: Limits,
     policy: Policy,
+    /// When the next entry of the list of clients ends, in seconds since 1970.
+    next_end_s: Option<u64>,
     /// What the server's own settings demand of data channels.
     minima: ProtectionMinima,
     entropy: Box<dyn Entropy>,
@@ -101,6 +103,8 @@ impl<P: Clone> ServerCore<P> {
         let table = OpenTable::new(setup.entropy.bytes()?, &setup.limits);
         Ok(Self {
             limits: setup.limits,
+            // The first call finds the one that is next.
+            next_end_s: Some(0),
             policy: setup.policy,
             minima: setup.minima,
             entropy: setup.entropy,
@@ -129,6 +133,7 @@ impl<P: Clone> ServerCore<P> {
     /// have to be stay.
     pub fn handle_policy(&mut self, now: Time, policy: Policy) {
         self.policy = policy;
+        self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
         self.close_weak_channels(now);
         self.settle_table();
@@ -136,11 +141,16 @@ impl<P: Clone> ServerCore<P> {
 
     /// The wall clock shows `wall_us` (microseconds since 1970) at `now`: somebody may have set it.
     pub fn handle_wall_clock(&mut self, now: Time, wall_us: u64) {
+        if wall_us < self.wall_us(now) {
+            // What had ended may end once more.
+            self.next_end_s = Some(0);
+        }
         self.wall_start_us = wall_us.saturating_sub(now.0);
     }
 
     /// Time has come to `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.end_expired(now);
         self.check_pulses(now);
         self.table.expire(now);
         self.throttle.forget_old(now);
@@ -243,6 +253,19 @@ impl<P: Clone> ServerCore<P> {
         for connection in weak {
             self.close(now, connection, LossReason::Closed);
         }
+    }
+
+    /// Ends the sessions of clients whose entries have ended by `now`. Called before anything else is done at a time,
+    /// because the timer comes late: what is freed then must not be given to somebody who may not have it any more.
+    fn end_expired(&mut self, now: Time) {
+        let now_s = self.wall_us(now) / 1_000_000;
+        if self.next_end_s.is_none_or(|next| now_s < next) {
+            return;
+        }
+        let ends = self.policy.clients.values().filter_map(|access| access.expires_s);
+        self.next_end_s = ends.filter(|end| *end > now_s).min();
+        self.end_forbidden_sessions(now);
+        self.settle_table();
     }
 
     fn end_forbidden_sessions(&mut self, now: Time) {
