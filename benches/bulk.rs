@@ -30,7 +30,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use bowline::model::{Limits, Protection};
+use bowline::model::{Limits, Protection, Suite};
 use meter::{Run, measure};
 use table::{Cell, Pair};
 
@@ -70,9 +70,18 @@ fn run(arguments: &[String]) -> Outcome<()> {
         return Err("there is nothing to measure in 0 MiB or 0 pairs".into());
     }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let mut cells: Vec<Cell> = [Protection::Signed, Protection::Sealed]
+    let rows = [
+        (Protection::Clear, Suite::Aegis128X2),
+        (Protection::Signed, Suite::Aegis128X2),
+        (Protection::Sealed, Suite::Aegis128X2),
+        (Protection::Signed, Suite::ChaCha20Poly1305),
+        (Protection::Sealed, Suite::ChaCha20Poly1305),
+    ];
+    let mut cells: Vec<Cell> = rows
         .into_iter()
-        .flat_map(|protection| [Direction::Read, Direction::Write].map(|way| Cell::new(protection, way)))
+        .flat_map(|(protection, suite)| {
+            [Direction::Read, Direction::Write].map(|way| Cell::new(protection, suite, way))
+        })
         .filter(|cell| wanted.is_empty() || wanted.iter().any(|name| cell.name().contains(name.as_str())))
         .collect();
     let base = std::env::var_os("BOWLINE_BENCH_DIR").map_or_else(default_folder, PathBuf::from);
@@ -92,16 +101,16 @@ fn run(arguments: &[String]) -> Outcome<()> {
     // The first pass brings both servers and the page cache up to temperature, and is not counted.
     for at in 0..=pairs {
         for cell in &mut cells {
-            let session = line.session(cell.protection)?;
-            let way = cell.direction;
-            let cipher = cipher::cost(cell.protection);
+            let session = line.session(cell.protection, cell.suite)?;
+            let (protection, way) = (cell.protection, cell.direction);
+            let cipher = cipher::cost(protection, cell.suite);
             // Whoever comes first in one pair comes second in the next.
             let (floor, line) = if at % 2 == 0 {
-                let floor = measure(floor.server(), bytes, || floor.pass(way, bytes))?;
+                let floor = measure(floor.server(), bytes, || floor.pass(protection, way, bytes))?;
                 (floor, measure(line.server(), bytes, || session.pass(way, bytes))?)
             } else {
                 let line = measure(line.server(), bytes, || session.pass(way, bytes))?;
-                (measure(floor.server(), bytes, || floor.pass(way, bytes))?, line)
+                (measure(floor.server(), bytes, || floor.pass(protection, way, bytes))?, line)
             };
             session.close();
             if at > 0 {

@@ -12,8 +12,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (key, config) = (identity.public(), ServerConfig::new(identity, exports, policy));
     let server = Server::start(ServerConfig { listen, ..config })?;
 
-    let line = |&address| LineConfig { address, via: None, role: LineRole::Both };
-    let lines = server.addresses().iter().map(line).collect();
+    let lines = server.addresses().iter().copied().map(LineConfig::new).collect();
     let peer = Peer { name: "store".into(), key, protection_min: None, lines };
     let data = Client::new(me)?.connect(&peer).await?.export("data")?;
     let file = data.open("notes", &OpenOptions::new().read(true).write(true).create_new(true)).await?;

@@ -61,11 +61,13 @@ impl Scene {
         Self { store, station, server, server_key, client_key }
     }
 
-    /// The server's end, which is an orderly one with nothing more on its output.
+    /// The server's end, which is an orderly one, with nothing on its output but how data channels are protected.
     fn end(mut self) -> Vec<String> {
         self.server.close_input();
         let (status, out, log) = self.server.ended();
-        assert_eq!((status.code(), out), (Some(0), Vec::new()));
+        let protection = ["data channels", "export media", "export private", "client station"];
+        let protection = protection.map(|what| format!("{what} at least signed"));
+        assert_eq!((status.code(), &out[..]), (Some(0), &protection[..]));
         log
     }
 
@@ -177,8 +179,14 @@ fn wrong_usage_exits_with_2() {
     user.run(&["serve", "media", "--listen", "127.0.0.1:0"]).misuse("write NAME=DIR");
     user.run(&["serve", "a/b=/srv", "--listen", "127.0.0.1:0"]).misuse("\"a/b\" is no name for an export");
     user.run(&["serve", "media=/srv", "--listen", "store"]).misuse("store");
-    let clear = ["serve", "media=/srv", "--listen", "127.0.0.1:0", "--protection", "clear"];
-    user.run(&clear).misuse("signed or sealed");
+    for (flag, value, why) in [
+        ("--protection", "open", "is none of clear, signed, sealed"),
+        ("--export-protection", "sealed", "write NAME=PROTECTION"),
+        ("--export-protection", "media=open", "is none of clear, signed, sealed"),
+        ("--export-protection", "a/b=sealed", "a/b"),
+    ] {
+        user.run(&["serve", "media=/srv", "--listen", "127.0.0.1:0", flag, value]).misuse(why);
+    }
     user.run(&["cat"]).misuse("PEER:EXPORT/PATH");
     for (source, why) in [("file", "no colon"), ("store:media", "no slash"), ("store:media/../x", "\"..\"")] {
         user.run(&["cat", source]).misuse(why);
@@ -219,7 +227,9 @@ fn a_server_ends_when_it_is_told_to() {
         let server = user.serve(&[&export, "--listen", "127.0.0.1:0"]);
         server.signal(signal);
         let (status, out, log) = server.ended();
-        assert_eq!((status.code(), out, log), (Some(0), Vec::new(), Vec::new()), "{signal:?}");
+        let out: Vec<&str> = out.iter().map(String::as_str).collect();
+        let protection = ["data channels at least signed", "export home at least signed"];
+        assert_eq!((status.code(), &out[..], log), (Some(0), &protection[..], Vec::new()), "{signal:?}");
     }
 }
 
@@ -249,6 +259,55 @@ fn a_server_needs_its_settings() {
     serve(&export("media", &user.settings("key"))).failure(&["\"media\"", "is not a directory"]);
     let twice = ["serve", &media, &media, "--listen", "127.0.0.1:0"];
     user.run(&twice).failure(&["two exports \"media\""]);
+    let unknown = ["serve", &media, "--listen", "127.0.0.1:0", "--export-protection", "medai=sealed"];
+    user.run(&unknown).failure(&["cannot serve", "no export \"medai\" to protect"]);
+}
+
+#[test]
+fn a_server_says_how_data_channels_are_protected() {
+    let user = User::new();
+    user.make_key();
+    let exports = ["media", "scratch", "secret"].map(|name| {
+        fs::create_dir(user.at(name)).unwrap();
+        export(name, &user.at(name))
+    });
+    let client = |name: &str, first: char, exports: &str, protection: &str| {
+        let key = format!("{first}{}", "a".repeat(51));
+        format!(
+            "[[client]]\nkey = \"{key}\"\nname = \"{name}\"\nexports = [{exports}]\nprotection = \"{protection}\"\n"
+        )
+    };
+    let trusted = client("trusted", 'b', "\"media\", \"scratch\"", "clear");
+    let guarded = client("guarded", 'c', "\"media\", \"secret\"", "clear");
+    user.set("clients.toml", &(client("usual", 'd', "\"media\"", "signed") + &guarded));
+    let [media, scratch, secret] = &exports;
+    let mut arguments =
+        vec![media.as_str(), scratch, secret, "--until-stdin-closes", "--listen", "127.0.0.1:0"];
+    arguments.extend(["--protection", "clear", "--export-protection", "secret=sealed"]);
+    arguments.extend(["--export-protection", "media=clear"]);
+    let mut server = user.serve_logging(&arguments, "info");
+    server.log_has("serving as root");
+
+    // Whoever becomes less protected is named in the log, also where the log has warnings only.
+    user.set("clients.toml", &(client("usual", 'd', "\"media\"", "signed") + &guarded + &trusted));
+    let warning = server.log_has("data channels may be clear");
+    assert!(warning.contains("WARN") && warning.contains("client=trusted"), "{warning}");
+    assert!(warning.contains("file bytes can be changed on the way unnoticed"), "{warning}");
+    server.log_has("client trusted at least clear");
+    server.log_has("client usual at least signed");
+    server.close_input();
+    let (status, out, log) = server.ended();
+    assert_eq!(status.code(), Some(0));
+    let expected = [
+        "data channels at least clear",
+        "export media at least clear",
+        "export scratch at least clear",
+        "export secret at least sealed",
+        "client guarded at least sealed",
+        "client usual at least signed",
+    ];
+    assert_eq!(out, expected, "as it was at the start");
+    assert!(!log.iter().any(|line| line.contains("WARN")), "{log:?}");
 }
 
 #[test]

@@ -25,8 +25,12 @@ mod hostile;
 mod locks;
 #[path = "session/opens.rs"]
 mod opens;
+#[path = "session/orphans.rs"]
+mod orphans;
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "session/protection.rs"]
+mod protection;
 #[path = "session/random.rs"]
 mod random;
 

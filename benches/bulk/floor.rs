@@ -1,4 +1,5 @@
-//! The floor: `pread` and send on one side, receive on the other, and the mirror image for writes.
+//! The floor: `pread` and send on one side, receive on the other, and the mirror image for writes; for what nothing
+//! protects, `sendfile` in place of `pread` and send.
 //!
 //! A pass begins with 9 bytes, the direction and the length. The side that sends the bytes of a read is the server;
 //! a write ends with a byte from the server, as bowline's writes end with an answer.
@@ -9,11 +10,12 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use bowline::model::Limits;
+use bowline::model::{Limits, Protection};
 
 use super::{Direction, FILE, FLOOR_SERVER, Outcome, Server};
 
 const READ: u8 = b'r';
+const SEND_FILE: u8 = b'f';
 const WRITE: u8 = b'w';
 
 /// A connection to a bare server, and the one buffer that the client receives into and sends from.
@@ -36,8 +38,12 @@ impl Floor {
         self.server.child.id()
     }
 
-    pub(crate) fn pass(&mut self, direction: Direction, bytes: u64) -> Outcome<()> {
-        let mark = if direction == Direction::Read { READ } else { WRITE };
+    pub(crate) fn pass(&mut self, protection: Protection, direction: Direction, bytes: u64) -> Outcome<()> {
+        let mark = match (direction, protection) {
+            (Direction::Read, Protection::Clear) => SEND_FILE,
+            (Direction::Read, _) => READ,
+            (Direction::Write, _) => WRITE,
+        };
         let mut request = vec![mark];
         request.extend_from_slice(&bytes.to_le_bytes());
         self.stream.write_all(&request)?;
@@ -68,7 +74,14 @@ pub(crate) fn serve(folder: &Path) -> Outcome<()> {
         let mut at = 0;
         for len in lengths(bytes) {
             let part = &mut buffer[..len];
-            if request[0] == READ {
+            if request[0] == SEND_FILE {
+                let mut from = at;
+                let end = at + len as u64;
+                while from < end {
+                    let rest = (end - from) as usize;
+                    rustix::fs::sendfile(&stream, &file, Some(&mut from), rest)?;
+                }
+            } else if request[0] == READ {
                 file.read_exact_at(part, at)?;
                 stream.write_all(part)?;
             } else {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, Limits, LineRole, Protection, PublicKey};
+use bowline::model::{ChannelKind, LineRole, Protection, PublicKey, Suite, SuiteSet};
 use bowline::net::{SystemEntropy, key_file};
 use bowline::secure::Identity;
-use bowline::server::{Exports, ModePolicy, Server as LineServer, ServerConfig, parse_clients};
+use bowline::server::{Exports, Server as LineServer, ServerConfig, parse_clients};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
@@ -41,7 +41,7 @@ impl World {
         let (server, client) = (new_identity()?, new_identity()?);
         key_file::create(&folder.join("server.key"), &server.to_text())?;
         let entry = format!(
-            "[[client]]\nkey = \"{}\"\nname = \"bench\"\nexports = [\"data\"]\nrights = [\"read\", \"write\"]\n",
+            "[[client]]\nkey = \"{}\"\nname = \"bench\"\nexports = [\"data\"]\nrights = [\"read\", \"write\"]\nprotection = \"clear\"\n",
             client.public()
         );
         std::fs::write(folder.join("clients.toml"), entry)?;
@@ -59,17 +59,23 @@ impl World {
         self.server.child.id()
     }
 
-    /// A new session; its data channel has this protection.
-    pub(crate) fn session(&self, protection: Protection) -> Outcome<Pass<'_>> {
-        let line = |role| LineConfig { address: self.server.address, via: None, role };
+    /// A new session; its data channel has this protection and suite.
+    pub(crate) fn session(&self, protection: Protection, suite: Suite) -> Outcome<Pass<'_>> {
+        let line = |role| LineConfig {
+            address: self.server.address,
+            via: None,
+            role,
+            protection: (role == LineRole::Bulk).then_some(protection),
+        };
         let peer = Peer {
             name: "bench".into(),
             key: self.key,
-            protection_min: Some(protection),
+            protection_min: None,
             lines: vec![line(LineRole::Bulk), line(LineRole::Keys)],
         };
         self.runtime.block_on(async {
-            let session = self.client.connect(&peer).await?;
+            let client = self.client.clone().with_suites(SuiteSet::of(suite));
+            let session = client.connect(&peer).await?;
             session.all_lines_up(LONG).await?;
             let data = session.channels().into_iter().filter(|channel| channel.kind == ChannelKind::Data);
             let found: Vec<Protection> = data.map(|channel| channel.protection).collect();
@@ -123,16 +129,13 @@ impl Pass<'_> {
 pub(crate) fn serve(folder: &Path) -> Outcome<()> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {
-        let server = LineServer::start(ServerConfig {
-            identity: Arc::new(Identity::from_text(&key_file::read(&folder.join("server.key"))?)?),
-            exports: Exports::open([("data".parse()?, folder.join("data"))])?,
-            modes: ModePolicy::default(),
-            policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
-            protection_min: Protection::Signed,
-            suites: bowline::secure::suites(),
-            limits: Limits::default(),
-            listen: vec!["127.0.0.1:0".parse()?],
-        })?;
+        let identity = Identity::from_text(&key_file::read(&folder.join("server.key"))?)?;
+        let exports = Exports::open([("data".parse()?, folder.join("data"))])?;
+        let policy = parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?;
+        let mut config = ServerConfig::new(Arc::new(identity), exports, policy);
+        config.protection_min = Protection::Clear;
+        config.listen = vec!["127.0.0.1:0".parse()?];
+        let server = LineServer::start(config)?;
         println!("{}", server.addresses()[0]);
         tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
         server.stop().await;

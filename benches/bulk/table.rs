@@ -1,6 +1,6 @@
 //! The figures of all pairs as Markdown tables.
 
-use bowline::model::Protection;
+use bowline::model::{Protection, Suite};
 
 use super::{Direction, Run};
 
@@ -14,18 +14,24 @@ pub(crate) struct Pair {
 /// What is measured in one row.
 pub(crate) struct Cell {
     pub(crate) protection: Protection,
+    pub(crate) suite: Suite,
     pub(crate) direction: Direction,
     pub(crate) pairs: Vec<Pair>,
 }
 
 impl Cell {
-    pub(crate) fn new(protection: Protection, direction: Direction) -> Self {
-        Self { protection, direction, pairs: Vec::new() }
+    pub(crate) fn new(protection: Protection, suite: Suite, direction: Direction) -> Self {
+        Self { protection, suite, direction, pairs: Vec::new() }
     }
 
     /// What the row is called.
     pub(crate) fn name(&self) -> String {
-        format!("{} {}", self.protection, if self.direction == Direction::Read { "read" } else { "write" })
+        let direction = if self.direction == Direction::Read { "read" } else { "write" };
+        match self.protection {
+            // The suite protects heads and bodies only.
+            Protection::Clear => format!("clear {direction}"),
+            protection => format!("{protection} {direction}, {}", self.suite),
+        }
     }
 
     fn spread(&self, value: impl Fn(&Pair) -> f64, digits: usize) -> String {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bowline::model::{ExportName, Protection};
+use bowline::model::{ExportName, NameError, Protection};
 use bowline::server::parse_export_argument;
 use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -71,9 +71,13 @@ struct ServeArguments {
     /// The list of allowed clients. It is watched: changes are in force within a second.
     #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
     clients: Option<PathBuf>,
-    /// The weakest protection of data channels: signed or sealed.
-    #[arg(long, value_name = "PROTECTION", default_value = "signed", value_parser = offered_protection)]
+    /// The weakest protection of data channels: sealed, signed, or clear, with which file bytes can be changed on the
+    /// way unnoticed.
+    #[arg(long, value_name = "PROTECTION", default_value = "signed")]
     protection: Protection,
+    /// The weakest protection of all data channels of the clients that may use this export.
+    #[arg(long, value_name = "NAME=PROTECTION", value_parser = export_protection)]
+    export_protection: Vec<(ExportName, Protection)>,
     /// The permission bits that clients can set, in octal: 750 keeps others away from what they make.
     #[arg(long, value_name = "OCTAL", default_value = "777", value_parser = mode_mask)]
     mode_mask: u32,
@@ -213,9 +217,7 @@ fn mode_mask(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "write up to three octal digits, as in 750".to_owned())
 }
 
-fn offered_protection(text: &str) -> Result<Protection, String> {
-    match text.parse()? {
-        Protection::Clear => Err("\"clear\" is not offered by this version: signed or sealed".to_owned()),
-        offered => Ok(offered),
-    }
+fn export_protection(text: &str) -> Result<(ExportName, Protection), String> {
+    let (name, least) = text.split_once('=').ok_or("write NAME=PROTECTION, as in media=sealed")?;
+    Ok((name.parse().map_err(|error: NameError| error.to_string())?, least.parse()?))
 }

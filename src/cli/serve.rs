@@ -1,9 +1,9 @@
 //! `bowline serve`: serve directories until told to stop.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bowline::model::Limits;
+use bowline::model::{EffectiveProtection, ExportName, Limits, Protection};
 use bowline::net::{FileWatch, LOOK_EVERY};
 use bowline::server::{
     ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, load_clients,
@@ -17,7 +17,7 @@ use super::{Failure, ServeArguments};
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let identity = identity(arguments.key)?;
     let clients = place(arguments.clients, "clients.toml")?;
-    let exports = Exports::open(arguments.exports).map_err(|error| Failure::of("cannot serve", &error))?;
+    let exports = exports(arguments.exports, &arguments.export_protection)?;
     let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
     let policy = load_clients(&clients).map_err(|error| describe_clients(&error, &clients))?;
     // Before anybody hears that the server is there, and may tell it to stop.
@@ -60,10 +60,59 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
 /// The signal of a write beyond the file size limit, on every Linux that bowline runs on.
 const SIGXFSZ: i32 = 25;
 
-/// The first line of output: the bound addresses, for people and for parents of this process.
+fn exports(
+    list: Vec<(ExportName, PathBuf)>,
+    protection: &[(ExportName, Protection)],
+) -> Result<Exports, Failure> {
+    let cannot = |error| Failure::of("cannot serve", &error);
+    let mut exports = Exports::open(list).map_err(cannot)?;
+    for (name, least) in protection {
+        exports.protect(name, *least).map_err(cannot)?;
+    }
+    Ok(exports)
+}
+
+/// The first line of output: the bound addresses, for people and for parents of this process. Then how data channels
+/// are protected, one fact a line.
 fn announce(server: &Server) -> Result<(), Failure> {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    super::show(&format!("listening on {}\n", addresses.join(" ")))
+    let effective = server.effective_protection();
+    warn_of_clear(&effective);
+    let mut text = format!("listening on {}\n", addresses.join(" "));
+    let facts = facts(&effective);
+    let (shown, more) = facts.split_at_checked(FACTS_SHOWN).unwrap_or((&facts, &[]));
+    for fact in shown {
+        text.push_str(fact);
+        text.push('\n');
+    }
+    if !more.is_empty() {
+        text.push_str(&format!("and {} more\n", more.len()));
+    }
+    super::show(&text)
+}
+
+/// A parent may read the first line and nothing after it: what is printed at the start must fit into a pipe (64 KiB),
+/// or the server would wait for its parent. A fact has less than 90 bytes.
+const FACTS_SHOWN: usize = 512;
+
+/// How data channels are protected at least, one fact a line. The strictest of everything that concerns it stands with
+/// each name.
+fn facts(effective: &EffectiveProtection) -> Vec<String> {
+    let exports = effective.exports.iter().map(|(name, least)| format!("export {name} at least {least}"));
+    let clients = effective.clients.iter().map(|(name, least)| format!("client {name} at least {least}"));
+    let server = format!("data channels at least {}", effective.server);
+    std::iter::once(server).chain(exports).chain(clients).collect()
+}
+
+/// Nobody should have to find out by looking closely.
+fn warn_of_clear(effective: &EffectiveProtection) {
+    let clear = effective.clients.iter().filter(|(_, least)| **least == Protection::Clear);
+    for (client, _) in clear {
+        tracing::warn!(
+            %client,
+            "data channels may be clear: file bytes can be changed on the way unnoticed"
+        );
+    }
 }
 
 /// A list that does not parse leaves the old one in force.
@@ -76,6 +125,11 @@ fn reload(server: &Server, clients: &Path) {
         Ok(policy) => {
             server.set_policy(policy);
             tracing::info!(file = %clients.display(), "the list of clients is in force");
+            let effective = server.effective_protection();
+            warn_of_clear(&effective);
+            for fact in facts(&effective) {
+                tracing::info!("{fact}");
+            }
         }
         Err(error) => {
             tracing::warn!(why = %bowline::net::with_sources(&error), "the old list of clients stays in force");

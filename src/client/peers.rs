@@ -5,12 +5,13 @@
 //! name = "store"
 //! key = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 //! addresses = ["10.0.0.1:4477", "10.0.1.1"]   # each is a line for everything
-//! protection = "signed"                       # least protection of data channels; without it the line's role says
+//! protection = "signed"                       # least protection of data channels; without it each line's own holds
 //!
 //! [[peer.line]]                               # says more about a line, or adds one
 //! address = "10.0.0.1:4477"
 //! via = "10.0.0.2"                            # from this local address, or through this interface
 //! role = "bulk"                               # both, bulk (file data only) or keys (all but file data)
+//! protection = "clear"                        # of data channels; without it: bulk signs, both seals
 //! ```
 
 use std::collections::BTreeSet;
@@ -76,9 +77,12 @@ pub enum PeersProblem {
     /// A role that does not exist.
     #[error("{0:?} is no role: use \"both\", \"bulk\" or \"keys\"")]
     Role(String),
-    /// A protection that does not exist or is not offered.
+    /// A protection that does not exist.
     #[error(transparent)]
     Protection(#[from] ProtectionProblem),
+    /// A protection of data channels where there are none.
+    #[error("a line of role \"keys\" has no data channels to protect: control channels are always sealed")]
+    NothingToProtect,
     /// One line twice.
     #[error("the peer {0:?} has this line already")]
     DoubleLine(String),
@@ -111,7 +115,7 @@ pub struct Peer {
     pub name: String,
     /// Its key: whoever has another one is another server.
     pub key: PublicKey,
-    /// The weakest protection that data channels to it may have; `None`: what each line's role says.
+    /// The weakest protection that data channels to it may have; `None`: what each line itself asks for.
     pub protection_min: Option<Protection>,
     /// The lines to it, at least one, in the order of the file.
     pub lines: Vec<LineConfig>,
@@ -126,6 +130,9 @@ pub struct LineConfig {
     pub via: Option<Via>,
     /// What the line may carry.
     pub role: LineRole,
+    /// The protection that data channels on it ask for; `None`: the role's default. [`Protection::Clear`] is asked for
+    /// here or nowhere.
+    pub protection: Option<Protection>,
 }
 
 impl Peers {
@@ -180,11 +187,21 @@ impl<'a> IntoIterator for &'a Peers {
     }
 }
 
+impl Peer {
+    /// The protection that data channels on `line` ask the server for: the line's own or its role's default, and not
+    /// less than this peer's minimum. The server may choose a stronger one, and a weaker one is refused.
+    #[must_use]
+    pub fn offered(&self, line: &LineConfig) -> Protection {
+        let wanted = line.protection.unwrap_or_else(|| line.role.default_protection());
+        self.protection_min.map_or(wanted, |least| least.max(wanted))
+    }
+}
+
 impl LineConfig {
-    /// A line to `address` for everything, from wherever the routing table says.
+    /// A line to `address` for everything, from wherever the routing table says, protected as its role says.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, via: None, role: LineRole::Both }
+        Self { address, via: None, role: LineRole::Both, protection: None }
     }
 }
 
@@ -239,6 +256,7 @@ struct LineEntry {
     address: Spanned<String>,
     via: Option<Spanned<String>>,
     role: Option<Spanned<String>>,
+    protection: Option<Spanned<String>>,
 }
 
 impl Entry {
@@ -251,10 +269,8 @@ impl Entry {
             let problem = PeersProblem::Key { text: self.key.get_ref().clone(), reason };
             PeersError::at(text, &self.key.span(), problem)
         })?;
-        let protection_min = self.protection.as_ref().map(|word| {
-            data_protection(word.get_ref()).map_err(|problem| PeersError::at(text, &word.span(), problem))
-        });
-        Ok(Peer { key, protection_min: protection_min.transpose()?, lines: self.lines(text)?, name })
+        let protection_min = self.protection.as_ref().map(|word| protection(text, word)).transpose()?;
+        Ok(Peer { key, protection_min, lines: self.lines(text)?, name })
     }
 
     /// The plain addresses in their order, each replaced by the lines that say more about it; then the lines
@@ -314,8 +330,18 @@ impl LineEntry {
             let wrong = |_| PeersError::at(text, &role.span(), PeersProblem::Role(role.get_ref().clone()));
             line.role = role.get_ref().parse().map_err(wrong)?;
         }
+        if let Some(word) = &self.protection {
+            line.protection = Some(protection(text, word)?);
+            if !line.role.carries(ChannelKind::Data) {
+                return Err(PeersError::at(text, &word.span(), PeersProblem::NothingToProtect));
+            }
+        }
         Ok((at, line))
     }
+}
+
+fn protection(text: &str, word: &Spanned<String>) -> Result<Protection, PeersError> {
+    data_protection(word.get_ref()).map_err(|problem| PeersError::at(text, &word.span(), problem))
 }
 
 /// A line of which only the address is known, with the place of the address.

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::peers::{LineConfig, Peer};
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
-    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, RequestId, SessionId, Time,
+    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, Protection, RequestId, SessionId, Time,
 };
 use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
 use crate::session::LossReason;
@@ -47,6 +47,9 @@ pub struct LineStatus {
     pub id: LineId,
     /// What the peer's entry says of it.
     pub config: LineConfig,
+    /// The protection that its data channels ask for, by the peer's minimum and the line's own. What the server chose,
+    /// which may be stronger, stands in [`Session::channels`].
+    pub offered: Protection,
 }
 
 /// Ends the session when nobody uses it any more.
@@ -67,7 +70,7 @@ pub(super) struct Inner {
     state: Mutex<State>,
     pub(super) party: Party,
     credentials: Credentials,
-    lines: Vec<LineConfig>,
+    lines: Vec<LineStatus>,
     pub(super) request_timeout: Duration,
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
@@ -136,10 +139,10 @@ impl Session {
             rekey: (&client.limits).into(),
             suites: client.suites,
         };
-        let lines: Vec<(LineId, LineConfig)> =
-            (0..=u8::MAX).map(LineId).zip(peer.lines.iter().cloned()).collect();
+        let lines = lines_of(peer);
+        let carries_control = |line: &&LineStatus| line.config.role.carries(ChannelKind::Control);
         let controls =
-            lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
+            lines.iter().filter(carries_control).map(|line| (line.id, line.config.clone())).collect();
         let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
         let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
         let payload_max = credentials.started.payload_max.min(own_max).max(1);
@@ -147,7 +150,10 @@ impl Session {
             client.clock.now(),
             ClientSetup {
                 limits: Limits { chunk: client.limits.chunk.min(payload_max), ..client.limits.clone() },
-                lines: peer.lines.iter().map(|line| setup(line, peer)).collect(),
+                lines: lines
+                    .iter()
+                    .map(|line| LineSetup { role: line.config.role, protection: line.offered })
+                    .collect(),
                 first_line,
                 requests: credentials.started.requests,
                 bytes: credentials.started.bytes,
@@ -158,7 +164,7 @@ impl Session {
             state: Mutex::new(State { core, armed: None, channels: HashMap::new(), waiters: HashMap::new() }),
             party,
             credentials,
-            lines: peer.lines.clone(),
+            lines,
             request_timeout: client.request_timeout,
             events: broadcast::channel(EVENTS_KEPT).0,
             wake: Notify::new(),
@@ -181,10 +187,7 @@ impl Session {
     /// The lines, in the order of the peer's entry.
     #[must_use]
     pub fn lines(&self) -> Vec<LineStatus> {
-        let ids = (0..=u8::MAX).map(LineId);
-        ids.zip(self.guard.inner.lines.iter().cloned())
-            .map(|(id, config)| LineStatus { id, config })
-            .collect()
+        self.guard.inner.lines.clone()
     }
 
     /// The lines of one role.
@@ -246,9 +249,21 @@ impl Session {
     }
 }
 
-fn setup(line: &LineConfig, peer: &Peer) -> LineSetup {
-    let wanted = line.role.default_protection();
-    LineSetup { role: line.role, protection: peer.protection_min.map_or(wanted, |least| least.max(wanted)) }
+/// The lines to a peer, with what their data channels ask for. Says where that is less than is usual.
+fn lines_of(peer: &Peer) -> Vec<LineStatus> {
+    let lines: Vec<LineStatus> = (0..=u8::MAX)
+        .map(LineId)
+        .zip(&peer.lines)
+        .map(|(id, config)| LineStatus { id, config: config.clone(), offered: peer.offered(config) })
+        .collect();
+    for line in lines.iter().filter(|line| line.offered == Protection::Clear) {
+        tracing::warn!(
+            peer = %peer.name,
+            address = %line.config.address,
+            "clear data channels are asked for: file bytes can be changed on the way unnoticed"
+        );
+    }
+    lines
 }
 
 impl Guard {
@@ -384,9 +399,9 @@ impl Inner {
         match output {
             ClientOutput::Connect { number, line, kind, protection } => {
                 self.spawn(async move {
-                    let Some(config) = inner.lines.get(usize::from(line.0)) else { return };
+                    let Some(line) = inner.lines.get(usize::from(line.0)) else { return };
                     let wanted = (number, kind, protection);
-                    match connect::bind(&inner.party, &inner.credentials, config, wanted).await {
+                    match connect::bind(&inner.party, &inner.credentials, &line.config, wanted).await {
                         Ok(Bound::Control(halves, protection)) => {
                             inner.run(number, halves, Queue::Control);
                             inner.drive(|state, now| state.core.handle_bound(now, number, protection));
@@ -403,8 +418,8 @@ impl Inner {
             }
             ClientOutput::Ask { line } => {
                 self.spawn(async move {
-                    let Some(config) = inner.lines.get(usize::from(line.0)) else { return };
-                    let lives = connect::ask(&inner.party, config, inner.credentials.session).await;
+                    let Some(line) = inner.lines.get(usize::from(line.0)) else { return };
+                    let lives = connect::ask(&inner.party, &line.config, inner.credentials.session).await;
                     inner.drive(|state, now| state.core.handle_asked(now, lives));
                 });
             }

@@ -15,7 +15,7 @@ mod refusal;
 mod resume_key;
 mod time;
 
-pub use access::{Access, Policy};
+pub use access::{Access, EffectiveProtection, Policy, ProtectionMinima};
 pub use attr::{
     Allocation, AttributeChange, Attributes, Create, FileIdentity, FileKind, FileState, Removal, RenameHow,
     Seekable, SetTime, Space, Stability, SyncScope, XattrHow,

@@ -46,7 +46,8 @@ macro_rules! named_enum {
 named_enum! {
     /// Protection of a channel, weakest first, so that the stricter of two is their maximum.
     Protection {
-        /// Heads are authenticated, payload is not.
+        /// Heads and bodies are authenticated and readable. Payload is readable and not authenticated: whoever can
+        /// change the wire can change file bytes unnoticed, and nothing else. Only where both sides ask for it.
         Clear = "clear",
         /// Everything is authenticated and readable.
         Signed = "signed",
@@ -172,7 +173,7 @@ impl LineRole {
         )
     }
 
-    /// The protection of data channels where nobody asks for another one.
+    /// The protection of data channels where nobody asks for another one; never [`Protection::Clear`].
     #[must_use]
     pub fn default_protection(self) -> Protection {
         match self {

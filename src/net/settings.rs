@@ -57,11 +57,8 @@ pub enum TextProblem {
 #[non_exhaustive]
 pub enum ProtectionProblem {
     /// There is no such word.
-    #[error("{0:?} is no protection: use \"signed\" or \"sealed\"")]
+    #[error("{0:?} is no protection: use \"clear\", \"signed\" or \"sealed\"")]
     Unknown(String),
-    /// The word is known, and the protection is not offered.
-    #[error("protection \"clear\" is not offered by this version: use \"signed\" or \"sealed\"")]
-    Clear,
 }
 
 impl<P> SettingsError<P> {
@@ -126,11 +123,7 @@ pub(crate) fn is_plain_name(text: &str) -> bool {
 
 /// The protection that `text` asks for on data channels.
 pub(crate) fn data_protection(text: &str) -> Result<Protection, ProtectionProblem> {
-    match text.parse() {
-        Ok(Protection::Clear) => Err(ProtectionProblem::Clear),
-        Ok(protection) => Ok(protection),
-        Err(_) => Err(ProtectionProblem::Unknown(text.to_owned())),
-    }
+    text.parse().map_err(|_| ProtectionProblem::Unknown(text.to_owned()))
 }
 
 fn read_text(path: &Path) -> Result<String, TextProblem> {
@@ -234,7 +227,7 @@ mod tests {
             assert!(!is_plain_name(bad), "{bad}");
         }
         assert_eq!(data_protection("sealed"), Ok(Protection::Sealed));
-        assert_eq!(data_protection("clear"), Err(ProtectionProblem::Clear));
+        assert_eq!(data_protection("clear"), Ok(Protection::Clear));
         assert_eq!(data_protection("Signed"), Err(ProtectionProblem::Unknown("Signed".to_owned())));
     }
 }

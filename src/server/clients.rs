@@ -7,7 +7,8 @@
 //! name = "edit-station"
 //! exports = ["media", "scratch"]
 //! rights = ["read", "write", "lock", "grant"]   # or "append" instead of "write"; without it: read
-//! protection = "signed"                         # least protection of its data channels; without it: signed
+//! protection = "signed"                         # least protection of its data channels; without it: signed; "clear"
+//!                                               # allows what the server and the exports allow too
 //! expires = 2027-01-31T00:00:00Z                # without it: never
 //! ```
 
@@ -66,7 +67,7 @@ pub enum ClientsProblem {
     /// Rights that open nothing.
     #[error("the rights of the client {0:?} need \"read\", \"write\" or \"append\"")]
     NoUse(String),
-    /// A protection that does not exist or is not offered.
+    /// A protection that does not exist.
     #[error(transparent)]
     Protection(#[from] ProtectionProblem),
     /// A moment that depends on where the server stands.
@@ -233,6 +234,7 @@ mod tests {
         assert_eq!(access.rights, Rights::READ);
         assert_eq!(access.protection_min, Protection::Signed);
         assert_eq!(access.expires_s, None);
+        assert_eq!(only(&client("protection = \"clear\"")).protection_min, Protection::Clear);
         assert_eq!(parse("").unwrap(), Policy::default());
         assert_eq!(parse("# nobody\n").unwrap(), Policy::default());
     }
@@ -264,8 +266,7 @@ mod tests {
             ),
             (client("rights = [\"lock\", \"grant\"]"), 5, "need \"read\", \"write\" or \"append\""),
             (client("rights = \"read\""), 5, "invalid type: string"),
-            (client("protection = \"clear\""), 5, "\"clear\" is not offered by this version"),
-            (client("protection = \"none\""), 5, "\"none\" is no protection: use \"signed\" or \"sealed\""),
+            (client("protection = \"none\""), 5, "\"none\" is no protection: use \"clear\", \"signed\""),
             (
                 client("expires = 2027-01-31T00:00:00"),
                 5,

@@ -16,7 +16,9 @@ use thiserror::Error;
 
 use super::beneath::{regular, reopen, resolve};
 use super::files::{Descriptor, attributes_of, identity_of, refusal};
-use crate::model::{Attributes, ExportName, ExportPath, FileIdentity, NameError, Reason, Refusal, Rights};
+use crate::model::{
+    Attributes, ExportName, ExportPath, FileIdentity, NameError, Protection, Reason, Refusal, Rights,
+};
 
 /// Why a server does not start with these exports.
 #[derive(Debug, Error)]
@@ -77,6 +79,9 @@ pub enum ExportError {
         /// Where that is.
         second_path: PathBuf,
     },
+    /// Something is said of an export that is not served.
+    #[error("there is no export \"{0}\" to protect")]
+    Unknown(ExportName),
     /// The kernel cannot resolve paths safely.
     #[error("Linux 5.6 or newer is needed")]
     OldKernel,
@@ -94,6 +99,8 @@ struct Export {
     /// Where it was found, without links.
     path: PathBuf,
     identity: FileIdentity,
+    /// What it demands of its clients' data channels; [`Protection::Clear`]: nothing of its own.
+    protection: Protection,
 }
 
 /// The exported directories, by their names.
@@ -155,6 +162,24 @@ impl Exports {
         }
         let by_name = exports.into_iter().map(|export| (export.name.clone(), export)).collect();
         Ok(Self { by_name, descriptors })
+    }
+
+    /// Demands that the data channels of every client that may use the export are protected at least so, all of them:
+    /// a data channel carries what a session reads and writes of all its files. Of several demands the strictest
+    /// holds, and so do the server's and the list of clients' own.
+    ///
+    /// # Errors
+    /// [`ExportError::Unknown`] if there is no such export; nothing is changed then.
+    pub fn protect(&mut self, name: &ExportName, least: Protection) -> Result<(), ExportError> {
+        let export = self.by_name.get_mut(name).ok_or_else(|| ExportError::Unknown(name.clone()))?;
+        export.protection = export.protection.max(least);
+        Ok(())
+    }
+
+    /// What each export demands of its clients' data channels.
+    #[must_use]
+    pub fn protection(&self) -> BTreeMap<ExportName, Protection> {
+        self.by_name.iter().map(|(name, export)| (name.clone(), export.protection)).collect()
     }
 
     /// The names of the exports.
@@ -252,7 +277,7 @@ fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<E
     }
     // Proves, before a client asks, that the kernel has what every later open needs.
     resolve(&root, b".").map_err(failed)?;
-    Ok(Export { name, root, path: found, identity })
+    Ok(Export { name, root, path: found, identity, protection: Protection::Clear })
 }
 
 /// Where a descriptor's directory is, by the kernel's account: absolute and without links.

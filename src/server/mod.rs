@@ -33,7 +33,9 @@ pub use files::{CachedRead, Descriptor};
 
 use self::names::Names;
 use self::shared::Shared;
-use crate::model::{Entropy as _, EntropyError, Limits, Policy, Protection, SuiteSet};
+use crate::model::{
+    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, SuiteSet,
+};
 use crate::net::{Clock, SystemEntropy, socket};
 use crate::secure::{Identity, suites};
 use crate::session::server::{ServerCore, ServerSetup};
@@ -49,7 +51,7 @@ pub struct ServerConfig {
     pub modes: ModePolicy,
     /// Whom it serves.
     pub policy: Policy,
-    /// The weakest protection of its data channels.
+    /// The weakest protection of its data channels; what an export demands beyond it, [`Exports::protect`] says.
     pub protection_min: Protection,
     /// The suites that it offers for data channels, as far as this build and processor have them.
     pub suites: SuiteSet,
@@ -153,7 +155,7 @@ impl Server {
         let core = ServerCore::new(ServerSetup {
             limits: config.limits.clone(),
             policy: config.policy,
-            protection_min: config.protection_min,
+            minima: ProtectionMinima { server: config.protection_min, exports: config.exports.protection() },
             suites: config.suites.intersection(suites()),
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
@@ -176,10 +178,17 @@ impl Server {
         &self.addresses
     }
 
-    /// Puts a list of clients in force: clients that are not on it lose their sessions now.
+    /// Puts a list of clients in force: clients that are not on it lose their sessions now, and data channels that
+    /// are weaker than is now demanded are closed, to be bound again.
     pub fn set_policy(&self, policy: Policy) {
         self.shared.drive(|core, now| core.handle_policy(now, policy));
         self.shared.wake_timer();
+    }
+
+    /// How data channels are protected at least, with the list of clients that is in force.
+    #[must_use]
+    pub fn effective_protection(&self) -> EffectiveProtection {
+        self.shared.look(ServerCore::effective_protection)
     }
 
     /// How many sessions there are.

@@ -3,8 +3,8 @@
 
 use bowline::model::{
     AttemptNonce, Attributes, ChannelKind, ChannelNumber, Create, CreateId, ExportPath, FileIdentity,
-    HandleId, InstanceId, Limits, OpenMode, Protection, PublicKey, Reason, Refusal, RequestId, Suite,
-    SyncScope, Time,
+    HandleId, InstanceId, Limits, OpenMode, Protection, ProtectionMinima, PublicKey, Reason, Refusal,
+    RequestId, Suite, SyncScope, Time,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
@@ -45,7 +45,7 @@ impl Bare {
         let mut server = ServerCore::new(ServerSetup {
             limits: Limits::default(),
             policy: policy(),
-            protection_min: Protection::Signed,
+            minima: ProtectionMinima::default(),
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(1, 1)),
             wall_start_us: 1_700_000_000_000_000,

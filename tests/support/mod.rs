@@ -114,6 +114,7 @@ impl World {
             address: recorder.address(),
             via: Some(Via::Address(from)),
             role,
+            protection: None,
         });
         Peer { name: "server".into(), key: self.server_key, protection_min: None, lines: lines.collect() }
     }

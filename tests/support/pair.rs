@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, AttributeChange, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId,
-    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, PublicKey, RequestId,
-    ResumeKey, Rights, SessionId, Suite, SuiteSet, SyncScope, Time, len_u64,
+    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, ProtectionMinima, PublicKey,
+    RequestId, ResumeKey, Rights, SessionId, Suite, SuiteSet, SyncScope, Time, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -186,8 +186,13 @@ pub(crate) fn policy() -> Policy {
 impl Pair {
     /// A server without clients.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::configured(seed, ProtectionMinima::default(), policy())
+    }
+
+    /// A server without clients, with settings of its own.
+    pub(crate) fn configured(seed: u64, minima: ProtectionMinima, policy: Policy) -> Self {
         Self {
-            server: new_server(seed),
+            server: new_server(seed, minima, policy),
             disk: Disk::default(),
             disk_us: (100, 200),
             answers: Vec::new(),
@@ -223,7 +228,7 @@ impl Pair {
             limits: Limits::default(),
             lines: lines
                 .iter()
-                .map(|line| LineSetup { role: line.role, protection: Protection::Sealed })
+                .map(|line| LineSetup { role: line.role, protection: line.protection })
                 .collect(),
             first_line,
             requests: started.requests,
@@ -270,7 +275,7 @@ impl Pair {
             )
         });
         self.disk.forget_process();
-        self.server = new_server(self.seed ^ self.now.0);
+        self.server = new_server(self.seed ^ self.now.0, ProtectionMinima::default(), policy());
     }
 
     /// The list of clients changes.
@@ -702,11 +707,11 @@ impl Pair {
     }
 }
 
-fn new_server(seed: u64) -> ServerCore<Payload> {
+fn new_server(seed: u64, minima: ProtectionMinima, policy: Policy) -> ServerCore<Payload> {
     ServerCore::new(ServerSetup {
         limits: Limits::default(),
-        policy: policy(),
-        protection_min: Protection::Signed,
+        policy,
+        minima,
         suites: SuiteSet::ALWAYS,
         entropy: Box::new(Seed::new(seed, 3)),
         wall_start_us: WALL_START_US,

@@ -71,9 +71,12 @@ impl User {
 
     /// Starts a server whose first line says where it listens.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
-        let mut all = vec!["serve"];
-        all.extend(arguments);
-        Server::start(&mut self.command(&all))
+        Server::start(&mut self.command(&[&["serve"], arguments].concat()))
+    }
+
+    /// As [`User::serve`], with a log of its own filter.
+    pub(crate) fn serve_logging(&self, arguments: &[&str], filter: &str) -> Server {
+        Server::start(self.command(&[&["serve"], arguments].concat()).env("BOWLINE_LOG", filter))
     }
 }
 

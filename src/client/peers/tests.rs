@@ -55,17 +55,45 @@ fn a_described_line_takes_the_place_of_the_plain_one() {
             address: address("10.0.0.1:4477"),
             via: Some(Via::Address("10.0.0.9".parse().unwrap())),
             role: LineRole::Bulk,
+            protection: None,
         },
         LineConfig {
             address: address("10.0.0.1:4477"),
             via: Some(Via::Interface("eth0".to_owned())),
             role: LineRole::Both,
+            protection: None,
         },
         LineConfig::new(address("10.0.0.2:4477")),
-        LineConfig { address: address("10.0.0.3:4477"), via: None, role: LineRole::Keys },
+        LineConfig { role: LineRole::Keys, ..LineConfig::new(address("10.0.0.3:4477")) },
     ];
     assert_eq!(peer.lines, expected);
     assert_eq!(peer.protection_min, None);
+}
+
+#[test]
+fn a_lines_own_word_replaces_its_roles_default_and_the_peers_minimum_raises_both() {
+    use Protection::{Clear, Sealed, Signed};
+    let offered = |minimum: Option<Protection>, role: LineRole, word: Option<Protection>| {
+        let minimum = minimum.map(|least| format!("protection = \"{least}\"\n")).unwrap_or_default();
+        let word = word.map(|word| format!("protection = \"{word}\"\n")).unwrap_or_default();
+        let text = format!(
+            "addresses = [\"10.0.0.2\"]\n{minimum}[[peer.line]]\naddress = \"10.0.0.1\"\nrole = \"{role}\"\n{word}"
+        );
+        let peer = only(&peer(&text));
+        let line = peer.lines.iter().find(|line| line.address == address("10.0.0.1:4477")).unwrap();
+        peer.offered(line)
+    };
+    for (role, default) in [(LineRole::Both, Sealed), (LineRole::Bulk, Signed)] {
+        assert_eq!(offered(None, role, None), default);
+        for &word in Protection::EACH {
+            assert_eq!(offered(None, role, Some(word)), word);
+            for &minimum in Protection::EACH {
+                assert_eq!(offered(Some(minimum), role, Some(word)), word.max(minimum));
+                assert_eq!(offered(Some(minimum), role, None), default.max(minimum));
+            }
+        }
+    }
+    assert_eq!(offered(Some(Clear), LineRole::Bulk, None), Signed, "clear is asked for by lines alone");
 }
 
 #[test]
@@ -126,8 +154,14 @@ fn mistakes_are_refused_with_line_and_reason() {
         (peer(""), 2, "the peer \"store\" has no line: give it addresses"),
         (peer("addresses = []"), 2, "has no line"),
         (peer("addresses = \"10.0.0.1\""), 4, "invalid type: string"),
-        (peer("protection = \"clear\""), 4, "\"clear\" is not offered by this version"),
-        (peer("protection = \"strong\""), 4, "\"strong\" is no protection"),
+        (peer("protection = \"strong\""), 4, "\"strong\" is no protection: use \"clear\", \"signed\""),
+        (line("protection = \"none\""), 7, "\"none\" is no protection: use \"clear\", \"signed\""),
+        (line("protection = 1"), 7, "invalid type: integer"),
+        (
+            line("role = \"keys\"\nprotection = \"sealed\""),
+            8,
+            "a line of role \"keys\" has no data channels to protect",
+        ),
         (line("role = \"fast\""), 7, "\"fast\" is no role: use \"both\", \"bulk\" or \"keys\""),
         (line("via = \"eth 0\""), 7, "\"eth 0\" is neither a local IP address nor the name of an interface"),
         (line("via = \"a/b\""), 7, "is neither"),

@@ -431,3 +431,19 @@ fn arguments_name_exports() {
         );
     }
 }
+
+#[test]
+fn an_export_demands_the_strictest_that_was_said_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+    [&a, &b].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+    let mut exports = open(&[("a", &a), ("b", &b)]).unwrap();
+    for said in [Protection::Signed, Protection::Sealed, Protection::Clear] {
+        exports.protect(&name("b"), said).unwrap();
+    }
+    let demanded = [(name("a"), Protection::Clear), (name("b"), Protection::Sealed)];
+    assert_eq!(exports.protection(), demanded.clone().into());
+    let error = exports.protect(&name("c"), Protection::Sealed).unwrap_err();
+    assert_eq!(error.to_string(), "there is no export \"c\" to protect");
+    assert_eq!(exports.protection(), demanded.into());
+}

@@ -46,6 +46,7 @@ impl Channel {
             number,
             line,
             kind,
+            offered: protection,
             protection,
             state: ChannelState::Connecting,
             read_bytes: 0,

@@ -233,7 +233,9 @@ pub struct ChannelStatus {
     pub line: LineId,
     /// What it carries.
     pub kind: ChannelKind,
-    /// How it is protected; while it is connecting, how it asks to be.
+    /// The protection that it asked for.
+    pub offered: Protection,
+    /// How it is protected: as the server chose, never less than was asked for. While it is connecting, as it asks.
     pub protection: Protection,
     /// Where it stands.
     pub state: ChannelState,

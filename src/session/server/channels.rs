@@ -133,6 +133,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
     pub fn handle_lost(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
+        self.end_expired(now);
         self.leave(now, connection, reason);
         self.settle_table();
     }
@@ -170,7 +171,7 @@ impl<P: Clone> ServerCore<P> {
         offer: &BindOffer,
     ) -> Result<BindChoice, BindDenial> {
         let session = self.sessions.get(&session).ok_or(BindDenial::UnknownLocator)?;
-        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        let least = self.least_protection(now, session).ok_or(BindDenial::NotAllowed)?;
         if !session.is_free(offer.number) {
             return Err(BindDenial::NumberUsed);
         }
@@ -179,7 +180,7 @@ impl<P: Clone> ServerCore<P> {
         }
         let protection = match offer.kind {
             ChannelKind::Control => Protection::Sealed,
-            ChannelKind::Data => offer.protection.max(least).max(self.protection_min),
+            ChannelKind::Data => offer.protection.max(least),
         };
         let has_suite = match offer.kind {
             ChannelKind::Control => offer.suite == Suite::ChaCha20Poly1305,
@@ -199,7 +200,7 @@ impl<P: Clone> ServerCore<P> {
     /// Checks once more what can have changed since the handshake, and uses the channel's number up.
     fn put_in_force(&mut self, now: Time, binding: &Binding) -> Result<(), BindDenial> {
         let session = self.sessions.get(&binding.session).ok_or(BindDenial::UnknownLocator)?;
-        let least = self.access(now, session).ok_or(BindDenial::NotAllowed)?.protection_min;
+        let least = self.least_protection(now, session).ok_or(BindDenial::NotAllowed)?;
         if binding.choice.protection < least {
             return Err(BindDenial::NotAllowed);
         }

@@ -92,6 +92,7 @@ type Outcome<P> = Result<(ServerMessage, Option<(P, u64)>), Refusal>;
 impl<P: Clone> ServerCore<P> {
     /// File work has been done, or failed.
     pub fn handle_completion(&mut self, now: Time, id: EffectId, completion: Completion<P>) {
+        self.end_expired(now);
         let Some(Job { ticket, task, io }) = self.jobs.remove(&id) else { return };
         match (task, completion) {
             (Task::Read { handle }, Completion::Lent(payload, len)) => {

@@ -26,8 +26,8 @@ use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
-    Access, ChannelKind, Entropy, EntropyError, ExportName, HandleId, Limits, Locator, OpenId, Policy,
-    Protection, Refusal, RequestId, Rights, SessionId, SuiteSet, Time,
+    Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, ExportName, HandleId, Limits, Locator,
+    OpenId, Policy, Protection, ProtectionMinima, Refusal, RequestId, Rights, SessionId, SuiteSet, Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -38,8 +38,10 @@ use crate::wire::{ServerControl, ServerData};
 pub struct ServerCore<P> {
     limits: Limits,
     policy: Policy,
-    /// The weakest protection that the server gives any data channel.
-    protection_min: Protection,
+    /// When the next entry of the list of clients ends, in seconds since 1970.
+    next_end_s: Option<u64>,
+    /// What the server's own settings demand of data channels.
+    minima: ProtectionMinima,
     /// The suites for data channels.
     suites: SuiteSet,
     entropy: Box<dyn Entropy>,
@@ -71,8 +73,8 @@ pub struct ServerSetup {
     pub limits: Limits,
     /// Who may connect.
     pub policy: Policy,
-    /// The weakest protection of data channels.
-    pub protection_min: Protection,
+    /// The weakest protection of data channels, of all and by exports.
+    pub minima: ProtectionMinima,
     /// The suites for data channels.
     pub suites: SuiteSet,
     /// Where random bytes come from.
@@ -105,8 +107,10 @@ impl<P: Clone> ServerCore<P> {
         let table = OpenTable::new(setup.entropy.bytes()?, &setup.limits);
         Ok(Self {
             limits: setup.limits,
+            // The first call finds the one that is next.
+            next_end_s: Some(0),
             policy: setup.policy,
-            protection_min: setup.protection_min.max(Protection::Signed),
+            minima: setup.minima,
             suites: setup.suites,
             entropy: setup.entropy,
             wall_start_us: setup.wall_start_us,
@@ -129,10 +133,12 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The list of clients has changed. Clients that are not on it any more lose their sessions and opens at once;
-    /// the others' rights hold from the next request on, and data channels below their least protection are closed:
-    /// the client binds them again, with a stronger one.
+    /// the others' rights hold from the next request on, and data channels below what is now demanded of them, by
+    /// whomever, are closed: the client binds them again, with a stronger one. Channels that are stronger than they
+    /// have to be stay.
     pub fn handle_policy(&mut self, now: Time, policy: Policy) {
         self.policy = policy;
+        self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
         self.close_weak_channels(now);
         self.settle_table();
@@ -140,11 +146,16 @@ impl<P: Clone> ServerCore<P> {
 
     /// The wall clock shows `wall_us` (microseconds since 1970) at `now`: somebody may have set it.
     pub fn handle_wall_clock(&mut self, now: Time, wall_us: u64) {
+        if wall_us < self.wall_us(now) {
+            // What had ended may end once more.
+            self.next_end_s = Some(0);
+        }
         self.wall_start_us = wall_us.saturating_sub(now.0);
     }
 
     /// Time has come to `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.end_expired(now);
         self.check_pulses(now);
         self.table.expire(now);
         self.throttle.forget_old(now);
@@ -204,6 +215,12 @@ impl<P: Clone> ServerCore<P> {
         &self.table
     }
 
+    /// How data channels are protected at least, with the list of clients that is in force.
+    #[must_use]
+    pub fn effective_protection(&self) -> EffectiveProtection {
+        self.minima.effective(&self.policy)
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn sessions_len(&self) -> usize {
@@ -225,11 +242,13 @@ impl<P: Clone> ServerCore<P> {
         access.exports.contains(export).then_some(access.rights)
     }
 
+    /// The weakest protection that data channels of the session may have now; `None`: its client may do nothing.
+    fn least_protection(&self, now: Time, session: &Session) -> Option<Protection> {
+        self.access(now, session).map(|access| self.minima.of(access))
+    }
+
     fn close_weak_channels(&mut self, now: Time) {
-        let least = |id: &SessionId| {
-            let session = self.sessions.get(id)?;
-            Some(self.access(now, session)?.protection_min)
-        };
+        let least = |id: &SessionId| self.least_protection(now, self.sessions.get(id)?);
         let weak: Vec<ConnectionId> = self
             .channels
             .iter()
@@ -239,6 +258,19 @@ impl<P: Clone> ServerCore<P> {
         for connection in weak {
             self.close(now, connection, LossReason::Closed);
         }
+    }
+
+    /// Ends the sessions of clients whose entries have ended by `now`. Called before anything else is done at a time,
+    /// because the timer comes late: what is freed then must not be given to somebody who may not have it any more.
+    fn end_expired(&mut self, now: Time) {
+        let now_s = self.wall_us(now) / 1_000_000;
+        if self.next_end_s.is_none_or(|next| now_s < next) {
+            return;
+        }
+        let ends = self.policy.clients.values().filter_map(|access| access.expires_s);
+        self.next_end_s = ends.filter(|end| *end > now_s).min();
+        self.end_forbidden_sessions(now);
+        self.settle_table();
     }
 
     fn end_forbidden_sessions(&mut self, now: Time) {

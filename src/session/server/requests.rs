@@ -29,6 +29,7 @@ pub(super) struct Ticket {
 impl<P: Clone> ServerCore<P> {
     /// A verified record has arrived on a channel.
     pub fn handle_input(&mut self, now: Time, connection: ConnectionId, input: Input<ClientMessage, P>) {
+        self.end_expired(now);
         let Some(channel) = self.channels.get_mut(&connection) else { return };
         channel.liveness.on_heard(now);
         let (session, kind) = (channel.session, channel.kind);

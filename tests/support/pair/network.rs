@@ -19,11 +19,14 @@ pub(crate) struct LineSpec {
     pub(crate) delay_us: u64,
     /// How much longer at most, in microseconds.
     pub(crate) jitter_us: u64,
+    /// The protection that its data channels ask for.
+    pub(crate) protection: Protection,
 }
 
 impl LineSpec {
     /// A line of role `both`.
-    pub(crate) const BOTH: Self = Self { role: LineRole::Both, delay_us: 500, jitter_us: 200 };
+    pub(crate) const BOTH: Self =
+        Self { role: LineRole::Both, delay_us: 500, jitter_us: 200, protection: Protection::Sealed };
     /// A line for data channels only.
     pub(crate) const BULK: Self = Self { role: LineRole::Bulk, ..Self::BOTH };
     /// A line for control channels only.

@@ -272,11 +272,14 @@ impl Pair {
 
     fn arrive_at_client(&mut self, connection: ConnectionId, record: Record) {
         let Some(known) = self.network.connections.get_mut(&connection) else { return };
-        let (who, number, protection) = (known.client, known.number, known.protection);
+        let (who, number) = (known.client, known.number);
         match record {
             Record::Choice => self.carry(connection, End::Server, Record::Attach),
             Record::Attached => {
                 known.is_bound = true;
+                let Some(protection) = known.binding.map(|binding| binding.choice.protection) else { return };
+                // As the handshake does at both ends.
+                assert!(protection >= known.protection, "a weaker protection than was asked for");
                 self.clients[who.0].core.handle_bound(self.now, number, protection);
                 self.drain_client(who);
             }
