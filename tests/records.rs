@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::client::{ChannelStatus, Client, Error, File, LineConfig, OpenOptions, Peer, Session};
+use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
 use bowline::model::{ByteRange, ChannelKind, Limits, LockMode, Protection, Reason, Suite, SuiteSet};
 use bowline::net::SystemEntropy;
 use bowline::secure::{Identity, suites};
@@ -204,42 +204,6 @@ async fn t29_keys_are_replaced_in_both_directions_under_load() {
         session.close().await;
         world.server.stop().await;
     }
-}
-
-/// The answer is promised before it is sent, so a lock that excludes the read waits until it is.
-#[tokio::test]
-async fn a_lock_is_told_when_what_is_being_sent_of_its_range_is_sent() {
-    let bytes = content(8 << 20);
-    let world = World::start(Protection::Clear, &Limits::default(), &bytes).await;
-    let (session, file) = world.connect(&world.client).await;
-    let (other, theirs) = world.connect(&world.client).await;
-    for round in 0..20_u8 {
-        let range = ByteRange::between(0, 8 << 20).unwrap();
-        let mut read = vec![0; bytes.len()];
-        let reading = async { file.read_at(0, &mut read).await };
-        let changing = async {
-            theirs.lock(range, LockMode::Exclusive, LONG).await.unwrap();
-            theirs.write_at(0, &vec![round; 8 << 20]).await.unwrap();
-            theirs.unlock(range).await.unwrap();
-        };
-        let (outcome, ()) = tokio::join!(reading, changing);
-        match outcome {
-            // Each chunk is a request of its own: it is from before the lock or from behind it.
-            Ok(_) => {
-                for chunk in read.chunks(512 << 10) {
-                    let is_old = |at: usize| round.checked_sub(1).map_or(bytes[at], |before| before);
-                    let at = chunk.as_ptr() as usize - read.as_ptr() as usize;
-                    let old = chunk.iter().zip(at..).all(|(&byte, at)| byte == is_old(at));
-                    assert!(old || chunk.iter().all(|&byte| byte == round), "round {round}: torn");
-                }
-            }
-            Err(Error::Refused(refusal)) => assert_eq!(refusal.reason, Reason::Locked),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    other.close().await;
-    session.close().await;
-    world.server.stop().await;
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 //! happens is closed; the others live. And a disk that fails.
 
 use bowline::model::{
-    AttemptNonce, Attributes, ChannelKind, ChannelNumber, Create, CreateId, ExportPath, FileIdentity,
-    HandleId, InstanceId, Limits, OpenMode, Protection, ProtectionMinima, PublicKey, Reason, Refusal,
-    RequestId, Suite, SyncScope, Time,
+    AttemptNonce, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, ExportPath,
+    FileIdentity, HandleId, InstanceId, Limits, LockMode, OpenMode, Protection, ProtectionMinima, PublicKey,
+    Reason, Refusal, RequestId, Suite, SyncScope, Time,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
@@ -12,8 +12,8 @@ use bowline::session::server::{
 };
 use bowline::session::{Input, UnknownKind};
 use bowline::wire::control::{
-    Attach, Begin, IssueKey, KeyIssued, Open, Opened, Purpose, Refused, Resume, Stat, Sync, Synced,
-    WelcomeAnswer,
+    Attach, Begin, Close, IssueKey, KeyIssued, Lock, LockWanted, Open, Opened, Purpose, Refused, Resume,
+    Stat, Sync, Synced, WelcomeAnswer,
 };
 use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
@@ -31,6 +31,7 @@ struct Bare {
     server: ServerCore<Payload>,
     facts: SessionFacts,
     begin: Begin,
+    protection: Protection,
     handle: HandleId,
     /// Work that was begun and not reported.
     work: Vec<(EffectId, Effect<Payload>)>,
@@ -42,10 +43,17 @@ struct Bare {
 
 impl Bare {
     fn new() -> Self {
+        Self::with(Protection::Sealed)
+    }
+
+    /// Data channels have this protection.
+    fn with(protection: Protection) -> Self {
+        let mut policy = policy();
+        policy.clients.values_mut().for_each(|access| access.protection_min = protection);
         let mut server = ServerCore::new(ServerSetup {
             limits: Limits::default(),
-            policy: policy(),
-            minima: ProtectionMinima::default(),
+            policy,
+            minima: ProtectionMinima { server: protection, ..ProtectionMinima::default() },
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(1, 1)),
             wall_start_us: 1_700_000_000_000_000,
@@ -61,6 +69,7 @@ impl Bare {
             server,
             facts,
             begin,
+            protection,
             handle: HandleId(0),
             work: Vec::new(),
             sent: Vec::new(),
@@ -72,7 +81,7 @@ impl Bare {
         for (connection, number) in [(DATA, 1), (OTHER, 2)] {
             assert_eq!(bare.bind(connection, number, number), None);
         }
-        bare.open();
+        bare.handle = bare.open(1);
         bare
     }
 
@@ -95,7 +104,7 @@ impl Bare {
             number: ChannelNumber(number),
             nonce: AttemptNonce(bytes),
             kind: ChannelKind::Data,
-            protection: Protection::Sealed,
+            protection: self.protection,
             suite: Suite::ChaCha20Poly1305,
         };
         let session = self.server.bind_facts(&locator).unwrap().session;
@@ -112,7 +121,8 @@ impl Bare {
         })
     }
 
-    fn open(&mut self) {
+    /// A handle of an open of the one file; with the same number it is the same open.
+    fn open(&mut self, number: u8) -> HandleId {
         let open = Open {
             export: "data".parse().unwrap(),
             path: ExportPath::new(*b"a").unwrap(),
@@ -122,7 +132,7 @@ impl Bare {
             permissions: 0,
             lock: None,
             resumable: true,
-            create_id: CreateId([1; 16]),
+            create_id: CreateId([number; 16]),
             with_key: false,
             grace_ms: 0,
         };
@@ -130,10 +140,10 @@ impl Bare {
         let (effect, _) = self.work.pop().unwrap();
         let file = FileIdentity { device: 1, inode: 1 };
         self.done(effect, Completion::Opened(Ok((file, Attributes::default()))));
-        self.handle = match self.answer(id) {
+        match self.answer(id) {
             ServerMessage::Control(ServerControl::Opened(opened)) => opened.handle,
             other => panic!("{other:?}"),
-        };
+        }
     }
 
     fn drain(&mut self) {
@@ -245,6 +255,38 @@ fn f11_more_bytes_than_twice_the_credit_close_the_channel() {
     assert!(bare.closed.is_empty());
     bare.read(DATA, 1);
     bare.assert_only_closed(DATA, Offence::OverCredit);
+}
+
+/// What is lent is answered at once, and read until it is given back.
+#[test]
+fn a_read_that_is_being_sent_holds_up_locks_and_its_handles_end() {
+    let mut bare = Bare::with(Protection::Clear);
+    let other = bare.open(2);
+    let read = bare.read(DATA, 100);
+    let (lending, effect) = bare.work.pop().unwrap();
+    assert!(matches!(effect, Effect::Read { may_lend: true, .. }), "{effect:?}");
+    bare.done(lending, Completion::Lent(Payload::new(vec![0; 100]), 100));
+    assert!(matches!(bare.answer(read), ServerMessage::Data(ServerData::ReadDone(_))));
+    let range = ByteRange::between(50, 51).unwrap().raw();
+    let wanted = LockWanted { mode: LockMode::Exclusive, range };
+    let lock = bare.control(CONTROL, Lock { handle: other, wanted, wait_ms: 0 });
+    let close = bare.control(CONTROL, Close { handle: bare.handle });
+    let answered = |bare: &Bare, id| bare.sent.iter().any(|(_, request, _)| *request == id);
+    assert!(!answered(&bare, lock) && !answered(&bare, close), "the file is still being read");
+    bare.done(lending, Completion::GivenBack);
+    assert!(matches!(bare.answer(lock), ServerMessage::Control(ServerControl::Locked(_))));
+    assert!(matches!(bare.answer(close), ServerMessage::Control(ServerControl::Closed(_))));
+    bare.done(lending, Completion::GivenBack);
+    assert_eq!(bare.server.table().holders_len(), 1, "once is enough");
+}
+
+#[test]
+fn nothing_is_lent_to_a_channel_that_protects_payload() {
+    for protection in [Protection::Signed, Protection::Sealed] {
+        let mut bare = Bare::with(protection);
+        bare.read(DATA, 100);
+        assert!(matches!(bare.work.pop(), Some((_, Effect::Read { may_lend: false, .. }))));
+    }
 }
 
 /// A client that asks and never reads the answers: they count until their buffers are free.
