@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use blake2::{Blake2s256, Digest as _};
 use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, Limits, LineRole, LineSet, Protection, PublicKey, ResumeKey, len_u64};
+use bowline::model::{ChannelKind, LineRole, LineSet, PublicKey, ResumeKey, len_u64};
 use bowline::net::{Clock, SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
-use bowline::server::{Exports, ModePolicy, Server, ServerConfig, parse_clients};
+use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use recorder::{Kind, Recorder, Recording, contains_secret};
 use tokio::io::AsyncReadExt as _;
 
@@ -56,14 +56,11 @@ fn main() -> Outcome<()> {
 /// The server process: exports `folder/data` to the clients in `folder/clients.toml`.
 async fn serve(folder: &Path) -> Outcome<()> {
     let identity = Identity::from_text(&key_file::read(&folder.join("server.key"))?)?;
+    let exports = Exports::open([("data".parse()?, folder.join("data"))])?;
+    let policy = parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?;
     let server = Server::start(ServerConfig {
-        identity: Arc::new(identity),
-        exports: Exports::open([("data".parse()?, folder.join("data"))])?,
-        modes: ModePolicy::default(),
-        policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
-        protection_min: Protection::Signed,
-        limits: Limits::default(),
         listen: LINES.iter().map(|&line| SocketAddr::new(line, 0)).collect(),
+        ..ServerConfig::new(Arc::new(identity), exports, policy)
     })?;
     println!("{} {}", server.addresses()[0], server.addresses()[1]);
     // The parent holds the other end; when it is gone, so is this.

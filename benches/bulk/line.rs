@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, Limits, LineRole, Protection, PublicKey};
+use bowline::model::{ChannelKind, LineRole, Protection, PublicKey};
 use bowline::net::{SystemEntropy, key_file};
 use bowline::secure::Identity;
-use bowline::server::{Exports, ModePolicy, Server as LineServer, ServerConfig, parse_clients};
+use bowline::server::{Exports, Server as LineServer, ServerConfig, parse_clients};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
@@ -123,14 +123,12 @@ impl Pass<'_> {
 pub(crate) fn serve(folder: &Path) -> Outcome<()> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {
+        let identity = Identity::from_text(&key_file::read(&folder.join("server.key"))?)?;
+        let exports = Exports::open([("data".parse()?, folder.join("data"))])?;
+        let policy = parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?;
         let server = LineServer::start(ServerConfig {
-            identity: Arc::new(Identity::from_text(&key_file::read(&folder.join("server.key"))?)?),
-            exports: Exports::open([("data".parse()?, folder.join("data"))])?,
-            modes: ModePolicy::default(),
-            policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,
-            protection_min: Protection::Signed,
-            limits: Limits::default(),
             listen: vec!["127.0.0.1:0".parse()?],
+            ..ServerConfig::new(Arc::new(identity), exports, policy)
         })?;
         println!("{}", server.addresses()[0]);
         tokio::io::stdin().read_to_end(&mut Vec::new()).await?;

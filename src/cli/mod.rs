@@ -80,6 +80,9 @@ struct ServeArguments {
     /// Let clients set the set-user-id, set-group-id and sticky bits.
     #[arg(long)]
     allow_special_bits: bool,
+    /// Show the server's public key to nobody: clients are told it by the people who run the machines.
+    #[arg(long)]
+    no_enrolment: bool,
     /// As whom to serve: give up root's rights before anything is opened. Without GID, the group of the same number.
     #[arg(long, value_name = "UID[:GID]")]
     user: Option<User>,

@@ -35,6 +35,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         protection_min: arguments.protection,
         limits: Limits::default(),
         listen: arguments.listen,
+        enrolment: !arguments.no_enrolment,
     })
     .map_err(|error| describe_start(&error))?;
     super::user::warn_of_root();
