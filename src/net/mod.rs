@@ -10,6 +10,7 @@ mod entropy;
 mod greeting;
 pub mod key_file;
 mod records;
+pub(crate) mod replace;
 pub mod settings;
 pub mod socket;
 mod watch;
