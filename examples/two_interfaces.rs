@@ -58,9 +58,10 @@ async fn serve(folder: &Path) -> Outcome<()> {
     let identity = Identity::from_text(&key_file::read(&folder.join("server.key"))?)?;
     let exports = Exports::open([("data".parse()?, folder.join("data"))])?;
     let policy = parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?;
-    let mut config = ServerConfig::new(Arc::new(identity), exports, policy);
-    config.listen = LINES.iter().map(|&line| SocketAddr::new(line, 0)).collect();
-    let server = Server::start(config)?;
+    let server = Server::start(ServerConfig {
+        listen: LINES.iter().map(|&line| SocketAddr::new(line, 0)).collect(),
+        ..ServerConfig::new(Arc::new(identity), exports, policy)
+    })?;
     println!("{} {}", server.addresses()[0], server.addresses()[1]);
     // The parent holds the other end; when it is gone, so is this.
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use bowline::model::{ChannelNumber, Limits, RequestId};
 use bowline::wire::Head;
-use bowline::wire::hello::{self, Hello, MAC1_LEN, Offer, SessionOffer};
+use bowline::wire::hello::{self, EnrolOffer, Hello, MAC1_LEN, Offer, SessionOffer};
 use samples::Sample;
 
 #[path = "../fuzz/src/lib.rs"]
@@ -105,6 +105,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = vec![
         ("hello", "session".to_owned(), first_flight(&Offer::Session(SessionOffer::OURS))),
         ("hello", "bind".to_owned(), first_flight(&Offer::Bind(samples::data_offer()))),
+        ("hello", "enrol".to_owned(), enrolment()),
+        ("hello", "enrol_with_payload".to_owned(), first_flight(&Offer::Enrol(EnrolOffer::OURS))),
+        ("hello", "unknown_pattern".to_owned(), [&b"BWLN\x01\x04\x04\x00"[..], &enrolment()[8..]].concat()),
         ("hello", "another_protocol".to_owned(), b"GET / HTTP/1.1\r\n\r\n".to_vec()),
         ("head", "read".to_owned(), HEAD.encode().to_vec()),
         ("head", "zeros".to_owned(), vec![0; Limits::HEAD_LEN]),
@@ -112,7 +115,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         ("resume_key_text", "key".to_owned(), samples::key().to_text().as_bytes().to_vec()),
         ("resume_key_text", "upper_case".to_owned(), samples::key().to_text().to_uppercase().into_bytes()),
     ];
-    assert!(Hello::decode(&seeds[0].2).is_ok() && Hello::decode(&seeds[1].2).is_ok());
+    assert!(seeds[..4].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_ok()));
+    assert!(seeds[4..6].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_err()));
     seeds.extend(samples::all().into_iter().map(|Sample { stream, name, kind, body, .. }| {
         ("body", format!("{stream}-{name}"), [&[kind][..], &body].concat())
     }));
@@ -128,6 +132,13 @@ const HEAD: Head = Head {
     sequence: 9,
     settled: RequestId(40),
 };
+
+/// What asks for a server's key: one ephemeral key.
+fn enrolment() -> Vec<u8> {
+    let mut bytes = hello::checked(&hello::prologue(&Offer::Enrol(EnrolOffer::OURS)), &[8; 32]);
+    bytes.extend([9; MAC1_LEN]);
+    bytes
+}
 
 fn first_flight(offer: &Offer) -> Vec<u8> {
     let mut bytes = hello::checked(&hello::prologue(offer), &[8; 96]);

@@ -222,7 +222,8 @@ fn a_server_ends_when_it_is_told_to() {
         let user = User::new();
         user.make_key();
         user.set("clients.toml", "");
-        let export = export("home", user.at("config").as_path());
+        fs::create_dir(user.at("media")).unwrap();
+        let export = export("home", &user.at("media"));
         // Told at once: whoever has read the first line can rely on it.
         let server = user.serve(&[&export, "--listen", "127.0.0.1:0"]);
         server.signal(signal);
@@ -315,7 +316,8 @@ fn a_server_needs_its_addresses() {
     let user = User::new();
     user.make_key();
     user.set("clients.toml", "");
-    let export = export("config", &user.at("config"));
+    fs::create_dir(user.at("media")).unwrap();
+    let export = export("media", &user.at("media"));
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let run = |address: &str| user.run(&["serve", &export, "--listen", "127.0.0.2:0", address]);

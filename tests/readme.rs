@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -70,6 +70,14 @@ fn the_walk_between_two_machines_works_as_written() {
     let mut first = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut first).unwrap();
     let bound: Vec<&str> = first.trim().strip_prefix("listening on ").unwrap().split(' ').collect();
+
+    let trust = command("bowline peer trust").replace("10.0.0.1", bound[0]);
+    let mut trusting =
+        shell(&trust, &client_home).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    trusting.stdin.take().unwrap().write_all(b"yes\n").unwrap();
+    assert!(trusting.wait().unwrap().success());
+    let pinned = fs::read_to_string(client_home.join(".config/bowline/peers.toml")).unwrap();
+    assert!(pinned.contains("name = \"store\"") && pinned.contains(&server_key), "{pinned}");
 
     let peers = peers
         .replace("the server's key", &server_key)

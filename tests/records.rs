@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ByteRange, ChannelKind, Limits, LockMode, Protection, Reason, Suite, SuiteSet};
+use bowline::model::{ChannelKind, Limits, Protection, Suite, SuiteSet};
 use bowline::net::SystemEntropy;
 use bowline::secure::{Identity, suites};
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};

@@ -2,6 +2,7 @@
 
 mod cat;
 mod key;
+mod peer;
 mod places;
 mod serve;
 mod user;
@@ -11,11 +12,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bowline::model::{ExportName, NameError, Protection};
+use bowline::model::{ExportName, NameError, Protection, PublicKey};
 use bowline::server::parse_export_argument;
 use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
+use peer::Host;
 use tracing_subscriber::EnvFilter;
 use user::User;
 
@@ -38,6 +40,39 @@ enum Command {
     Serve(ServeArguments),
     /// Write a file of a server to standard output.
     Cat(CatArguments),
+    /// Keep the list of known servers.
+    Peer {
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PeerCommand {
+    /// Show a server's key, and pin it once you say that it is the right one.
+    Trust(TrustArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct TrustArguments {
+    /// The server: an IP address, [IPv6 address] or host name, and a port if it is not 4477.
+    #[arg(value_name = "HOST[:PORT]", value_parser = Host::parse)]
+    host: Host,
+    /// What to call the server; without it, its host's name.
+    #[arg(long, value_name = "NAME", value_parser = peer_name)]
+    name: Option<String>,
+    /// Do not ask: this is the server's key. It is pinned if the server proves it and lists this client.
+    #[arg(long, value_name = "KEY")]
+    yes: Option<PublicKey>,
+    /// Let a new key take the place of the pinned one.
+    #[arg(long)]
+    replace: bool,
+    /// The list of known peers.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_PEERS")]
+    peers: Option<PathBuf>,
+    /// The client's identity.
+    #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +119,9 @@ struct ServeArguments {
     /// Let clients set the set-user-id, set-group-id and sticky bits.
     #[arg(long)]
     allow_special_bits: bool,
+    /// Show the server's public key to nobody: clients are told it by the people who run the machines.
+    #[arg(long)]
+    no_enrolment: bool,
     /// As whom to serve: give up root's rights before anything is opened. Without GID, the group of the same number.
     #[arg(long, value_name = "UID[:GID]")]
     user: Option<User>,
@@ -129,6 +167,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             in_runtime(serve::run(arguments))
         }
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
+        Command::Peer { command: PeerCommand::Trust(arguments) } => in_runtime(peer::trust(arguments)),
     }
 }
 
@@ -220,4 +259,9 @@ fn mode_mask(text: &str) -> Result<u32, String> {
 fn export_protection(text: &str) -> Result<(ExportName, Protection), String> {
     let (name, least) = text.split_once('=').ok_or("write NAME=PROTECTION, as in media=sealed")?;
     Ok((name.parse().map_err(|error: NameError| error.to_string())?, least.parse()?))
+}
+
+fn peer_name(text: &str) -> Result<String, String> {
+    let is_name = bowline::net::settings::is_plain_name(text);
+    is_name.then(|| text.to_owned()).ok_or_else(|| "use 1 to 64 of a-z A-Z 0-9 . _ -".to_owned())
 }

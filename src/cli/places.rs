@@ -1,9 +1,10 @@
 //! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bowline::net::key_file::KeyLock;
 use bowline::net::settings::TextProblem;
 use bowline::net::{KeyFileError, key_file};
 use bowline::secure::Identity;
@@ -27,14 +28,38 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
 /// The identity in `given`, or in the usual place.
 pub(super) fn identity(given: Option<PathBuf>) -> Result<Arc<Identity>, Failure> {
     let path = place(given, "key")?;
-    let text = key_file::read(&path).map_err(|error| match error {
+    let text = key_file::read(&path).map_err(|error| describe(&path, error))?;
+    parse(&path, &text)
+}
+
+/// The identity in `given`, or in the usual place, if there is one.
+pub(super) fn identity_if_any(given: Option<PathBuf>) -> Result<Option<Arc<Identity>>, Failure> {
+    let path = place(given, "key")?;
+    match key_file::read(&path) {
+        Ok(text) => parse(&path, &text).map(Some),
+        Err(KeyFileError::Missing { .. }) => Ok(None),
+        Err(error) => Err(describe(&path, error)),
+    }
+}
+
+/// A server's identity in `path`, which no other server uses as long as the lock is held.
+pub(super) fn server_identity(path: &Path) -> Result<(Arc<Identity>, KeyLock), Failure> {
+    let (text, lock) = key_file::read_locked(path).map_err(|error| describe(path, error))?;
+    Ok((parse(path, &text)?, lock))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Arc<Identity>, Failure> {
+    let identity = Identity::from_text(text)
+        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))?;
+    Ok(Arc::new(identity))
+}
+
+fn describe(path: &Path, error: KeyFileError) -> Failure {
+    match error {
         KeyFileError::Missing { .. } => Failure::new(format!("there is no identity in {}", path.display()))
             .try_this(format!("bowline key new --key {}", path.display())),
         error => Failure::of("cannot use the identity", &error),
-    })?;
-    let identity = Identity::from_text(&text)
-        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))?;
-    Ok(Arc::new(identity))
+    }
 }
 
 /// Whether a settings file is not there at all, so that it has to be written first.

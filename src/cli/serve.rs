@@ -11,13 +11,19 @@ use bowline::server::{
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::places::{identity, is_missing, place};
+use super::places::{is_missing, place, server_identity};
 use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
-    let identity = identity(arguments.key)?;
+    let key = place(arguments.key, "key")?;
+    let (identity, _lock) = server_identity(&key)?;
     let clients = place(arguments.clients, "clients.toml")?;
     let exports = exports(arguments.exports, &arguments.export_protection)?;
+    for settings in [&key, &clients] {
+        exports.keep_out(settings).map_err(|error| {
+            Failure::of("cannot serve", &error).try_this("keep keys and settings outside of what is served")
+        })?;
+    }
     let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
     let policy = load_clients(&clients).map_err(|error| describe_clients(&error, &clients))?;
     // Before anybody hears that the server is there, and may tell it to stop.
@@ -36,6 +42,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         suites: bowline::secure::suites(),
         limits: Limits::default(),
         listen: arguments.listen,
+        enrolment: !arguments.no_enrolment,
     })
     .map_err(|error| describe_start(&error))?;
     super::user::warn_of_root();

@@ -66,7 +66,7 @@ pub(super) enum Bound {
 }
 
 /// A connection that has proven both identities and has sent no record yet.
-struct Proven {
+pub(super) struct Proven {
     line: LineId,
     stream: TcpStream,
     choice: SessionChoice,
@@ -152,7 +152,12 @@ fn rank(error: &Error) -> u8 {
     }
 }
 
-async fn prove(party: &Party, peer: &str, line: LineId, config: &LineConfig) -> Result<Proven, Error> {
+pub(super) async fn prove(
+    party: &Party,
+    peer: &str,
+    line: LineId,
+    config: &LineConfig,
+) -> Result<Proven, Error> {
     let address = config.address;
     let proving = async {
         let unreachable = |source| Error::Unreachable { peer: peer.to_owned(), address, source };
@@ -185,7 +190,7 @@ async fn begin(party: &Party, proven: Proven) -> Result<(LineId, Credentials, Co
 }
 
 /// Sends the first record and reads the server's, each of which repeats what was negotiated.
-async fn first_record(
+pub(super) async fn first_record(
     party: &Party,
     proven: Proven,
     purpose: Purpose,

@@ -46,6 +46,14 @@ pub enum Error {
         /// The key that is pinned for it.
         pinned: PublicKey,
     },
+    /// The server was reached and did not show its key.
+    #[error(
+        "the server at {address} does not show its key: enrolment is switched off there, or it is none of this kind"
+    )]
+    KeyNotShown {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The handshake took too long.
     #[error("the server at {address} did not answer the handshake within {limit:?}")]
     HandshakeTimedOut {
@@ -153,7 +161,9 @@ impl Error {
         match self {
             Self::Refused(refusal) => reasons::kind(refusal.reason),
             Self::Unreachable { .. } => ErrorKind::Unreachable,
-            Self::HandshakeRefused { .. } | Self::ServerKeyChanged { .. } => ErrorKind::Untrusted,
+            Self::HandshakeRefused { .. } | Self::ServerKeyChanged { .. } | Self::KeyNotShown { .. } => {
+                ErrorKind::Untrusted
+            }
             Self::HandshakeTimedOut { .. } | Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::SessionEnded(_) => ErrorKind::SessionEnded,
             Self::NoControlLine(_) | Self::FileClosed | Self::Options(_) | Self::InsideRuntime => {
@@ -199,6 +209,7 @@ impl Error {
             Self::EarlierWrite => Some(Errno::IO.raw_os_error()),
             Self::HandshakeRefused { .. }
             | Self::ServerKeyChanged { .. }
+            | Self::KeyNotShown { .. }
             | Self::NoControlLine(_)
             | Self::InsideRuntime
             | Self::Protocol

@@ -25,6 +25,7 @@ pub mod blocking;
 mod calls;
 mod connect;
 mod cursor;
+mod enrol;
 mod error;
 mod export;
 mod file;
@@ -42,11 +43,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use ahead::ReadAhead;
+pub use enrol::{prove, server_key};
 pub use error::{Error, ErrorKind, OptionsError};
 pub use export::Export;
 pub use file::File;
 pub use options::OpenOptions;
-pub use peers::{DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem};
+pub use peers::{
+    DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem, Pin, PinError, Pinned, Standing,
+    parse_address, peer_name,
+};
 pub use read_dir::{DirEntry, ReadDir};
 pub use session::{LineStatus, Session};
 pub use stream::FileStream;

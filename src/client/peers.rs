@@ -14,10 +14,13 @@
 //! protection = "clear"                        # of data channels; without it: bulk signs, both seals
 //! ```
 
+mod pin;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+pub use pin::{Pin, PinError, Pinned, Standing, peer_name};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -208,7 +211,7 @@ impl LineConfig {
 /// The address that `text` spells, with [`DEFAULT_PORT`] where it has no port; `None` if it spells none that
 /// can be connected to.
 #[must_use]
-pub(crate) fn parse_address(text: &str) -> Option<SocketAddr> {
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
     let bare = |text: &str| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DEFAULT_PORT));
     let in_brackets =
         || text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|ip| ip.contains(':'));
@@ -243,8 +246,8 @@ struct File {
 struct Entry {
     name: Spanned<String>,
     key: Spanned<String>,
-    #[serde(default)]
-    addresses: Vec<Spanned<String>>,
+    /// The whole list has a place too, so that an address can be added to an empty one.
+    addresses: Option<Spanned<Vec<Spanned<String>>>>,
     protection: Option<Spanned<String>>,
     #[serde(default)]
     line: Vec<LineEntry>,
@@ -273,10 +276,14 @@ impl Entry {
         Ok(Peer { key, protection_min, lines: self.lines(text)?, name })
     }
 
+    fn addresses(&self) -> &[Spanned<String>] {
+        self.addresses.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default()
+    }
+
     /// The plain addresses in their order, each replaced by the lines that say more about it; then the lines
     /// whose addresses stand nowhere else.
     fn lines(&self, text: &str) -> Result<Vec<LineConfig>, PeersError> {
-        let plain = self.addresses.iter().map(|address| plain_line(text, address));
+        let plain = self.addresses().iter().map(|address| plain_line(text, address));
         let plain = unique(text, &self.name, plain.collect::<Result<Vec<_>, _>>()?)?;
         let described = self.line.iter().map(|line| line.config(text));
         let mut described = unique(text, &self.name, described.collect::<Result<Vec<_>, _>>()?)?;

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -100,6 +100,12 @@ pub enum KeyFileError {
         /// The key file.
         path: PathBuf,
     },
+    /// Another server uses it.
+    #[error("the key file {path:?} is in use by another server: give each server an identity of its own")]
+    InUse {
+        /// The key file.
+        path: PathBuf,
+    },
     /// It is no text.
     #[error("the key file {path:?} is not a text: give the path of a key file")]
     NotText {
@@ -141,7 +147,11 @@ pub fn create(path: &Path, text: &str) -> Result<(), KeyFileError> {
 /// it belongs neither to the user who runs this nor to root; [`KeyFileError::Permissions`] if group or others
 /// have any right to it; [`KeyFileError::TooLong`] beyond [`LEN_MAX`]; [`KeyFileError::NotText`].
 pub fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
-    let cannot_read = |source: io::Error| KeyFileError::Read { path: path.to_owned(), source };
+    read_text(path, &open(path)?)
+}
+
+/// Opens a key file, and refuses what is none.
+fn open(path: &Path) -> Result<File, KeyFileError> {
     // Non-blocking, so that a pipe without a writer is refused instead of waited for.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -149,9 +159,15 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
         Err(Errno::NOENT) => return Err(KeyFileError::Missing { path: path.to_owned() }),
         // A socket, or a device without a driver.
         Err(Errno::NXIO) => return Err(KeyFileError::NotRegular { path: path.to_owned() }),
-        Err(errno) => return Err(cannot_read(errno.into())),
+        Err(errno) => return Err(KeyFileError::Read { path: path.to_owned(), source: errno.into() }),
     };
     check(path, &file)?;
+    Ok(file)
+}
+
+/// The text of an open key file, without the line end at its end.
+fn read_text(path: &Path, file: &File) -> Result<Zeroizing<String>, KeyFileError> {
+    let cannot_read = |source: io::Error| KeyFileError::Read { path: path.to_owned(), source };
     // Room for all of it at once: a buffer that grows leaves copies of the key behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(5000));
     file.take(LEN_MAX + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
@@ -161,6 +177,29 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let text = str::from_utf8(&bytes).map_err(|_| KeyFileError::NotText { path: path.to_owned() })?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     Ok(Zeroizing::new(text.strip_suffix('\r').unwrap_or(text).to_owned()))
+}
+
+/// A key file that is in use. Dropping it, or the end of the process, lets the next one use it.
+#[derive(Debug)]
+pub struct KeyLock {
+    /// The lock belongs to the open file: it is held as long as this is open.
+    _file: File,
+}
+
+/// Reads the key file `path` as [`read`] does, and keeps others that ask for the same from it. It is for a server,
+/// which holds its opens alone: two of one identity would each deny what the other has granted.
+///
+/// # Errors
+/// As [`read`]; [`KeyFileError::InUse`] if another process holds it.
+pub fn read_locked(path: &Path) -> Result<(Zeroizing<String>, KeyLock), KeyFileError> {
+    let file = open(path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(KeyFileError::InUse { path: path.to_owned() }),
+        Err(errno) => return Err(KeyFileError::Read { path: path.to_owned(), source: errno.into() }),
+    }
+    let text = read_text(path, &file)?;
+    Ok((text, KeyLock { _file: file }))
 }
 
 /// Refuses a file that is no key file, or that others than its owner can use.
@@ -184,12 +223,12 @@ fn check(path: &Path, file: &File) -> Result<(), KeyFileError> {
 }
 
 /// The folder that a path's last component is in.
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Makes what is missing of `folder`, from the top.
-fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
+pub(super) fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
     let missing: Vec<&Path> = folder
         .ancestors()
         .take_while(|part| !part.as_os_str().is_empty())
@@ -208,13 +247,13 @@ fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
     Ok(())
 }
 
-fn open_folder(folder: &Path) -> Result<OwnedFd, KeyFileError> {
+pub(super) fn open_folder(folder: &Path) -> Result<OwnedFd, KeyFileError> {
     rustix::fs::openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| KeyFileError::Folder { path: folder.to_owned(), source: errno.into() })
 }
 
 /// A name that nobody else uses.
-fn unfinished_name() -> Result<OsString, EntropyError> {
+pub(super) fn unfinished_name() -> Result<OsString, EntropyError> {
     let number = u64::from_le_bytes(SystemEntropy.bytes()?);
     Ok(format!(".new-{number:016x}").into())
 }

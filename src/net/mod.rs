@@ -11,6 +11,7 @@ mod greeting;
 pub mod key_file;
 mod lent;
 mod records;
+pub(crate) mod replace;
 pub mod settings;
 pub mod socket;
 mod watch;

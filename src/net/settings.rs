@@ -116,7 +116,8 @@ pub(crate) fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(
 }
 
 /// Whether `text` is a name that can stand in tables, logs and commands: 1 to 64 of `a-z A-Z 0-9 . _ -`.
-pub(crate) fn is_plain_name(text: &str) -> bool {
+#[must_use]
+pub fn is_plain_name(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
 }

@@ -1,4 +1,5 @@
-//! The two handshakes, client and server side. protocol.md: Handshakes.
+//! The two handshakes that lead to channels, client and server side. protocol.md: Handshakes. The third one, which
+//! leads nowhere, is in `enrol`.
 //!
 //! - Noise `IK` starts a session: the client knows the server's key and tells its own, encrypted. The first channel
 //!   has number 0.
@@ -144,13 +145,7 @@ impl SessionResponder {
         };
         let mut state = session_setup(&hello.prologue, identity, None).responder(entropy)?;
         read_hello(&mut state, hello)?;
-        let remote = state.get_remote_static().and_then(|key| key.try_into().ok());
-        let client = remote.map(PublicKey).ok_or(HandshakeError::Derive)?;
-        // X25519 ignores the highest bit (RFC 7748, section 5), so a key with that bit set would be a second name of
-        // the same client.
-        if client.0.last().is_some_and(|last| last & 0x80 != 0) {
-            return Err(HandshakeError::WeakKey);
-        }
+        let client = noise::remote_key(&state)?;
         Ok(Self { state, offer, client })
     }
 
@@ -298,18 +293,18 @@ fn bind_setup<'a>(
     Setup { name: noise::BIND, prologue, identity, remote: Some(remote), psk: Some(psk) }
 }
 
-fn whole_hello(server: &PublicKey, prologue: &[u8], noise: &[u8]) -> Vec<u8> {
+pub(super) fn whole_hello(server: &PublicKey, prologue: &[u8], noise: &[u8]) -> Vec<u8> {
     let mut bytes = hello::checked(prologue, noise);
     bytes.extend(mac1(server, &bytes));
     bytes
 }
 
-fn read_hello(state: &mut HandshakeState, hello: &Hello) -> Result<(), HandshakeError> {
+pub(super) fn read_hello(state: &mut HandshakeState, hello: &Hello) -> Result<(), HandshakeError> {
     let payload = noise::read(state, &hello.noise)?;
     if payload.is_empty() { Ok(()) } else { Err(HandshakeError::Peer(snow::Error::Input)) }
 }
 
-fn write_choice<C: serde::Serialize>(
+pub(super) fn write_choice<C: serde::Serialize>(
     state: &mut HandshakeState,
     choice: &C,
 ) -> Result<Vec<u8>, HandshakeError> {

@@ -3,6 +3,9 @@
 //! It is `mac1` of WireGuard (the WireGuard whitepaper, section 5.4.4) under a label of our own: a keyed BLAKE2s-128
 //! under the hash of label and public key. It proves no identity; it lets a server drop what was not meant for it
 //! before the first Diffie-Hellman, at a hundredth of the cost.
+//!
+//! Who asks for a server's key does not know it: the check of such a hello is made under [`NO_KEY`] and tells no more
+//! than that the hello has not been damaged.
 
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
@@ -10,7 +13,11 @@ use blake2::{Blake2s256, Blake2sMac, Digest};
 use subtle::ConstantTimeEq;
 
 use crate::model::PublicKey;
-use crate::wire::hello::{Hello, MAC1_LEN};
+use crate::wire::hello::{Hello, MAC1_LEN, Offer};
+
+/// Stands in place of the server's key in the check of a hello that asks for it. It is no key: every secret gives
+/// the all-zero value with it, which handshakes refuse.
+pub const NO_KEY: PublicKey = PublicKey([0; 32]);
 
 const LABEL: &[u8] = b"bowline mac1";
 
@@ -23,16 +30,21 @@ pub fn mac1(server: &PublicKey, checked: &[u8]) -> [u8; MAC1_LEN] {
     mac.finalize_fixed().into()
 }
 
-/// Whether the check of `hello` is the one for `server`; takes the same time for each wrong one.
+/// Whether the check of `hello` is the one for `server`, or the one of everybody if the hello asks for the key; takes
+/// the same time for each wrong one.
 #[must_use]
 pub fn verify(server: &PublicKey, hello: &Hello) -> bool {
-    mac1(server, &hello.checked).ct_eq(&hello.mac1).into()
+    let key = match hello.offer {
+        Offer::Session(_) | Offer::Bind(_) => server,
+        Offer::Enrol(_) => &NO_KEY,
+    };
+    mac1(key, &hello.checked).ct_eq(&hello.mac1).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::hello::{Offer, SessionOffer, checked, prologue};
+    use crate::wire::hello::{EnrolOffer, SessionOffer, checked, prologue};
 
     const SERVER: PublicKey = PublicKey([7; 32]);
 
@@ -62,5 +74,17 @@ mod tests {
             hello.checked[bit / 8] ^= 1 << (bit % 8);
         }
         assert!(verify(&SERVER, &hello));
+    }
+    #[test]
+    fn a_hello_that_asks_for_the_key_is_checked_without_one() {
+        let hello = |offer, key| {
+            let checked = checked(&prologue(&offer), b"noise");
+            Hello::decode(&[&checked[..], &mac1(key, &checked)].concat()).unwrap()
+        };
+        let enrol = Offer::Enrol(EnrolOffer::OURS);
+        assert!(verify(&SERVER, &hello(enrol, &NO_KEY)));
+        assert!(!verify(&SERVER, &hello(enrol, &SERVER)), "there is one check for each hello");
+        // And no other hello gets away with it.
+        assert!(!verify(&SERVER, &hello(Offer::Session(SessionOffer::OURS), &NO_KEY)));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! Identity ── SessionInitiator / SessionResponder   Noise IK      ──┐
 //!             BindInitiator    / BindResponder      Noise KKpsk0  ──┴─> RecordKeys ──> Sealer, Opener
+//!             EnrolInitiator   / EnrolResponder     Noise XX      ────> the server's PublicKey, and no more
 //! ```
 //!
 //! - One struct for each phase of a handshake; its step consumes it. Nothing of Noise is left after the last
@@ -24,6 +25,7 @@
 //! them. The state lives from the first message to the second one at most, and is dropped with the split.
 
 mod cipher;
+mod enrol;
 mod handshake;
 mod identity;
 mod keys;
@@ -32,6 +34,7 @@ mod noise;
 mod record;
 
 pub use cipher::suites;
+pub use enrol::{EnrolInitiator, EnrolResponder};
 pub use handshake::{BindInitiator, BindResponder, HandshakeError, SessionInitiator, SessionResponder};
 pub use identity::{Identity, IdentityTextError};
 pub use keys::{DirectionKeys, RecordKeys};

@@ -22,6 +22,8 @@ use crate::model::{Entropy, Limits, PublicKey};
 pub(super) const SESSION: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
 /// The handshake that binds a channel.
 pub(super) const BIND: &str = "Noise_KKpsk0_25519_ChaChaPoly_BLAKE2s";
+/// The handshake whose first two messages show the server's key.
+pub(super) const ENROL: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
 
 /// What a handshake begins with.
 pub(super) struct Setup<'a> {
@@ -81,6 +83,18 @@ pub(super) fn read(state: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>
     })?;
     payload.truncate(len);
     Ok(payload)
+}
+
+/// The static key that the peer has shown, if it is in its one form.
+pub(super) fn remote_key(state: &HandshakeState) -> Result<PublicKey, HandshakeError> {
+    let remote = state.get_remote_static().and_then(|key| key.try_into().ok());
+    let key = remote.map(PublicKey).ok_or(HandshakeError::Derive)?;
+    // X25519 ignores the highest bit (RFC 7748, section 5), so a key with that bit set would be a second name of
+    // the same identity.
+    if key.0.last().is_some_and(|last| last & 0x80 != 0) {
+        return Err(HandshakeError::WeakKey);
+    }
+    Ok(key)
 }
 
 /// Takes the raw keys out of a finished handshake, whose state ends here.

@@ -11,6 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use super::enrolment;
 use super::shared::{Shared, WriterHandle};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::{
@@ -50,12 +51,16 @@ enum Refused {
     NoBeginning,
     #[error("the channel's keys were refused")]
     Record(#[from] RecordError),
+    #[error("the server's key was not shown")]
+    Enrolment(#[from] enrolment::NotShown),
 }
 
 /// What a handshake has led to.
 enum Greeted {
     Session(SessionFacts, RecordKeys),
     Bind(Binding, RecordKeys),
+    /// The server's key was shown, and the connection ends.
+    Enrolled,
 }
 
 /// Serves a connection from its first byte to its last.
@@ -74,14 +79,17 @@ pub(super) async fn serve(
     match outcome {
         Ok(Running::Control(parts)) => run(&shared, parts).await,
         Ok(Running::Data(parts)) => run(&shared, parts).await,
+        Ok(Running::Nothing) => tracing::info!(%peer, "the server's key was shown"),
         Err(refused) => tracing::info!(%peer, why = %with_sources(&refused), "connection refused"),
     }
 }
 
-/// A connection whose first record has been given to the core.
+/// A connection whose first record has been given to the core, or that has none.
 enum Running {
     Control(Parts<ClientControl, ServerControl>),
     Data(Parts<ClientData, ServerData>),
+    /// Nothing is to come.
+    Nothing,
 }
 
 struct Parts<I: Message, O: Message> {
@@ -97,6 +105,7 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
     let limit = shared.limits().handshake;
     let beginning = async {
         match greet(shared, &mut stream).await? {
+            Greeted::Enrolled => Ok(Running::Nothing),
             Greeted::Session(facts, keys) => {
                 let kind = (ChannelNumber(0), Protection::Sealed);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
@@ -149,6 +158,7 @@ async fn greet(shared: &Arc<Shared>, stream: &mut TcpStream) -> Result<Greeted, 
     let (message, greeted) = match hello.offer {
         Offer::Session(offer) => greet_session(shared, &hello, offer)?,
         Offer::Bind(offer) => greet_bind(shared, &hello, offer)?,
+        Offer::Enrol(offer) => (enrolment::answer(shared, &hello, offer)?, Greeted::Enrolled),
     };
     stream.write_all(&message).await?;
     Ok(greeted)

@@ -82,6 +82,16 @@ pub enum ExportError {
     /// Something is said of an export that is not served.
     #[error("there is no export \"{0}\" to protect")]
     Unknown(ExportName),
+    /// A client could read, or write, what decides who the server is and whom it serves.
+    #[error("export \"{name}\" ({path:?}) would serve the server's own {file:?}")]
+    Settings {
+        /// The export.
+        name: ExportName,
+        /// Where it is.
+        path: PathBuf,
+        /// The server's key file or list of clients.
+        file: PathBuf,
+    },
     /// The kernel cannot resolve paths safely.
     #[error("Linux 5.6 or newer is needed")]
     OldKernel,
@@ -213,6 +223,27 @@ impl Exports {
             return Err(Reason::Io.into());
         }
         Ok(opened)
+    }
+
+    /// Refuses exports that hold `file`, which is the server's own: both the path that is given and, if that is a
+    /// link, where it leads. What cannot be found is in no export yet; whoever needs it says so.
+    ///
+    /// # Errors
+    /// [`ExportError::Settings`].
+    pub fn keep_out(&self, file: &Path) -> Result<(), ExportError> {
+        let folder =
+            file.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+        let places = [Some(file), folder].into_iter().flatten();
+        for place in places.filter_map(|place| std::fs::canonicalize(place).ok()) {
+            if let Some(export) = self.by_name.values().find(|export| place.starts_with(&export.path)) {
+                return Err(ExportError::Settings {
+                    name: export.name.clone(),
+                    path: export.path.clone(),
+                    file: file.to_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The root of an export.

@@ -7,6 +7,7 @@ mod beneath;
 mod change;
 mod clients;
 mod connection;
+mod enrolment;
 mod exports;
 mod files;
 #[cfg(test)]
@@ -59,11 +60,14 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Where it listens; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// Whether anybody who asks is shown the server's public key, so that it can be pinned; nothing else comes of it.
+    pub enrolment: bool,
 }
 
 impl ServerConfig {
     /// What a server needs to be told; the rest is as it is without being said: data channels are signed at least,
-    /// modes go through [`ModePolicy::default`], bounds are [`Limits::default`], and it listens nowhere yet.
+    /// modes go through [`ModePolicy::default`], bounds are [`Limits::default`], whoever asks is shown its public key, and
+    /// it listens nowhere yet.
     #[must_use]
     pub fn new(identity: Arc<Identity>, exports: Exports, policy: Policy) -> Self {
         Self {
@@ -75,6 +79,7 @@ impl ServerConfig {
             modes: ModePolicy::default(),
             limits: Limits::default(),
             listen: Vec::new(),
+            enrolment: true,
         }
     }
 }
@@ -105,20 +110,16 @@ pub enum StartError {
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
-/// use bowline::model::{Limits, Protection};
 /// use bowline::net::SystemEntropy;
 /// use bowline::secure::Identity;
-/// use bowline::server::{Exports, ModePolicy, Server, ServerConfig, load_clients};
+/// use bowline::server::{Exports, Server, ServerConfig, load_clients};
 ///
+/// let identity = Arc::new(Identity::generate(&mut SystemEntropy)?);
+/// let exports = Exports::open(vec![("media".parse()?, "/srv/media".into())])?;
+/// let policy = load_clients("/etc/bowline/clients.toml".as_ref())?;
 /// let server = Server::start(ServerConfig {
-///     identity: Arc::new(Identity::generate(&mut SystemEntropy)?),
-///     exports: Exports::open(vec![("media".parse()?, "/srv/media".into())])?,
-///     modes: ModePolicy::default(),
-///     policy: load_clients("/etc/bowline/clients.toml".as_ref())?,
-///     protection_min: Protection::Signed,
-///     suites: bowline::secure::suites(),
-///     limits: Limits::default(),
 ///     listen: vec!["0.0.0.0:4477".parse()?],
+///     ..ServerConfig::new(identity, exports, policy)
 /// })?;
 /// println!("listening on {:?}", server.addresses());
 /// # Ok(()) }
@@ -161,7 +162,8 @@ impl Server {
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
         })?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
-        let shared = Arc::new(Shared::new(core, clock, config.identity, names, config.limits));
+        let shared =
+            Arc::new(Shared::new(core, clock, config.identity, names, config.limits, config.enrolment));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(shared::run_timer(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();

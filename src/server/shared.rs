@@ -26,6 +26,7 @@ pub(super) struct Shared {
     identity: Arc<Identity>,
     limits: Limits,
     half_open: Arc<Semaphore>,
+    enrolment: bool,
     /// Deadlines may have come nearer.
     wake: Notify,
     pub(super) names: Names,
@@ -66,6 +67,7 @@ impl Shared {
         identity: Arc<Identity>,
         names: Names,
         limits: Limits,
+        enrolment: bool,
     ) -> Self {
         Self {
             state: Mutex::new(State { core, connections: HashMap::new(), next_connection: 0 }),
@@ -73,6 +75,7 @@ impl Shared {
             identity,
             limits,
             half_open: Arc::new(Semaphore::new(Limits::HALF_OPEN_MAX)),
+            enrolment,
             wake: Notify::new(),
             names,
             files: FileTable::default(),
@@ -149,6 +152,11 @@ impl Shared {
 
     pub(super) fn half_open_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.half_open).try_acquire_owned().ok()
+    }
+
+    /// Whether somebody who asks for the server's key may be shown it now. Looked at before any Diffie-Hellman.
+    pub(super) fn may_enrol(&self) -> bool {
+        self.enrolment
     }
 
     pub(super) fn clock(&self) -> Clock {

@@ -31,16 +31,30 @@ pub enum Pattern {
     Session,
     /// `KKpsk0`: bind a further channel to a session.
     Bind,
+    /// `XX`: learn the server's key, and nothing else.
+    Enrol,
 }
 
 impl Pattern {
-    /// The byte in the hello. 3 is kept for enrolment (`XX`).
+    /// All of them.
+    pub const EACH: [Self; 3] = [Self::Session, Self::Bind, Self::Enrol];
+
+    /// The byte in the hello.
     #[must_use]
     pub fn byte(self) -> u8 {
         match self {
             Self::Session => 1,
             Self::Bind => 2,
+            Self::Enrol => 3,
         }
+    }
+
+    /// The handshake that this byte in a hello begins.
+    ///
+    /// # Errors
+    /// [`HelloError::Pattern`].
+    pub fn of(byte: u8) -> Result<Self, HelloError> {
+        Self::EACH.into_iter().find(|pattern| pattern.byte() == byte).ok_or(HelloError::Pattern(byte))
     }
 }
 
@@ -93,6 +107,40 @@ pub struct BindChoice {
     pub suite: Suite,
 }
 
+/// What a client offers when it asks for the server's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolOffer {
+    /// Lowest protocol version that it speaks.
+    pub version_min: u16,
+    /// Highest protocol version that it speaks.
+    pub version_max: u16,
+}
+
+impl EnrolOffer {
+    /// What this code offers.
+    pub const OURS: Self = Self { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+
+    /// The server's choice: the version of this code, if it is among the offered ones.
+    #[must_use]
+    pub fn choice(&self) -> Option<EnrolChoice> {
+        let choice = EnrolChoice { version: PROTOCOL_VERSION };
+        self.allows(choice).then_some(choice)
+    }
+
+    /// Whether a choice is one that was offered.
+    #[must_use]
+    pub fn allows(&self, choice: EnrolChoice) -> bool {
+        (self.version_min..=self.version_max).contains(&choice.version)
+    }
+}
+
+/// What the server chose for showing its key; stands in message 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolChoice {
+    /// The version that both speak.
+    pub version: u16,
+}
+
 /// A parsed offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
@@ -100,6 +148,8 @@ pub enum Offer {
     Session(SessionOffer),
     /// Of a bind.
     Bind(BindOffer),
+    /// Of an enrolment.
+    Enrol(EnrolOffer),
 }
 
 /// A client's hello, split into its parts.
@@ -154,6 +204,10 @@ pub fn prologue(offer: &Offer) -> Vec<u8> {
             codec::encode(offer, &mut body);
             Pattern::Bind
         }
+        Offer::Enrol(offer) => {
+            codec::encode(offer, &mut body);
+            Pattern::Enrol
+        }
     };
     let mut bytes = MAGIC.to_vec();
     bytes.extend([HELLO_VERSION, pattern.byte()]);
@@ -198,9 +252,7 @@ pub fn start(bytes: [u8; START_LEN]) -> Result<usize, HelloError> {
     if version != HELLO_VERSION {
         return Err(HelloError::Version(version));
     }
-    if pattern != Pattern::Session.byte() && pattern != Pattern::Bind.byte() {
-        return Err(HelloError::Pattern(pattern));
-    }
+    Pattern::of(pattern)?;
     part_len([l0, l1])
 }
 
@@ -217,10 +269,10 @@ impl Hello {
         let (noise, rest) = rest.split_at_checked(part_len(*noise_len)?).ok_or(HelloError::Length)?;
         let mac1: [u8; MAC1_LEN] = rest.try_into().map_err(|_| HelloError::Length)?;
         let [_, _, _, _, _, pattern, ..] = *head;
-        let offer = if pattern == Pattern::Session.byte() {
-            codec::decode(offer_bytes).map(Offer::Session)
-        } else {
-            codec::decode(offer_bytes).map(Offer::Bind)
+        let offer = match Pattern::of(pattern)? {
+            Pattern::Session => codec::decode(offer_bytes).map(Offer::Session),
+            Pattern::Bind => codec::decode(offer_bytes).map(Offer::Bind),
+            Pattern::Enrol => codec::decode(offer_bytes).map(Offer::Enrol),
         }
         .map_err(HelloError::Offer)?;
         let prologue = head.iter().chain(offer_bytes).copied().collect::<Vec<u8>>();
@@ -257,7 +309,7 @@ mod tests {
 
     #[test]
     fn hellos_come_back() {
-        for offer in [Offer::Session(SessionOffer::OURS), bind()] {
+        for offer in [Offer::Session(SessionOffer::OURS), bind(), Offer::Enrol(EnrolOffer::OURS)] {
             let hello = Hello::decode(&bytes(&offer)).unwrap();
             assert_eq!((hello.offer, hello.noise.as_slice(), hello.mac1), (offer, &b"noise"[..], [9; 16]));
             assert_eq!(hello.prologue, prologue(&offer));
@@ -269,6 +321,10 @@ mod tests {
         let session = bytes(&Offer::Session(SessionOffer::OURS));
         let golden = b"BWLN\x01\x01\x04\x00\x01\x00\x01\x00\x05\x00noise\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09";
         assert_eq!(session, golden);
+        let enrol = bytes(&Offer::Enrol(EnrolOffer::OURS));
+        assert_eq!(enrol[..5], golden[..5]);
+        assert_eq!(enrol[5], 3);
+        assert_eq!(enrol[6..], golden[6..], "the offers have one form, and the pattern tells them apart");
         let start = b"BWLN\x01\x02\x30\x00";
         let offer: Vec<u8> = [1; 16]
             .into_iter()
@@ -277,6 +333,14 @@ mod tests {
             .chain([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
             .collect();
         assert_eq!(prologue(&bind()), [&start[..], &offer].concat());
+    }
+
+    #[test]
+    fn a_choice_is_among_the_offered_versions() {
+        let choice = |version_min, version_max| EnrolOffer { version_min, version_max }.choice();
+        let ours = Some(EnrolChoice { version: PROTOCOL_VERSION });
+        assert_eq!((choice(1, 1), choice(0, 9)), (ours, ours));
+        assert_eq!((choice(2, 9), choice(0, 0), choice(9, 0)), (None, None, None));
     }
 
     #[test]
@@ -289,7 +353,10 @@ mod tests {
         assert_eq!(Hello::decode(&longer), Err(HelloError::Length));
         assert_eq!(start(*b"BWLN\x01\x01\xff\xff"), Err(HelloError::TooLong));
         assert_eq!(start(*b"BWLN\x02\x01\x04\x00"), Err(HelloError::Version(2)));
-        assert_eq!(start(*b"BWLN\x01\x03\x04\x00"), Err(HelloError::Pattern(3)));
+        for pattern in [0, 4, 0xff] {
+            let bytes = [b'B', b'W', b'L', b'N', 1, pattern, 4, 0];
+            assert_eq!(start(bytes), Err(HelloError::Pattern(pattern)));
+        }
         assert_eq!(start(*b"GET / HT"), Err(HelloError::Magic));
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     BindControl,
     /// A bind handshake (`KKpsk0`) of a data channel.
     BindData,
+    /// A handshake (`XX`) that asks for the server's key.
+    Enrol,
 }
 
 /// A connection as it stands, without its bytes.
@@ -246,6 +248,7 @@ fn classify(bytes: &[u8]) -> (Kind, Option<(ChannelNumber, Protection)>) {
     match first_flight(bytes).and_then(|flight| Hello::decode(flight).ok()).map(|hello| hello.offer) {
         None => (Kind::Unknown, None),
         Some(Offer::Session(_)) => (Kind::Session, None),
+        Some(Offer::Enrol(_)) => (Kind::Enrol, None),
         Some(Offer::Bind(offer)) => {
             let kind = match offer.kind {
                 ChannelKind::Control => Kind::BindControl,

@@ -7,12 +7,14 @@ use blake2::{Blake2s256, Digest};
 use super::super::keys::{DirectionKeys, Split, direction_keys};
 use super::super::mac1::verify as verify_mac1;
 use super::super::noise::testing::{Seeded, low_order};
-use super::super::{Incoming, Opener, Payload, Sealer};
+use super::super::{EnrolResponder, Incoming, Opener, Payload, Sealer};
 use super::*;
 use crate::model::{AttemptNonce, HandleId, Locator, RequestId};
 use crate::wire::data::{Read, ReadDone};
 use crate::wire::hello::MAC1_LEN;
 use crate::wire::{ClientData, Message, ServerData};
+
+mod impersonation;
 
 const SESSION_ID: SessionId = SessionId([0x51; 16]);
 const CHOICE: SessionChoice = SessionChoice { version: 1, session: SESSION_ID };
@@ -159,7 +161,12 @@ fn every_bit_of_a_hello_counts() {
                 continue;
             }
             let forged = with_new_mac1(&changed);
-            if Hello::decode(&forged).is_err() {
+            let Ok(parsed) = Hello::decode(&forged) else { continue };
+            if let Offer::Enrol(_) = parsed.offer {
+                // A session's hello whose pattern was changed has the wrong check, and too much in it.
+                assert!(!verify_mac1(&server().public(), &parsed));
+                let outcome = EnrolResponder::read(&server(), &parsed, &mut Seeded::new(5)).map(|_| ());
+                assert_eq!(outcome, Err(HandshakeError::Peer(snow::Error::Input)));
                 continue;
             }
             assert!(verify_mac1(&server().public(), &Hello::decode(&forged).unwrap()));
@@ -612,7 +619,7 @@ mod lying {
 
     use super::*;
 
-    struct Fixed(Seeded);
+    pub(super) struct Fixed(pub(super) Seeded);
 
     impl Random for Fixed {
         fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), snow::Error> {
