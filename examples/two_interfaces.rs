@@ -58,6 +58,7 @@ async fn serve(folder: &Path) -> Outcome<()> {
     let identity = Identity::from_text(&key_file::read(&folder.join("server.key"))?)?;
     let server = Server::start(ServerConfig {
         identity: Arc::new(identity),
+        previous_identity: None,
         exports: Exports::open([("data".parse()?, folder.join("data"))])?,
         modes: ModePolicy::default(),
         policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,

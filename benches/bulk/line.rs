@@ -125,6 +125,7 @@ pub(crate) fn serve(folder: &Path) -> Outcome<()> {
     runtime.block_on(async {
         let server = LineServer::start(ServerConfig {
             identity: Arc::new(Identity::from_text(&key_file::read(&folder.join("server.key"))?)?),
+            previous_identity: None,
             exports: Exports::open([("data".parse()?, folder.join("data"))])?,
             modes: ModePolicy::default(),
             policy: parse_clients(&std::fs::read_to_string(folder.join("clients.toml"))?)?,

@@ -15,6 +15,7 @@ use super::places::{identity, is_missing, place};
 use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    let previous_identity = arguments.previous_key.map(|file| identity(Some(file))).transpose()?;
     let identity = identity(arguments.key)?;
     let clients = place(arguments.clients, "clients.toml")?;
     let exports = Exports::open(arguments.exports).map_err(|error| Failure::of("cannot serve", &error))?;
@@ -25,6 +26,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
     let server = Server::start(ServerConfig {
         identity,
+        previous_identity,
         exports,
         modes: ModePolicy {
             file_mask: arguments.mode_mask,

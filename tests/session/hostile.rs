@@ -19,7 +19,7 @@ use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
-use super::pair::{Payload, Seed, policy};
+use super::pair::{Payload, SERVER_KEYS, Seed, policy};
 
 const NOW: Time = Time(5_000_000);
 const CONTROL: ConnectionId = ConnectionId(0);
@@ -44,6 +44,7 @@ impl Bare {
     fn new() -> Self {
         let mut server = ServerCore::new(ServerSetup {
             limits: Limits::default(),
+            server_keys: SERVER_KEYS,
             policy: policy(),
             protection_min: Protection::Signed,
             entropy: Box::new(Seed::new(1, 1)),
@@ -52,7 +53,7 @@ impl Bare {
         .unwrap();
         let (client, offer) = (PublicKey([1; 32]), SessionOffer::OURS);
         let choice = server.session_choice(NOW, &client, &offer).unwrap().unwrap();
-        let facts = SessionFacts { client, offer, choice };
+        let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
         server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin);
@@ -99,7 +100,7 @@ impl Bare {
         };
         let session = self.server.bind_facts(&locator).unwrap().session;
         let before = self.notes.len();
-        if let Some(choice) = self.server.bind_choice(NOW, session, &offer) {
+        if let Ok(choice) = self.server.bind_choice(NOW, session, &offer) {
             let binding = Binding { session, offer, choice };
             let attach = Attach { offer, choice };
             self.server.handle_attach(NOW, connection, &binding, RequestId::NONE, &attach);
