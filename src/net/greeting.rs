@@ -20,11 +20,11 @@ pub enum GreetingError {
     Hello(#[from] HelloError),
 }
 
-/// The longest hello, in bytes, and one more: whatever comes behind a hello before it is answered makes it none.
-const ROOM: usize = START_LEN + 2 + 2 * Limits::HELLO_LEN_MAX + MAC1_LEN + 1;
+/// The longest hello, in bytes.
+const ROOM: usize = START_LEN + 2 + 2 * Limits::HELLO_LEN_MAX + MAC1_LEN;
 
-/// Reads a client's hello: 8 bytes tell a stranger, and no more than the limit is ever read. Most hellos take one call
-/// to the kernel; memory is taken for a whole one only.
+/// Reads a client's hello: 8 bytes tell a stranger, and no more than a hello is ever read. Memory is taken for a whole
+/// one only.
 ///
 /// # Errors
 /// [`GreetingError`].
@@ -33,35 +33,26 @@ const ROOM: usize = START_LEN + 2 + 2 * Limits::HELLO_LEN_MAX + MAC1_LEN + 1;
 /// Not cancel safe; the connection is closed after a failure.
 pub async fn read_hello<R: AsyncRead + Unpin>(stream: &mut R) -> Result<Hello, GreetingError> {
     let mut room = [0; ROOM];
-    let mut len = 0;
-    loop {
-        let read = stream.read(room.get_mut(len..).unwrap_or_default()).await?;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        len = len.saturating_add(read);
-        let bytes = room.get(..len).unwrap_or_default();
-        if whole_len(bytes)?.is_some_and(|whole| whole <= len) {
-            return Ok(Hello::decode(bytes)?);
-        }
-    }
+    let start = fill(stream, &mut room, 0, START_LEN).await?;
+    let offer_len = hello::start(start.try_into().map_err(|_| HelloError::Length)?)?;
+    let noise_at = START_LEN.saturating_add(offer_len).saturating_add(2);
+    let parts = fill(stream, &mut room, START_LEN, noise_at).await?;
+    let noise_len = hello::part_len(*parts.last_chunk().ok_or(HelloError::Length)?)?;
+    let end = noise_at.saturating_add(noise_len).saturating_add(MAC1_LEN);
+    fill(stream, &mut room, noise_at, end).await?;
+    Ok(Hello::decode(room.get(..end).unwrap_or_default())?)
 }
 
-/// How long the hello is that begins like this; `None`: more of it must come first.
-fn whole_len(bytes: &[u8]) -> Result<Option<usize>, HelloError> {
-    let Some((start, rest)) = bytes.split_first_chunk::<START_LEN>() else { return Ok(None) };
-    let offer_len = hello::start(*start)?;
-    let Some(noise_len) = rest.get(offer_len..).and_then(|rest| rest.first_chunk::<2>()) else {
-        return Ok(None);
-    };
-    let noise_len = hello::part_len(*noise_len)?;
-    Ok(Some(
-        START_LEN
-            .saturating_add(offer_len)
-            .saturating_add(2)
-            .saturating_add(noise_len)
-            .saturating_add(MAC1_LEN),
-    ))
+/// Reads what belongs between two places of `room`, all of it.
+async fn fill<'a, R: AsyncRead + Unpin>(
+    stream: &mut R,
+    room: &'a mut [u8; ROOM],
+    from: usize,
+    to: usize,
+) -> Result<&'a [u8], GreetingError> {
+    let part = room.get_mut(from..to).ok_or(HelloError::TooLong)?;
+    stream.read_exact(part).await?;
+    Ok(part)
 }
 
 /// Sends a hello and reads the server's Noise message 2.
@@ -141,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cut_hellos_end_and_what_comes_behind_one_makes_it_none() {
+    async fn cut_hellos_end_and_what_comes_behind_one_is_left_there() {
         let bytes = hello();
         for cut in 0..bytes.len() {
             assert!(
@@ -149,8 +140,11 @@ mod tests {
                 "cut at {cut}"
             );
         }
-        let longer = [&bytes[..], b"x"].concat();
-        assert!(matches!(read(&[&longer]).await, Err(GreetingError::Hello(HelloError::Length))));
+        let mut longer = in_parts(&[&[&bytes[..], b"behind"].concat()]);
+        read_hello(&mut longer).await.unwrap();
+        let mut behind = Vec::new();
+        longer.read_to_end(&mut behind).await.unwrap();
+        assert_eq!(behind, b"behind");
     }
 
     #[tokio::test]
@@ -166,7 +160,7 @@ mod tests {
         let len = u16::try_from(Limits::HELLO_LEN_MAX).unwrap().to_le_bytes();
         let part = [0; Limits::HELLO_LEN_MAX];
         let longest = [b"BWLN\x01\x01", &len[..], &part, &len, &part, &[0; MAC1_LEN]].concat();
-        assert_eq!(longest.len() + 1, ROOM);
+        assert_eq!(longest.len(), ROOM);
         assert!(matches!(read(&[&longest]).await, Err(GreetingError::Hello(HelloError::Offer(_)))));
     }
 }

@@ -241,6 +241,18 @@ impl Server {
         self.shared.look(|core| core.sessions_len())
     }
 
+    /// How many channels there are, of all sessions.
+    #[must_use]
+    pub fn channels_len(&self) -> usize {
+        self.shared.look(|core| core.channels_len())
+    }
+
+    /// How many opens there are, orphans included.
+    #[must_use]
+    pub fn opens_len(&self) -> usize {
+        self.shared.look(|core| core.table().opens_len())
+    }
+
     /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is
     /// left.
     ///

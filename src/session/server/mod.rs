@@ -227,6 +227,12 @@ impl<P: Clone> ServerCore<P> {
         self.sessions.len()
     }
 
+    /// How many channels there are, of all sessions.
+    #[must_use]
+    pub fn channels_len(&self) -> usize {
+        self.channels.len()
+    }
+
     fn wall_us(&self, now: Time) -> u64 {
         self.wall_start_us.saturating_add(now.0)
     }
