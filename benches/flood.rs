@@ -43,6 +43,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// What marks this program's second run, and what it is then.
 const SERVER: &str = "--as-flood-server-of";
 const ATTACKER: &str = "--as-attacker-of";
+const BARE: &str = "--as-bare-server";
 
 /// A flood: what is sent, and from how many source networks.
 struct Flood {
@@ -62,6 +63,7 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [SERVER, folder] => serve(Path::new(folder)),
+        [BARE] => serve_bare(),
         [ATTACKER, address, key, kind, networks, rate, seconds] => {
             let made = attacker::attack(
                 address.parse()?,
@@ -117,6 +119,7 @@ fn run() -> Outcome<()> {
         let made: f64 = std::io::read_to_string(attacker.stdout.ok_or("no output")?)?.trim().parse()?;
         row(flood.what, made, &seen, &calm, seconds);
     }
+    bare(&own.public(), rate, seconds)?;
     println!("\nRSS of the server when it is over: {:.1} MiB", Usage::of(pid)?.rss_mib);
     drop(victims);
     end(child);
@@ -187,6 +190,34 @@ fn serve(folder: &Path) -> Outcome<()> {
     })?;
     // A thread waits for standard input, and it has closed.
     runtime.shutdown_background();
+    Ok(())
+}
+
+/// What the kernel alone takes for the same connections.
+fn bare(key: &PublicKey, rate: u64, seconds: u64) -> Outcome<()> {
+    let (child, address) = start(&[BARE])?;
+    let before = Usage::of(child.id())?;
+    let attacker = attack(&FLOODS[2], address.trim().parse()?, key, rate, seconds)?;
+    let made: f64 = std::io::read_to_string(attacker.stdout.ok_or("no output")?)?.trim().parse()?;
+    let used = Usage::of(child.id())?.since(before);
+    let each = |all: f64| all * 1e6 / made;
+    println!(
+        "\na bare loop of accept and close: {:.0} hellos/s, {:.1} us user and {:.1} us in all for each",
+        made / seconds as f64,
+        each(used.user),
+        each(used.user + used.system)
+    );
+    end(child);
+    Ok(())
+}
+
+/// Accepts and closes, until its standard input closes.
+fn serve_bare() -> Outcome<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    socket2::SockRef::from(&listener).set_linger(Some(Duration::ZERO))?;
+    println!("{}", listener.local_addr()?);
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    std::io::read_to_string(std::io::stdin())?;
     Ok(())
 }
 

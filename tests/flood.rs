@@ -3,6 +3,7 @@
 #![cfg(feature = "program")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::as_conversions,
@@ -38,8 +39,7 @@ const ATTACKERS: u32 = 8;
 
 /// An address of the loopback network `number`, which is a /24 of its own.
 fn network(number: u32) -> IpAddr {
-    let [_, _, _, low] = number.to_be_bytes();
-    Ipv4Addr::new(127, 0, low, 1).into()
+    Ipv4Addr::new(127, 0, u8::try_from(number).unwrap(), 1).into()
 }
 
 async fn connect_from(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {

@@ -2,7 +2,13 @@
 //! taken off the list is gone with everything it held. That a recording cannot be read with both static keys is shown
 //! where the handshakes are: `src/secure/handshake/tests.rs`.
 #![cfg(feature = "program")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic fails the test"
+)]
 
 mod support;
 
@@ -120,9 +126,8 @@ impl Load {
 async fn loss(session: &Session) -> SessionLoss {
     let mut events = session.events();
     loop {
-        match events.recv().await.unwrap() {
-            SessionEvent::Ended(loss) => return loss,
-            _ => {}
+        if let SessionEvent::Ended(loss) = events.recv().await.unwrap() {
+            return loss;
         }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn attack(
 /// From a /24 of its own.
 fn hello(network: u32, to: SocketAddr, bytes: &[u8]) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    let [_, _, high, low] = network.to_be_bytes();
+    let [low, high, ..] = network.to_le_bytes();
     // Without it each connection would keep a port for a minute.
     socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 1 + high, low, 1), 0)).into())?;

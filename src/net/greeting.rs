@@ -100,7 +100,7 @@ mod tests {
     }
 
     /// A stream that gives each part to a read of its own.
-    fn in_parts(parts: &[&[u8]]) -> impl AsyncRead + Unpin {
+    fn in_parts(parts: &[&[u8]]) -> impl AsyncRead + Unpin + use<> {
         struct Parts(std::collections::VecDeque<Vec<u8>>);
         impl AsyncRead for Parts {
             fn poll_read(
@@ -140,7 +140,8 @@ mod tests {
                 "cut at {cut}"
             );
         }
-        let mut longer = in_parts(&[&[&bytes[..], b"behind"].concat()]);
+        let longer = [&bytes[..], b"behind"].concat();
+        let mut longer = in_parts(&[&longer]);
         read_hello(&mut longer).await.unwrap();
         let mut behind = Vec::new();
         longer.read_to_end(&mut behind).await.unwrap();

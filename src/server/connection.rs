@@ -15,7 +15,7 @@ use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicK
 use crate::net::socket::Accepted;
 use crate::net::{
     Backlog, GreetingError, Meter, NotDone, Outbox, Queue, ReadError, Received, RecordReader, RecordWriter,
-    SystemEntropy, outbox, read_hello, run_channel, socket, with_sources,
+    SystemEntropy, outbox, read_hello, run_channel, socket,
 };
 use crate::secure::{
     BindResponder, HandshakeError, Identity, Incoming, Opener, RecordError, RecordKeys, Sealer,
@@ -79,7 +79,7 @@ pub(super) async fn serve(shared: Arc<Shared>, accepted: Accepted, place: HalfOp
             place.proven();
             run(&shared, parts).await;
         }
-        Err(refused) => place.refused(&with_sources(&refused)),
+        Err(refused) => place.refused(&refused),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Limits, Time};
-use crate::net::{Clock, SystemEntropy};
+use crate::net::{Clock, SystemEntropy, with_sources};
 use crate::session::admission::{Admission, AdmissionCounts, HalfOpenId, Network, Said, Verdict, Why};
 
 /// What the connections of a server that have proven nothing share.
@@ -114,10 +114,13 @@ impl HalfOpen {
         });
     }
 
-    /// The connection is refused, for `why`.
-    pub(super) fn refused(self, why: &dyn std::fmt::Display) {
+    /// The connection is refused, for `why`, which is put into words for the log alone.
+    pub(super) fn refused(self, why: &dyn std::error::Error) {
         let said = self.gate.change(|state, now| state.admission.handle_refused(now, self.source));
-        tell(said, self.source, why);
+        // Most refusals of a flood are only counted.
+        if said != Said::Later || tracing::enabled!(tracing::Level::DEBUG) {
+            tell(said, self.source, &with_sources(why));
+        }
     }
 }
 

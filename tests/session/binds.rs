@@ -10,7 +10,7 @@ use std::time::Duration;
 use bowline::model::{
     AttemptNonce, Attributes, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, ExportPath,
     FileIdentity, InstanceId, Limits, OpenMode, Policy, Protection, PublicKey, RequestId, SessionId, Suite,
-    Time,
+    Time, len_u64,
 };
 use bowline::session::server::{
     Binding, ClientMessage, Completion, ConnectionId, EffectId, ServerCore, ServerKeys, ServerMessage,
@@ -148,7 +148,7 @@ impl Race {
         if self.chosen.is_empty() {
             return;
         }
-        let at = usize::try_from(self.seed.below(self.chosen.len() as u64)).unwrap();
+        let at = usize::try_from(self.seed.below(len_u64(self.chosen.len()))).unwrap();
         let binding = if self.seed.chance(80) { self.chosen.swap_remove(at) } else { self.chosen[at] };
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
@@ -180,7 +180,7 @@ impl Race {
     }
 
     fn lose(&mut self, reason: LossReason) {
-        let at = usize::try_from(self.seed.below(self.live.len().max(1) as u64)).unwrap();
+        let at = usize::try_from(self.seed.below(len_u64(self.live.len().max(1)))).unwrap();
         let Some(&connection) = self.live.iter().nth(at) else { return };
         self.log.push(format!("{connection:?} is lost: {reason:?}"));
         self.live.remove(&connection);

@@ -36,7 +36,7 @@ fn new() -> Admission {
 
 /// An address of the network `network`.
 fn v4(network: u16, host: u8) -> IpAddr {
-    let [high, low] = network.to_be_bytes();
+    let [low, high] = network.to_le_bytes();
     Ipv4Addr::new(10, high, low, host).into()
 }
 
