@@ -87,6 +87,7 @@ fn run() -> Outcome<()> {
     let (seconds, rate) = (number("BOWLINE_FLOOD_SECONDS", 10)?, number("BOWLINE_FLOOD_RATE", 20_000)?);
     println!("{} cores", std::thread::available_parallelism()?);
     rejection::measure()?;
+    rejection::measure_gate();
     let folder = tempfile::Builder::new().prefix("bowline-bench-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (own, client) = (new_identity()?, new_identity()?);
     key_file::create(&folder.path().join("server.key"), &own.to_text())?;
@@ -213,8 +214,12 @@ fn bare(key: &PublicKey, rate: u64, seconds: u64) -> Outcome<()> {
 
 /// Accepts and closes, until its standard input closes.
 fn serve_bare() -> Outcome<()> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    socket2::SockRef::from(&listener).set_linger(Some(Duration::ZERO))?;
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    socket.listen(1024)?;
+    let listener = std::net::TcpListener::from(socket);
     println!("{}", listener.local_addr()?);
     std::thread::spawn(move || listener.incoming().for_each(drop));
     std::io::read_to_string(std::io::stdin())?;

@@ -2,10 +2,12 @@
 //! two keys.
 
 use std::hint::black_box;
+use std::net::IpAddr;
 
-use bowline::model::PublicKey;
-use bowline::net::read_hello;
+use bowline::model::{Limits, PublicKey, Time};
+use bowline::net::{SystemEntropy, read_hello};
 use bowline::secure::mac1;
+use bowline::session::admission::{Admission, Verdict};
 use bowline::wire::hello::{Offer, SessionOffer, checked, prologue};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,6 +31,25 @@ pub(crate) fn measure() -> Outcome<()> {
     let each = (thread_seconds() - begin) * 1e6 / f64::from(ROUNDS);
     println!("reading a hello and checking it against two keys, without the socket: {each:.2} us");
     Ok(())
+}
+
+/// What is decided for a connection whose network has no token left, among many networks.
+pub(crate) fn measure_gate() {
+    let mut admission = Admission::new(&Limits::default());
+    let source = |at: u32| {
+        let [low, high, ..] = at.to_le_bytes();
+        IpAddr::from([127, high, low, 1])
+    };
+    let now = Time(1_000_000);
+    let mut decide = |at: u32| match admission.handle_accepted(now, source(at % 64), &mut SystemEntropy) {
+        Ok(Verdict::Admitted { id, .. }) => admission.handle_ended(id),
+        _ => drop(black_box(admission.handle_refused(now, source(at % 64)))),
+    };
+    (0..64 * 256).for_each(&mut decide);
+    let begin = thread_seconds();
+    (0..ROUNDS).for_each(&mut decide);
+    let each = (thread_seconds() - begin) * 1e6 / f64::from(ROUNDS);
+    println!("deciding that a connection is turned away, without the socket: {each:.2} us");
 }
 
 fn thread_seconds() -> f64 {

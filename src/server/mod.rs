@@ -291,6 +291,7 @@ fn handshake_threads() -> NonZeroUsize {
 }
 
 async fn accept_all(shared: Arc<Shared>, listener: Listener, tasks: TaskTracker, stop: CancellationToken) {
+    let mut admitted = 0_u32;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -301,6 +302,10 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, tasks: TaskTracker,
             Ok(accepted) => {
                 if let Some(place) = shared.gate.admit(accepted.peer().ip()) {
                     tasks.spawn(connection::serve(Arc::clone(&shared), accepted, place, stop.clone()));
+                    admitted = admitted.wrapping_add(1);
+                    if admitted.is_multiple_of(ADMITTED_IN_A_ROW) {
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
             Err(error) => {
@@ -314,5 +319,8 @@ async fn accept_all(shared: Arc<Shared>, listener: Listener, tasks: TaskTracker,
 
 /// How long a stopping server waits for its connections and its file work.
 const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Connections that get a task before tasks have their turn: those that only wait to be refused must not look like
+/// many that are half-open.
+const ADMITTED_IN_A_ROW: u32 = 16;
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
