@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bowline::model::{LineId, LineSet};
 
+#[path = "session/binds.rs"]
+mod binds;
 #[path = "session/channels.rs"]
 mod channels;
 #[path = "session/copies.rs"]

@@ -103,6 +103,9 @@ struct ServeArguments {
     /// The server's identity.
     #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
     key: Option<PathBuf>,
+    /// The server's identity before a change of keys: valid beside the other while clients are given the new key.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_PREVIOUS_KEY")]
+    previous_key: Option<PathBuf>,
     /// The list of allowed clients. It is watched: changes are in force within a second.
     #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
     clients: Option<PathBuf>,

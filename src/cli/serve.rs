@@ -17,9 +17,11 @@ use super::{Failure, ServeArguments};
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let key = place(arguments.key, "key")?;
     let (identity, _lock) = server_identity(&key)?;
+    let previous = arguments.previous_key.as_deref().map(server_identity).transpose()?;
+    let (previous_identity, _previous_lock) = previous.unzip();
     let clients = place(arguments.clients, "clients.toml")?;
     let exports = exports(arguments.exports, &arguments.export_protection)?;
-    for settings in [&key, &clients] {
+    for settings in [&key, &clients].into_iter().chain(&arguments.previous_key) {
         exports.keep_out(settings).map_err(|error| {
             Failure::of("cannot serve", &error).try_this("keep keys and settings outside of what is served")
         })?;
@@ -31,6 +33,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
     let server = Server::start(ServerConfig {
         identity,
+        previous_identity,
         exports,
         modes: ModePolicy {
             file_mask: arguments.mode_mask,

@@ -58,6 +58,23 @@ pub struct Limits {
     pub rebind_min: Duration,
     /// Longest wait between two attempts to bind a channel.
     pub rebind_max: Duration,
+    /// Handshakes that one source network (/24 of IPv4, /64 of IPv6) may have tried in vain or have under way at
+    /// once, in tokens. A proven client's is given back, so this bounds attempts, not clients: as many as a /24 has
+    /// addresses, so that a whole network can come back at the same moment.
+    pub handshake_burst: u32,
+    /// Tokens that a source network gets back in a second. With 150 µs for a handshake that fails, one network costs
+    /// a hundredth of a processor.
+    pub handshake_rate: u32,
+    /// Enrolments that a server answers at once, all sources together: somebody sits before each of them.
+    pub enrol_burst: u32,
+    /// Enrolments that a server answers in a second, all sources together.
+    pub enrol_rate: u32,
+    /// Lines about refused connections that the log gets at once, all sources together; from one source network it
+    /// gets one a minute.
+    pub refusal_lines_burst: u32,
+    /// Lines about refused connections that the log gets in a second, all sources together: with 200 bytes a line,
+    /// whoever has many networks makes it grow by 3 MB an hour.
+    pub refusal_lines_rate: u32,
 }
 
 impl Default for Limits {
@@ -87,6 +104,12 @@ impl Default for Limits {
             rekey_after: Duration::from_secs(3600),
             rebind_min: Duration::from_millis(50),
             rebind_max: Duration::from_secs(2),
+            handshake_burst: 256,
+            handshake_rate: 64,
+            enrol_burst: 16,
+            enrol_rate: 4,
+            refusal_lines_burst: 64,
+            refusal_lines_rate: 4,
         }
     }
 }
@@ -112,6 +135,14 @@ impl Limits {
     pub const KEY_BYTES_MAX: u64 = 1 << 41;
     /// Most connections of a server that have not finished their handshake.
     pub const HALF_OPEN_MAX: usize = 1024;
+    /// From how many on each newcomer puts one of them at a risk, which rises to certainty at the cap: half of it, so
+    /// that nobody is put at a risk by a busy morning.
+    pub const HALF_OPEN_EARLY: usize = 512;
+    /// Most connections of one source network among them: a quarter, so that it takes four networks to come near the
+    /// cap.
+    pub const HALF_OPEN_SHARE: usize = 256;
+    /// Source networks that a server remembers. Each takes about 150 bytes.
+    pub const NETWORKS_MAX: usize = 4096;
     /// How many times its credit a server takes from a client before it calls the client hostile: an answer
     /// that the client has, but whose buffer the server has not yet released, counts on one side only.
     pub const CREDIT_SLACK: u32 = 2;
@@ -124,6 +155,10 @@ impl Limits {
 const _: () = {
     assert!(Limits::BODY_LEN_MAX + Limits::HEAD_LEN + Limits::TAG_LEN <= 64 << 10);
     assert!(Limits::LINES_MAX == 64, "LineSet is one u64");
+    assert!(
+        Limits::HALF_OPEN_EARLY < Limits::HALF_OPEN_MAX && Limits::HALF_OPEN_SHARE <= Limits::HALF_OPEN_EARLY
+    );
+    assert!(Limits::HALF_OPEN_MAX < Limits::NETWORKS_MAX, "some network can always be forgotten");
 };
 
 /// A length as a 64-bit number.

@@ -15,6 +15,7 @@ pub(crate) mod replace;
 pub mod settings;
 pub mod socket;
 mod watch;
+mod workers;
 
 pub use buffers::Buffers;
 pub use channel::{Backlog, Outbox, Queue, outbox, run_channel, with_sources};
@@ -27,3 +28,4 @@ pub use records::{Meter, Outbound, ReadError, Received, RecordReader, RecordWrit
 pub use settings::SettingsError;
 pub use socket::Via;
 pub use watch::{FileWatch, LOOK_EVERY, Seen};
+pub use workers::{NotDone, Workers};

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How long unacknowledged bytes may stay so before the kernel gives a connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,15 +53,81 @@ pub async fn connect(to: SocketAddr, via: Option<&Via>) -> io::Result<TcpStream>
     Ok(stream)
 }
 
+/// A listener whose connections cost nothing but the call that accepts them until somebody wants them.
+#[derive(Debug)]
+pub struct Listener(AsyncFd<std::net::TcpListener>);
+
+/// A connection that was accepted and that nothing is known of yet. Dropping it resets it: nothing of it stays behind,
+/// neither here nor in the kernel.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+}
+
 /// A listener on `at`; port 0 takes a free one.
 ///
 /// # Errors
 /// What the kernel says, most often that the address is in use or not this machine's.
-pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+#[expect(
+    deprecated,
+    reason = "what is to be used instead is unsafe code, and asks that the descriptor stays open as long as it is registered: std's listener sees to that"
+)]
+pub fn listen(at: SocketAddr) -> io::Result<Listener> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    // A connection has it from its listener: whoever is not wanted is reset, and leaves no memory of itself with the
+    // kernel for the next minute. A connection that has proven itself takes it back.
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     socket.bind(at)?;
-    socket.listen(BACKLOG)
+    Ok(Listener(AsyncFd::new(socket.listen(BACKLOG)?.into_std()?)?))
+}
+
+impl Listener {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// Takes the next connection.
+    ///
+    /// # Errors
+    /// What the kernel says, most often that there are no descriptors left.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        let (stream, peer) = self.0.async_io(Interest::READABLE, std::net::TcpListener::accept).await?;
+        Ok(Accepted { stream, peer })
+    }
+}
+
+impl Accepted {
+    /// Where it comes from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Makes it a stream of the current runtime. It is still reset where it ends, until [`keep`].
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn into_stream(self) -> io::Result<TcpStream> {
+        self.stream.set_nonblocking(true)?;
+        TcpStream::from_std(self.stream)
+    }
+}
+
+/// From now on an accepted connection ends in order: what was sent on it arrives.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(None)
 }
 
 /// Options of every connection, on both sides: small records leave at once, a peer that is gone is noticed.

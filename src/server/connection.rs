@@ -1,25 +1,26 @@
 //! One connection of a server: its handshake, its reader and its writer.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::enrolment;
+use super::gate::HalfOpen;
 use super::shared::{Shared, WriterHandle};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
+use crate::net::socket::Accepted;
 use crate::net::{
-    Backlog, GreetingError, Meter, Outbound, Outbox, Queue, ReadError, Received, RecordReader, RecordWriter,
-    SystemEntropy, outbox, read_hello, run_channel, socket, with_sources,
+    Backlog, GreetingError, Meter, NotDone, Outbound, Outbox, Queue, ReadError, Received, RecordReader,
+    RecordWriter, SystemEntropy, outbox, read_hello, run_channel, socket,
 };
 use crate::secure::{
-    BindResponder, HandshakeError, Opener, RecordError, RecordKeys, Sealer, SessionResponder, mac1,
+    BindResponder, HandshakeError, Identity, Opener, RecordError, RecordKeys, Sealer, SessionResponder,
 };
 use crate::session::LossReason;
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
@@ -37,10 +38,14 @@ enum Refused {
     Handshake(#[from] HandshakeError),
     #[error("client {0:?} is not on the list, its entry has expired, or it speaks no common version")]
     NotAllowed(PublicKey),
-    #[error("the bind was refused")]
-    Bind,
+    #[error("the bind was refused: {0:?}")]
+    Bind(BindDenial),
     #[error("the handshake took longer than its limit")]
     TooSlow,
+    #[error("too many are in their handshake, and this one was drawn to go")]
+    Drawn,
+    #[error("the handshake cannot be computed")]
+    NotComputed(#[from] NotDone),
     #[error(transparent)]
     Entropy(#[from] EntropyError),
     #[error("the connection broke")]
@@ -64,23 +69,23 @@ enum Greeted {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(super) async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) {
+pub(super) async fn serve(shared: Arc<Shared>, accepted: Accepted, place: HalfOpen, stop: CancellationToken) {
     let outcome = tokio::select! {
         () = stop.cancelled() => return,
-        outcome = begin(&shared, stream) => outcome,
+        () = place.is_drawn() => Err(Refused::Drawn),
+        outcome = begin(&shared, accepted, place.source()) => outcome,
     };
-    drop(permit);
     match outcome {
-        Ok(Running::Control(parts)) => run(&shared, parts).await,
-        Ok(Running::Data(parts)) => run(&shared, parts).await,
-        Ok(Running::Nothing) => tracing::info!(%peer, "the server's key was shown"),
-        Err(refused) => tracing::info!(%peer, why = %with_sources(&refused), "connection refused"),
+        Ok(Running::Control(parts)) => {
+            place.proven();
+            run(&shared, parts).await;
+        }
+        Ok(Running::Data(parts)) => {
+            place.proven();
+            run(&shared, parts).await;
+        }
+        Ok(Running::Nothing) => place.shown(),
+        Err(refused) => place.refused(&refused),
     }
 }
 
@@ -100,11 +105,11 @@ struct Parts<I: Message, O: Message> {
 }
 
 /// The handshake and the first record, within their time.
-async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, Refused> {
-    socket::tune(&stream)?;
+async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Result<Running, Refused> {
     let limit = shared.limits().handshake;
     let beginning = async {
-        match greet(shared, &mut stream).await? {
+        let mut stream = accepted.into_stream()?;
+        match greet(shared, &mut stream, source).await? {
             Greeted::Enrolled => Ok(Running::Nothing),
             Greeted::Session(facts, keys) => {
                 let kind = (ChannelNumber(0), Protection::Sealed);
@@ -150,48 +155,76 @@ async fn begin(shared: &Arc<Shared>, mut stream: TcpStream) -> Result<Running, R
     shared.clock().timeout(limit, beginning).await.unwrap_or(Err(Refused::TooSlow))
 }
 
-async fn greet(shared: &Arc<Shared>, stream: &mut TcpStream) -> Result<Greeted, Refused> {
+/// The two messages of the handshake. The keyed check comes before everything that costs more than itself, and tells
+/// which of the server's keys the hello was made for.
+async fn greet(shared: &Arc<Shared>, stream: &mut TcpStream, source: IpAddr) -> Result<Greeted, Refused> {
     let hello = read_hello(stream).await?;
-    if !mac1::verify(&shared.identity().public(), &hello) {
-        return Err(Refused::WrongServer);
-    }
+    let identity = shared.identities().meant_by(&hello).ok_or(Refused::WrongServer)?;
     let (message, greeted) = match hello.offer {
-        Offer::Session(offer) => greet_session(shared, &hello, offer)?,
-        Offer::Bind(offer) => greet_bind(shared, &hello, offer)?,
-        Offer::Enrol(offer) => (enrolment::answer(shared, &hello, offer)?, Greeted::Enrolled),
+        Offer::Session(offer) => greet_session(shared, identity, hello, offer).await?,
+        Offer::Bind(offer) => greet_bind(shared, identity, hello, offer).await?,
+        Offer::Enrol(offer) => {
+            let asked = (hello, offer, source);
+            (enrolment::answer(shared, identity, asked).await?, Greeted::Enrolled)
+        }
     };
+    socket::tune(stream)?;
+    socket::keep(stream)?;
     stream.write_all(&message).await?;
     Ok(greeted)
 }
 
-fn greet_session(
+async fn greet_session(
     shared: &Arc<Shared>,
-    hello: &Hello,
+    identity: Arc<Identity>,
+    hello: Hello,
     offer: SessionOffer,
 ) -> Result<(Vec<u8>, Greeted), Refused> {
-    let responder = SessionResponder::read(shared.identity(), hello, &mut SystemEntropy)?;
+    let server = identity.public();
+    let responder =
+        shared.compute(move || SessionResponder::read(&identity, &hello, &mut SystemEntropy)).await??;
     let client = responder.client();
     let choice = shared.drive(|core, now| core.session_choice(now, &client, &offer))?;
     let choice = choice.ok_or(Refused::NotAllowed(client))?;
-    let (message, keys) = responder.finish(choice)?;
-    Ok((message, Greeted::Session(SessionFacts { client, offer, choice }, keys)))
+    let (message, keys) = shared.compute(move || responder.finish(choice)).await??;
+    Ok((message, Greeted::Session(SessionFacts { server, client, offer, choice }, keys)))
 }
 
-fn greet_bind(shared: &Arc<Shared>, hello: &Hello, offer: BindOffer) -> Result<(Vec<u8>, Greeted), Refused> {
-    let identity = shared.identity();
-    let Some(facts) = shared.look(|core| core.bind_facts(&offer.locator)) else {
+async fn greet_bind(
+    shared: &Arc<Shared>,
+    identity: Arc<Identity>,
+    hello: Hello,
+    offer: BindOffer,
+) -> Result<(Vec<u8>, Greeted), Refused> {
+    let server = identity.public();
+    // A session belongs to the server's key that it began under: under another one it is not known.
+    let facts = shared.look(|core| core.bind_facts(&offer.locator)).filter(|facts| facts.server == server);
+    let Some(facts) = facts else {
         // The same work and the same end as for a wrong key.
-        let refused = BindResponder::decoy(identity, hello, &mut SystemEntropy);
+        let refused =
+            shared.compute(move || BindResponder::decoy(&identity, &hello, &mut SystemEntropy)).await?;
         shared.drive(|core, _| core.handle_bind_failed(BindDenial::UnknownLocator));
-        return Err(refused.err().map_or(Refused::Bind, Refused::Handshake));
+        drop(refused);
+        return Err(Refused::Bind(BindDenial::UnknownLocator));
     };
-    let responder =
-        BindResponder::read(identity, &facts.client, &facts.secret, facts.session, hello, &mut SystemEntropy)
-            .inspect_err(|_| shared.drive(|core, _| core.handle_bind_failed(BindDenial::Handshake)))?;
-    let choice =
-        shared.drive(|core, now| core.bind_choice(now, facts.session, &offer)).ok_or(Refused::Bind)?;
-    let (message, keys) = responder.finish(choice)?;
-    Ok((message, Greeted::Bind(Binding { session: facts.session, offer, choice }, keys)))
+    let session = facts.session;
+    let read = move || {
+        BindResponder::read(
+            &identity,
+            &facts.client,
+            &facts.secret,
+            facts.session,
+            &hello,
+            &mut SystemEntropy,
+        )
+    };
+    let responder = shared
+        .compute(read)
+        .await?
+        .inspect_err(|_| shared.drive(|core, _| core.handle_bind_failed(BindDenial::Handshake)))?;
+    let choice = shared.drive(|core, now| core.bind_choice(now, session, &offer)).map_err(Refused::Bind)?;
+    let (message, keys) = shared.compute(move || responder.finish(choice)).await??;
+    Ok((message, Greeted::Bind(Binding { session, offer, choice }, keys)))
 }
 
 /// Reads the first record and gives the connection its place.

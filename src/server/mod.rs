@@ -10,8 +10,10 @@ mod connection;
 mod enrolment;
 mod exports;
 mod files;
+mod gate;
 #[cfg(test)]
 mod ground;
+mod identities;
 mod listing;
 mod names;
 mod shared;
@@ -19,11 +21,11 @@ mod work;
 mod xattr;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,13 +34,17 @@ pub use clients::{ClientsError, ClientsProblem, load as load_clients, parse as p
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
 
+use self::gate::Gate;
+use self::identities::Identities;
 use self::names::Names;
 use self::shared::Shared;
 use crate::model::{
     EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, SuiteSet,
 };
-use crate::net::{Clock, SystemEntropy, socket};
+use crate::net::socket::Listener;
+use crate::net::{Clock, SystemEntropy, Workers, socket};
 use crate::secure::{Identity, suites};
+use crate::session::admission::AdmissionCounts;
 use crate::session::server::{ServerCore, ServerSetup};
 
 /// What a server is started with.
@@ -46,6 +52,9 @@ use crate::session::server::{ServerCore, ServerSetup};
 pub struct ServerConfig {
     /// Who it is.
     pub identity: Arc<Identity>,
+    /// Who it was: while clients are given the new key one after the other, both are valid. See
+    /// [`Server::set_identities`].
+    pub previous_identity: Option<Arc<Identity>>,
     /// What it serves.
     pub exports: Exports,
     /// Which permission bits clients can set on what it serves.
@@ -72,6 +81,7 @@ impl ServerConfig {
     pub fn new(identity: Arc<Identity>, exports: Exports, policy: Policy) -> Self {
         Self {
             identity,
+            previous_identity: None,
             exports,
             policy,
             protection_min: Protection::Signed,
@@ -103,6 +113,21 @@ pub enum StartError {
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// There are no threads to compute handshakes.
+    #[error("cannot start the threads that compute handshakes")]
+    Threads(#[source] io::Error),
+}
+
+/// What a server knows of connections that have proven nothing, and what it has spent on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GateStatus {
+    /// Connections in their handshake.
+    pub half_open: usize,
+    /// What became of all connections so far.
+    pub counts: AdmissionCounts,
+    /// Steps of handshakes, each with Diffie-Hellmans, that were begun.
+    pub handshake_steps: u64,
 }
 
 /// A running server. Dropping it stops nothing; [`Server::stop`] does.
@@ -153,8 +178,10 @@ impl Server {
         }
         raise_descriptor_limit();
         let clock = Clock;
+        let identities = Identities::new(config.identity, config.previous_identity);
         let core = ServerCore::new(ServerSetup {
             limits: config.limits.clone(),
+            server_keys: identities.public(),
             policy: config.policy,
             minima: ProtectionMinima { server: config.protection_min, exports: config.exports.protection() },
             suites: config.suites.intersection(suites()),
@@ -162,9 +189,13 @@ impl Server {
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
         })?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
-        let shared =
-            Arc::new(Shared::new(core, clock, config.identity, names, config.limits, config.enrolment));
+        let gate = Arc::new(Gate::new(clock, &config.limits));
+        let workers = Workers::start("handshake", handshake_threads(), Limits::HALF_OPEN_MAX)
+            .map_err(StartError::Threads)?;
+        let own = (Arc::clone(&gate), workers);
+        let shared = Arc::new(Shared::new(core, (identities, names), own, config.limits, config.enrolment));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(gate.sum_up(stop.clone()));
         tasks.spawn(shared::run_timer(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for (listener, address) in listeners {
@@ -193,10 +224,47 @@ impl Server {
         self.shared.look(ServerCore::effective_protection)
     }
 
+    /// Puts other keys in force, to change the server's key without an interruption: first the new key as `current` and
+    /// the old one as `previous`, while each client is given the new one; then the new one alone. A hello says by its
+    /// keyed check which key it was made for. Sessions that began under a key that is neither end now, as if the server
+    /// of that key had stopped.
+    pub fn set_identities(&self, current: Arc<Identity>, previous: Option<Arc<Identity>>) {
+        self.shared.set_identities(Identities::new(current, previous));
+    }
+
+    /// What it knows of connections that have proven nothing.
+    #[must_use]
+    pub fn gate(&self) -> GateStatus {
+        let gate = &self.shared.gate;
+        GateStatus {
+            half_open: gate.half_open(),
+            counts: gate.counts(),
+            handshake_steps: self.shared.computed(),
+        }
+    }
+
+    /// How many handshakes the network of `source` may begin now.
+    #[must_use]
+    pub fn tokens(&self, source: IpAddr) -> u32 {
+        self.shared.gate.tokens(source)
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn sessions_len(&self) -> usize {
         self.shared.look(|core| core.sessions_len())
+    }
+
+    /// How many channels there are, of all sessions.
+    #[must_use]
+    pub fn channels_len(&self) -> usize {
+        self.shared.look(|core| core.channels_len())
+    }
+
+    /// How many opens there are, orphans included.
+    #[must_use]
+    pub fn opens_len(&self) -> usize {
+        self.shared.look(|core| core.table().opens_len())
     }
 
     /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is
@@ -230,19 +298,28 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn accept_all(shared: Arc<Shared>, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
+/// Half of the processors: the others are left to who is there already.
+fn handshake_threads() -> NonZeroUsize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN)
+}
+
+async fn accept_all(shared: Arc<Shared>, listener: Listener, tasks: TaskTracker, stop: CancellationToken) {
+    let mut admitted = 0_u32;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                if let Some(permit) = shared.half_open_permit() {
-                    let stop = stop.clone();
-                    tasks.spawn(connection::serve(Arc::clone(&shared), stream, peer, permit, stop));
-                } else {
-                    tracing::warn!(%peer, "refused a connection: too many are in their handshake");
+            // One that gets no place is closed here: not a byte of it was read, and no memory taken.
+            Ok(accepted) => {
+                if let Some(place) = shared.gate.admit(accepted.peer().ip()) {
+                    tasks.spawn(connection::serve(Arc::clone(&shared), accepted, place, stop.clone()));
+                    admitted = admitted.wrapping_add(1);
+                    if admitted.is_multiple_of(ADMITTED_IN_A_ROW) {
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
             Err(error) => {
@@ -256,5 +333,8 @@ async fn accept_all(shared: Arc<Shared>, listener: TcpListener, tasks: TaskTrack
 
 /// How long a stopping server waits for its connections and its file work.
 const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Connections that get a task before tasks have their turn: those that only wait to be refused must not look like
+/// many that are half-open.
+const ADMITTED_IN_A_ROW: u32 = 16;
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,18 +1,20 @@
 //! The one core of a server behind its lock, and how its outputs are carried out.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::files::Descriptor;
+use super::gate::Gate;
+use super::identities::Identities;
 use super::names::Names;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
-use crate::net::{Buffers, Clock, Meter, Outbound, Queue};
-use crate::secure::Identity;
+use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
 use crate::session::server::{
     Completion, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote, ServerOutput,
@@ -23,10 +25,16 @@ use crate::wire::{ServerControl, ServerData};
 pub(super) struct Shared {
     state: Mutex<State>,
     clock: Clock,
-    identity: Arc<Identity>,
+    identities: RwLock<Identities>,
     limits: Limits,
-    half_open: Arc<Semaphore>,
-    enrolment: bool,
+    /// What is decided before a client is known.
+    pub(super) gate: Arc<Gate>,
+    /// What computes handshakes.
+    workers: Workers,
+    /// Steps of handshakes that were begun.
+    computed: AtomicU64,
+    /// Whether the server's key is shown to whoever asks.
+    pub(super) enrolment: bool,
     /// Deadlines may have come nearer.
     wake: Notify,
     pub(super) names: Names,
@@ -56,25 +64,26 @@ pub(super) type WriterHandle = Queue<ServerControl, ServerData>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Shared").field("identities", &self.identities()).finish_non_exhaustive()
     }
 }
 
 impl Shared {
     pub(super) fn new(
         core: ServerCore<Outbound>,
-        clock: Clock,
-        identity: Arc<Identity>,
-        names: Names,
+        (identities, names): (Identities, Names),
+        (gate, workers): (Arc<Gate>, Workers),
         limits: Limits,
         enrolment: bool,
     ) -> Self {
         Self {
             state: Mutex::new(State { core, connections: HashMap::new(), next_connection: 0 }),
-            clock,
-            identity,
+            clock: Clock,
+            identities: RwLock::new(identities),
             limits,
-            half_open: Arc::new(Semaphore::new(Limits::HALF_OPEN_MAX)),
+            gate,
+            workers,
+            computed: AtomicU64::new(0),
             enrolment,
             wake: Notify::new(),
             names,
@@ -150,21 +159,39 @@ impl Shared {
         self.drive(|core, now| core.handle_lost(now, connection, reason));
     }
 
-    pub(super) fn half_open_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.half_open).try_acquire_owned().ok()
-    }
-
-    /// Whether somebody who asks for the server's key may be shown it now. Looked at before any Diffie-Hellman.
-    pub(super) fn may_enrol(&self) -> bool {
-        self.enrolment
-    }
-
     pub(super) fn clock(&self) -> Clock {
         self.clock
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// The keys that the server has now.
+    pub(super) fn identities(&self) -> Identities {
+        self.identities.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other keys in force. Sessions under a key that is no longer one of them end now.
+    pub(super) fn set_identities(self: &Arc<Self>, identities: Identities) {
+        let keys = identities.public();
+        // New hellos are read with the new keys before the core ends the old sessions; one that is between its messages
+        // is judged by the core when its first record comes.
+        *self.identities.write().unwrap_or_else(PoisonError::into_inner) = identities;
+        self.drive(|core, now| core.handle_server_keys(now, keys));
+    }
+
+    /// Computes a step of a handshake, which takes a tenth of a millisecond.
+    ///
+    /// # Cancel safety
+    /// As [`Workers::run`].
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        self.computed.fetch_add(1, Ordering::Relaxed);
+        self.workers.run(step).await
+    }
+
+    /// How many steps of handshakes were to be computed.
+    pub(super) fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -219,7 +246,7 @@ impl Shared {
         let state = &mut *state;
         let now = self.clock.now();
         for (&id, connection) in &state.connections {
-            let bytes = connection.meter.load(std::sync::atomic::Ordering::Relaxed);
+            let bytes = connection.meter.load(Ordering::Relaxed);
             state.core.handle_progress(now, id, bytes);
         }
     }
@@ -284,7 +311,11 @@ fn log(note: &ServerNote) {
         ServerNote::SessionAway { session, kept } => {
             tracing::info!(%session, ?kept, "no channel reaches the session; its opens wait");
         }
-        ServerNote::BindRefused { why } => tracing::warn!(?why, "bind refused"),
+        ServerNote::StartedUnderPreviousKey { session, client } => {
+            tracing::warn!(%session, ?client, "the session began under the server's previous key, which its client still has");
+        }
+        // Its connection's end tells the log, as often as the log is told of refusals.
+        ServerNote::BindRefused { why } => tracing::debug!(?why, "bind refused"),
         ServerNote::ResumeRefused { session, why } => tracing::warn!(%session, ?why, "resume key refused"),
         ServerNote::ResumeThrottled { session } => {
             tracing::warn!(%session, "resume key not looked at: too many were refused just before");

@@ -17,6 +17,7 @@
 //!                                                       └─▶ Connect, Close, Note …
 //! ```
 
+pub mod admission;
 pub mod client;
 mod liveness;
 pub mod server;

@@ -19,7 +19,7 @@ use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
-use super::pair::{Payload, Seed, policy};
+use super::pair::{Payload, SERVER_KEYS, Seed, policy};
 
 const NOW: Time = Time(5_000_000);
 const CONTROL: ConnectionId = ConnectionId(0);
@@ -52,6 +52,7 @@ impl Bare {
         policy.clients.values_mut().for_each(|access| access.protection_min = protection);
         let mut server = ServerCore::new(ServerSetup {
             limits: Limits::default(),
+            server_keys: SERVER_KEYS,
             policy,
             minima: ProtectionMinima { server: protection, ..ProtectionMinima::default() },
             suites: bowline::model::SuiteSet::ALWAYS,
@@ -61,7 +62,7 @@ impl Bare {
         .unwrap();
         let (client, offer) = (PublicKey([1; 32]), SessionOffer::OURS);
         let choice = server.session_choice(NOW, &client, &offer).unwrap().unwrap();
-        let facts = SessionFacts { client, offer, choice };
+        let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
         server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin);
@@ -109,7 +110,7 @@ impl Bare {
         };
         let session = self.server.bind_facts(&locator).unwrap().session;
         let before = self.notes.len();
-        if let Some(choice) = self.server.bind_choice(NOW, session, &offer) {
+        if let Ok(choice) = self.server.bind_choice(NOW, session, &offer) {
             let binding = Binding { session, offer, choice };
             let attach = Attach { offer, choice };
             self.server.handle_attach(NOW, connection, &binding, RequestId::NONE, &attach);

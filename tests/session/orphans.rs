@@ -22,7 +22,7 @@ use bowline::wire::control::{
 use bowline::wire::hello::{BindOffer, SessionOffer};
 use bowline::wire::{ClientControl, ServerControl};
 
-use super::pair::{Payload, Seed, policy};
+use super::pair::{Payload, SERVER_KEYS, Seed, policy};
 use super::seconds;
 
 const GRACE_MS: u64 = 1_000;
@@ -61,6 +61,7 @@ impl Scene {
         let server = ServerCore::new(ServerSetup {
             limits,
             policy: policy(),
+            server_keys: SERVER_KEYS,
             minima: ProtectionMinima::default(),
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(seed, 1)),
@@ -87,7 +88,7 @@ impl Scene {
         let choice = self.server.session_choice(self.now, &client, &offer).unwrap().unwrap();
         let instance = InstanceId(self.random.bytes().unwrap());
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
-        let facts = SessionFacts { client, offer, choice };
+        let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
         self.drain();
         let Some((_, _, ServerControl::Welcome(welcome))) = self.sent.pop() else { panic!("no welcome") };
@@ -415,7 +416,7 @@ impl Scene {
         };
         member.number += 1;
         let session = self.server.bind_facts(&offer.locator)?.session;
-        let choice = self.server.bind_choice(self.now, session, &offer)?;
+        let choice = self.server.bind_choice(self.now, session, &offer).ok()?;
         Some(Binding { session, offer, choice })
     }
 
@@ -487,7 +488,7 @@ fn wait_and_leave(seed: u64) -> bool {
     for (at, is_leaving) in scene.schedule(moment, steps) {
         scene.now = at;
         if is_leaving || leaving == Leaving::Expires && at >= moment {
-            had.get_or_insert(scene.locks(open));
+            had.get_or_insert_with(|| scene.locks(open));
         }
         match (is_leaving, leaving, how) {
             (true, Leaving::Breaks, _) => scene.lose(waiter.connection, LossReason::Broken),

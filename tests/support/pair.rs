@@ -22,8 +22,8 @@ use bowline::session::client::{
     Operation, RequestError, SessionEvent, Ticket, ToServer,
 };
 use bowline::session::server::{
-    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote,
-    ServerOutput, ServerSetup, SessionFacts,
+    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerKeys, ServerMessage,
+    ServerNote, ServerOutput, ServerSetup, SessionFacts,
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
@@ -167,6 +167,9 @@ enum Event {
         effect: EffectId,
     },
 }
+
+/// The server has one key.
+pub(crate) const SERVER_KEYS: ServerKeys = ServerKeys { current: PublicKey([77; 32]), previous: None };
 
 /// Three identities may use everything; tests take rights away.
 pub(crate) fn policy() -> Policy {
@@ -441,7 +444,7 @@ impl Pair {
                 is_swallowed: false,
             },
         );
-        let facts = SessionFacts { client, offer, choice };
+        let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
         self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
         let mut started = None;
@@ -710,6 +713,7 @@ impl Pair {
 fn new_server(seed: u64, minima: ProtectionMinima, policy: Policy) -> ServerCore<Payload> {
     ServerCore::new(ServerSetup {
         limits: Limits::default(),
+        server_keys: SERVER_KEYS,
         policy,
         minima,
         suites: SuiteSet::ALWAYS,

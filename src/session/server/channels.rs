@@ -82,19 +82,26 @@ impl<P: Clone> ServerCore<P> {
     #[must_use]
     pub fn bind_facts(&self, locator: &Locator) -> Option<BindFacts> {
         let session = self.sessions.get(self.locators.get(locator)?)?;
-        Some(BindFacts { session: session.id, client: session.client, secret: session.secret.clone() })
+        Some(BindFacts {
+            session: session.id,
+            server: session.server,
+            client: session.client,
+            secret: session.secret.clone(),
+        })
     }
 
     /// Whether a bind may go on, and with what choice: asked once message 1 has verified, so only the session's own
     /// client gets here.
-    pub fn bind_choice(&mut self, now: Time, session: SessionId, offer: &BindOffer) -> Option<BindChoice> {
-        match self.judge_bind(now, session, offer) {
-            Ok(choice) => Some(choice),
-            Err(why) => {
-                self.note(ServerNote::BindRefused { why });
-                None
-            }
-        }
+    ///
+    /// # Errors
+    /// [`BindDenial`], for the log: the client hears nothing.
+    pub fn bind_choice(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        offer: &BindOffer,
+    ) -> Result<BindChoice, BindDenial> {
+        self.judge_bind(now, session, offer).inspect_err(|&why| self.note(ServerNote::BindRefused { why }))
     }
 
     /// A bind failed before it reached the core; only for the log.
@@ -222,6 +229,10 @@ impl<P: Clone> ServerCore<P> {
         if !is_allowed {
             return Err(BindDenial::NotAllowed);
         }
+        // And so may the server's keys.
+        if !self.server_keys.contains(&facts.server) {
+            return Err(BindDenial::KeyRetired);
+        }
         let own = self.sessions.values().filter(|session| session.client == facts.client).count();
         if self.is_stopping
             || own >= self.limits.sessions_per_client
@@ -234,11 +245,15 @@ impl<P: Clone> ServerCore<P> {
         let secret = BindSecret(self.entropy.bytes().map_err(exhausted)?);
         let id = facts.choice.session;
         let process = (begin.instance, begin.process_id);
-        let mut session = Session::new(id, facts.client, process, (locator, secret.clone()), &self.limits);
+        let mut session =
+            Session::new(id, (facts.server, facts.client), process, (locator, secret.clone()), &self.limits);
         session.take_number(ChannelNumber(0));
         self.sessions.insert(id, session);
         self.locators.insert(locator, id);
         self.note(ServerNote::SessionStarted { session: id, client: facts.client });
+        if self.server_keys.previous == Some(facts.server) {
+            self.note(ServerNote::StartedUnderPreviousKey { session: id, client: facts.client });
+        }
         Ok(Started {
             locator,
             secret,

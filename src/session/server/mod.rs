@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, FileTarget,
-    NameReport, NameWork, Offence, ServerMessage, ServerNote, ServerOutput, SessionEnd, SessionFacts,
+    NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput, SessionEnd,
+    SessionFacts,
 };
 
 use self::effects::{Job, Sequel};
@@ -37,6 +38,7 @@ use crate::wire::{ServerControl, ServerData};
 /// The server's side. `P` is the shell's payload; it is cloned only for an answer that goes to several channels.
 pub struct ServerCore<P> {
     limits: Limits,
+    server_keys: ServerKeys,
     policy: Policy,
     /// When the next entry of the list of clients ends, in seconds since 1970.
     next_end_s: Option<u64>,
@@ -71,6 +73,8 @@ pub struct ServerCore<P> {
 pub struct ServerSetup {
     /// Bounds.
     pub limits: Limits,
+    /// The server's own keys.
+    pub server_keys: ServerKeys,
     /// Who may connect.
     pub policy: Policy,
     /// The weakest protection of data channels, of all and by exports.
@@ -109,6 +113,7 @@ impl<P: Clone> ServerCore<P> {
             limits: setup.limits,
             // The first call finds the one that is next.
             next_end_s: Some(0),
+            server_keys: setup.server_keys,
             policy: setup.policy,
             minima: setup.minima,
             suites: setup.suites,
@@ -141,6 +146,23 @@ impl<P: Clone> ServerCore<P> {
         self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
         self.close_weak_channels(now);
+        self.settle_table();
+    }
+
+    /// The server's keys have changed. Sessions that began under one that is no longer valid end at once, with what they
+    /// hold: for their clients the server has stopped.
+    pub fn handle_server_keys(&mut self, now: Time, keys: ServerKeys) {
+        self.server_keys = keys;
+        let retired: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| !keys.contains(&session.server))
+            .map(|session| session.id)
+            .collect();
+        for session in retired {
+            self.end_session(session, EndReason::Stopping, SessionEnd::KeyRetired);
+        }
+        self.table.expire(now);
         self.settle_table();
     }
 
@@ -225,6 +247,12 @@ impl<P: Clone> ServerCore<P> {
     #[must_use]
     pub fn sessions_len(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How many channels there are, of all sessions.
+    #[must_use]
+    pub fn channels_len(&self) -> usize {
+        self.channels.len()
     }
 
     fn wall_us(&self, now: Time) -> u64 {

@@ -53,9 +53,28 @@ impl From<ServerData> for ServerMessage {
     }
 }
 
+/// The keys of the server under which sessions may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerKeys {
+    /// The one that it has.
+    pub current: PublicKey,
+    /// The one that it had, while it changes.
+    pub previous: Option<PublicKey>,
+}
+
+impl ServerKeys {
+    /// Whether a key is valid.
+    #[must_use]
+    pub fn contains(&self, key: &PublicKey) -> bool {
+        self.current == *key || self.previous.as_ref() == Some(key)
+    }
+}
+
 /// What a session handshake has settled.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionFacts {
+    /// The key of the server that the client began with.
+    pub server: PublicKey,
     /// The proven identity of the client.
     pub client: PublicKey,
     /// Its offer.
@@ -69,6 +88,8 @@ pub struct SessionFacts {
 pub struct BindFacts {
     /// The session.
     pub session: SessionId,
+    /// The key of the server that it began under: its binds use the same one.
+    pub server: PublicKey,
     /// Whose it is.
     pub client: PublicKey,
     /// Of which the PSK is derived.
@@ -338,6 +359,13 @@ pub enum ServerNote {
         /// Whose it is.
         client: PublicKey,
     },
+    /// A session began under the server's previous key: its client has not been given the new one yet.
+    StartedUnderPreviousKey {
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        client: PublicKey,
+    },
     /// A session is over.
     SessionEnded {
         /// The session.
@@ -408,6 +436,8 @@ pub enum SessionEnd {
     Expired,
     /// The client is not allowed any more.
     NotAllowed,
+    /// The server's key that it began under is no longer valid.
+    KeyRetired,
 }
 
 /// Why a bind was refused.
@@ -424,6 +454,8 @@ pub enum BindDenial {
     NumberUsed,
     /// The client is not allowed any more.
     NotAllowed,
+    /// The server's key is no longer valid.
+    KeyRetired,
     /// The session has all the channels that it may have.
     TooMany,
     /// The suite is not one that the server has for such a channel.

@@ -15,6 +15,8 @@ use crate::wire::control::{BindSecret, LockEnded};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
+    /// The server's key that it began under.
+    pub(super) server: PublicKey,
     pub(super) client: PublicKey,
     pub(super) instance: InstanceId,
     pub(super) process_id: u32,
@@ -55,13 +57,14 @@ pub(super) struct Channel {
 impl Session {
     pub(super) fn new(
         id: SessionId,
-        client: PublicKey,
+        (server, client): (PublicKey, PublicKey),
         (instance, process_id): (InstanceId, u32),
         (locator, secret): (Locator, BindSecret),
         limits: &Limits,
     ) -> Self {
         Self {
             id,
+            server,
             client,
             instance,
             process_id,

@@ -233,7 +233,7 @@ impl Pair {
         };
         let connection = self.network.next_connection();
         self.asks.insert(connection, (who, line));
-        let facts = SessionFacts { client: identity, offer, choice };
+        let facts = SessionFacts { server: SERVER_KEYS.current, client: identity, offer, choice };
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::Ask(session) };
         self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
         self.drain_server();
@@ -317,11 +317,11 @@ impl Pair {
                 self.server.handle_bind_failed(BindDenial::Handshake);
                 None
             }
-            Some(facts) => self.server.bind_choice(self.now, facts.session, &offer).map(|choice| Binding {
-                session: facts.session,
-                offer,
-                choice,
-            }),
+            Some(facts) => self
+                .server
+                .bind_choice(self.now, facts.session, &offer)
+                .ok()
+                .map(|choice| Binding { session: facts.session, offer, choice }),
         };
         self.drain_server();
         let Some(known) = self.network.connections.get_mut(&connection) else { return };

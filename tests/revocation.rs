@@ -1,0 +1,281 @@
+//! The end of trust: the server's key is changed without an interruption, an old key is retired, and a client that is
+//! taken off the list is gone with everything it held. That a recording cannot be read with both static keys is shown
+//! where the handshakes are: `src/secure/handshake/tests.rs`.
+#![cfg(feature = "program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic fails the test"
+)]
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bowline::client::{
+    ChannelState, Client, Error, LineConfig, OpenOptions, Peer, Session, SessionEvent, SessionLoss,
+};
+use bowline::model::{LineRole, LineSet, PublicKey, Reason};
+use bowline::secure::Identity;
+use bowline::server::{Exports, Server, ServerConfig, parse_clients};
+use support::{EXPORT, Entry, LINE_1, LINE_2, LONG, World, new_identity, pattern, reason};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const BOTH: [LineRole; 2] = [LineRole::Both; 2];
+/// How soon a revoked client is out.
+const PROMISE: Duration = Duration::from_secs(1);
+
+/// A server in this process, on two lines, that two clients may use.
+struct Place {
+    server: Server,
+    clients: [Arc<Identity>; 2],
+    _folder: TempDir,
+}
+
+impl Place {
+    fn start(identity: &Arc<Identity>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["first", "second"] {
+            std::fs::write(folder.path().join(name), pattern(100_000)).unwrap();
+        }
+        let clients = [new_identity(), new_identity()];
+        let entries = clients.iter().zip(["a", "b"]).map(|(client, name)| {
+            let key = client.public();
+            format!("[[client]]\nkey = \"{key}\"\nname = \"{name}\"\nexports = [\"{EXPORT}\"]\nrights = [\"read\", \"write\"]\n")
+        });
+        let exports = Exports::open([(EXPORT.parse().unwrap(), folder.path().to_owned())]).unwrap();
+        let policy = parse_clients(&entries.collect::<String>()).unwrap();
+        let listen: Vec<SocketAddr> = [LINE_1, LINE_2].map(|line| SocketAddr::new(line, 0)).to_vec();
+        let config = ServerConfig::new(Arc::clone(identity), exports, policy);
+        let server = Server::start(ServerConfig { listen, ..config }).unwrap();
+        Self { server, clients, _folder: folder }
+    }
+
+    async fn connect(&self, client: usize, pinned: PublicKey) -> Result<Session, Error> {
+        let line = |(&address, via): (&SocketAddr, IpAddr)| LineConfig {
+            address,
+            via: Some(bowline::net::Via::Address(via)),
+            role: LineRole::Both,
+            protection: None,
+        };
+        let lines = self.server.addresses().iter().zip([LINE_1, LINE_2]).map(line).collect();
+        let peer = Peer { name: "server".into(), key: pinned, protection_min: None, lines };
+        let session = Client::new(Arc::clone(&self.clients[client])).unwrap().connect(&peer).await?;
+        session.all_lines_up(LONG).await?;
+        Ok(session)
+    }
+}
+
+/// A client that reads, writes and opens until it is told to stop, under the key that it has pinned at the moment.
+struct Load {
+    stop: AtomicBool,
+    operations: AtomicU64,
+    switches: tokio::sync::watch::Sender<PublicKey>,
+}
+
+impl Load {
+    fn new(pinned: PublicKey) -> Arc<Self> {
+        let switches = tokio::sync::watch::Sender::new(pinned);
+        Arc::new(Self { stop: AtomicBool::new(false), operations: AtomicU64::new(0), switches })
+    }
+
+    /// Each operation must succeed. When the pin changes, a second session begins before the first one is given up.
+    async fn run(self: Arc<Self>, place: Arc<Place>, client: usize, name: &str) -> Session {
+        let mut pin = self.switches.subscribe();
+        let options = OpenOptions::new().read(true).write(true);
+        let pinned = *pin.borrow_and_update();
+        let mut session = place.connect(client, pinned).await.unwrap();
+        let mut file = session.open(EXPORT, name, &options).await.unwrap();
+        let content = pattern(100_000);
+        let mut bytes = vec![0; content.len()];
+        while !self.stop.load(Ordering::SeqCst) {
+            if pin.has_changed().unwrap() {
+                let pinned = *pin.borrow_and_update();
+                let next = place.connect(client, pinned).await.unwrap();
+                let moved = next.open(EXPORT, name, &options).await.unwrap();
+                file.close().await.unwrap();
+                session.close().await;
+                (session, file) = (next, moved);
+            }
+            file.write_at(0, &content).await.unwrap();
+            assert_eq!(file.read_at(0, &mut bytes).await.unwrap(), content.len());
+            assert!(bytes == content);
+            self.operations.fetch_add(1, Ordering::SeqCst);
+        }
+        file.close().await.unwrap();
+        session
+    }
+
+    /// Waits for some more operations.
+    async fn goes_on(&self) {
+        let from = self.operations.load(Ordering::SeqCst);
+        let waiting = async {
+            while self.operations.load(Ordering::SeqCst) < from + 20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LONG, waiting).await.expect("the load goes on");
+    }
+}
+
+async fn loss(session: &Session) -> SessionLoss {
+    let mut events = session.events();
+    loop {
+        if let SessionEvent::Ended(loss) = events.recv().await.unwrap() {
+            return loss;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t26_the_servers_key_changes_under_load_without_a_failed_operation() {
+    let (old, new) = (new_identity(), new_identity());
+    let place = Arc::new(Place::start(&old));
+    let loads = [Load::new(old.public()), Load::new(old.public())];
+    let running = [0, 1].map(|at| {
+        let (load, place) = (Arc::clone(&loads[at]), Arc::clone(&place));
+        tokio::spawn(async move { load.run(place, at, ["first", "second"][at]).await })
+    });
+    for load in &loads {
+        load.goes_on().await;
+    }
+    // Both keys are valid: one client after the other is given the new one.
+    place.server.set_identities(Arc::clone(&new), Some(Arc::clone(&old)));
+    for load in &loads {
+        load.goes_on().await;
+        load.switches.send(new.public()).unwrap();
+        load.goes_on().await;
+    }
+    // One that was forgotten; its channels come back under its own key while that is valid.
+    let forgotten = place.connect(0, old.public()).await.unwrap();
+    assert_eq!(forgotten.channels().iter().filter(|channel| channel.state == ChannelState::Live).count(), 4);
+
+    let ended = tokio::spawn({
+        let forgotten = forgotten.clone();
+        async move { loss(&forgotten).await }
+    });
+    tokio::task::yield_now().await;
+    place.server.set_identities(Arc::clone(&new), None);
+    if forgotten.open(EXPORT, "first", &OpenOptions::new().read(true)).await.is_ok() {
+        panic!("a session under a retired key opens something");
+    }
+    assert_eq!(timeout(PROMISE, ended).await.unwrap().unwrap(), SessionLoss::Stopping);
+    // Whoever has the new key has noticed nothing.
+    for load in &loads {
+        load.goes_on().await;
+        load.stop.store(true, Ordering::SeqCst);
+    }
+    for load in running {
+        let session = load.await.unwrap();
+        assert!(session.channels().iter().all(|channel| channel.repeats == 0));
+        session.close().await;
+    }
+    let refused = place.connect(0, old.public()).await.unwrap_err();
+    assert!(matches!(refused, Error::HandshakeRefused { .. }), "{refused}");
+    place.connect(0, new.public()).await.unwrap().close().await;
+    assert_eq!(place.server.gate().half_open, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t26_a_session_that_is_half_begun_when_its_key_is_retired_does_not_begin() {
+    use bowline::model::{ChannelNumber, InstanceId, Protection, RequestId};
+    use bowline::net::{Buffers, Meter, RecordReader, RecordWriter, SystemEntropy, exchange};
+    use bowline::secure::{Opener, Sealer, SessionInitiator};
+    use bowline::wire::control::{Begin, Purpose};
+    use bowline::wire::hello::SessionOffer;
+    use bowline::wire::{ClientControl, ServerControl};
+
+    let (old, new) = (new_identity(), new_identity());
+    let place = Place::start(&old);
+    let mut stream = tokio::net::TcpStream::connect(place.server.addresses()[0]).await.unwrap();
+    let offer = SessionOffer::OURS;
+    let (initiator, hello) =
+        SessionInitiator::begin(&place.clients[0], &old.public(), offer, &mut SystemEntropy).unwrap();
+    let (choice, keys) = initiator.finish(&exchange(&mut stream, &hello).await.unwrap()).unwrap();
+    place.server.set_identities(new, None);
+    let (reader, writer) = stream.into_split();
+    let sealer = Sealer::new(keys.send, ChannelNumber(0), Protection::Sealed).unwrap();
+    let opener = Opener::new(keys.receive, ChannelNumber(0), Protection::Sealed).unwrap();
+    let mut writer: RecordWriter<ClientControl, _> =
+        RecordWriter::new(writer, sealer, Meter::default(), (&bowline::model::Limits::default()).into());
+    let (mut reader, _): (RecordReader<ServerControl, _>, _) =
+        RecordReader::new(reader, opener, Buffers::default());
+    let begin = Begin { offer, choice, instance: InstanceId([1; 16]), process_id: 1, purpose: Purpose::New };
+    writer.write(&begin.into(), (RequestId::NONE, RequestId::FIRST), None).await.unwrap();
+    writer.flush().await.unwrap();
+    assert!(timeout(LONG, reader.next()).await.unwrap().is_err(), "the connection ends without an answer");
+    assert_eq!(place.server.sessions_len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t26_a_revoked_client_is_out_within_a_second_with_all_that_it_held() {
+    let (revoked, other) = (new_identity(), new_identity());
+    let entries = [Entry::all(revoked.public()), Entry::all(other.public())];
+    let world = World::with_clients(&pattern(1000), Arc::clone(&revoked), &entries).await;
+    std::fs::write(world.file("orphan"), b"orphan").unwrap();
+    let bystander = world.connect_as(&other, &world.peer(BOTH)).await;
+    let exclusive = OpenOptions::new().read(true).write(true).exclusive();
+
+    // An orphan: its session is gone, and its open waits for whoever has the key.
+    let gone = world.connect(BOTH).await;
+    let orphan = gone.open(EXPORT, "orphan", &exclusive).await.unwrap();
+    let orphan_key = world.key_of(&orphan).await;
+    orphan.leave_open();
+    gone.close().await;
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &exclusive).await.unwrap();
+    let key = world.key_of(&file).await;
+    assert_eq!(session.channels().iter().filter(|channel| channel.state == ChannelState::Live).count(), 4);
+    for name in ["file", "orphan"] {
+        let refused = bystander.open(EXPORT, name, &exclusive).await;
+        assert_eq!(reason(refused), Reason::Busy, "{name}");
+    }
+
+    let ended = tokio::spawn({
+        let session = session.clone();
+        async move { loss(&session).await }
+    });
+    tokio::task::yield_now().await;
+    world.set_clients(&[Entry::all(other.public())]);
+    let loss = timeout(PROMISE, ended).await.expect("within a second").unwrap();
+    assert_eq!(loss, SessionLoss::NotAllowed);
+    // All four connections are closed by the server, not only given up by the client.
+    for line in 0..2 {
+        let closed =
+            world.recorders[line].until(|labels| labels.iter().filter(|label| label.is_open).count() == 2);
+        timeout(PROMISE, closed).await.expect("only the bystander's are left").unwrap();
+    }
+    // What it held is free at once, also what no session reached.
+    for name in ["file", "orphan"] {
+        bystander.open(EXPORT, name, &exclusive).await.unwrap().close().await.unwrap();
+    }
+    assert!(matches!(world.connect_result().await, Err(Error::HandshakeRefused { .. })));
+    // Back on the list, its keys are worth nothing: what they named has ended.
+    world.set_clients(&entries);
+    let again = async {
+        loop {
+            if let Ok(session) = world.connect_result().await {
+                break session;
+            }
+        }
+    };
+    let again = timeout(LONG, again).await.unwrap();
+    for key in [&key, &orphan_key] {
+        let refused = again.resume(key, LineSet::ALL).await.unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::ResumeRefused));
+    }
+    again.close().await;
+}
+
+impl World {
+    /// A session of the world's own client, if it may have one.
+    async fn connect_result(&self) -> Result<Session, Error> {
+        Client::new(Arc::clone(&self.identity)).unwrap().connect(&self.peer(BOTH)).await
+    }
+}
