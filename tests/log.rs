@@ -215,7 +215,7 @@ impl Entropy for Counted {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), EntropyError> {
         for byte in bytes {
             self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            *byte = self.0.to_be_bytes()[0];
+            *byte = self.0.to_le_bytes()[7];
         }
         Ok(())
     }

@@ -192,7 +192,7 @@ impl Peer {
     /// less than this peer's minimum. The server may choose a stronger one, and a weaker one is refused.
     #[must_use]
     pub fn offered(&self, line: &LineConfig) -> Protection {
-        let wanted = line.protection.unwrap_or(line.role.default_protection());
+        let wanted = line.protection.unwrap_or_else(|| line.role.default_protection());
         self.protection_min.map_or(wanted, |least| least.max(wanted))
     }
 }

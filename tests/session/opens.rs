@@ -324,7 +324,7 @@ fn durable_v2_a_key_that_is_replayed_at_a_live_open_takes_the_handle_from_nobody
         let stolen = pair.resume(stranger, &key, None);
         assert_eq!(refusal(pair.error(stranger, stolen)).reason, Reason::ResumeRefused);
     }
-    for (who, write) in written.drain(..).collect::<Vec<_>>() {
+    for (who, write) in written {
         pair.finish(who, write);
     }
     // Each handle is where it was given, and nowhere else; one that is closed takes nothing with it.

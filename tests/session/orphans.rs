@@ -495,7 +495,7 @@ fn wait_and_leave(seed: u64) -> bool {
     for (at, is_leaving) in scene.schedule(moment, steps) {
         scene.now = at;
         if is_leaving || leaving == Leaving::Expires && at >= moment {
-            had.get_or_insert(scene.locks(open));
+            had.get_or_insert_with(|| scene.locks(open));
         }
         match (is_leaving, leaving, how) {
             (true, Leaving::Breaks, _) => scene.lose(waiter.connection, LossReason::Broken),
