@@ -47,6 +47,9 @@ pub enum TextProblem {
     /// It is not UTF-8.
     #[error("the file is not UTF-8 text")]
     NotText,
+    /// A secret stands in it. Settings may be read by others, and what is wrong with them is told and logged.
+    #[error("a secret stands here: take it out, and make a new one if anybody else could read this file")]
+    Secret,
     /// It is not TOML, or has a key or a type that does not belong there.
     #[error("{0}")]
     Toml(String),
@@ -104,16 +107,23 @@ pub(crate) fn load<T, P: From<TextProblem>>(
     parse(&text).map_err(|error| error.of_file(path))
 }
 
-/// The value that a TOML text spells.
+/// The value that a TOML text spells. Looks for secrets first: no later message may show one.
 pub(crate) fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(
     text: &str,
 ) -> Result<T, SettingsError<P>> {
+    if let Some(offset) = SECRETS.iter().find_map(|start| text.find(start)) {
+        let line = Some(line_of(text, offset));
+        return Err(SettingsError { file: None, line, problem: TextProblem::Secret.into() });
+    }
     toml::from_str(text).map_err(|error| SettingsError {
         file: None,
         line: error.span().map(|span| line_of(text, span.start)),
         problem: TextProblem::Toml(one_line(error.message())).into(),
     })
 }
+
+/// How the texts of an identity and of a resume key begin.
+const SECRETS: [&str; 2] = ["bowline-identity-", "bowline-resume-"];
 
 /// Whether `text` is a name that can stand in tables, logs and commands: 1 to 64 of `a-z A-Z 0-9 . _ -`.
 #[must_use]

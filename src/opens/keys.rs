@@ -170,17 +170,28 @@ fn authenticate<'a>(
 }
 
 /// Hashes resume keys under a key that lives as long as the server and is wiped when it ends.
-pub(super) struct KeyHasher(Zeroizing<[u8; 32]>);
+pub(super) struct KeyHasher {
+    key: Zeroizing<[u8; 32]>,
+    /// How many keys were hashed: every attempt is to cost the same.
+    #[cfg(test)]
+    pub(super) count: core::cell::Cell<u32>,
+}
 
 impl KeyHasher {
     pub(super) fn new(hash_key: [u8; 32]) -> Self {
-        Self(Zeroizing::new(hash_key))
+        Self {
+            key: Zeroizing::new(hash_key),
+            #[cfg(test)]
+            count: core::cell::Cell::default(),
+        }
     }
 
     /// BLAKE2s-256, keyed, over: file id, time stamp, process id, generation, owner, secret. Every field has
     /// one length, so that two keys never give the same bytes.
     pub(super) fn hash(&self, key: &ResumeKey, owner: &PublicKey) -> KeyHash {
-        let mut mac = <Blake2sMac256 as Mac>::new((&*self.0).into());
+        let mut mac = <Blake2sMac256 as Mac>::new((&*self.key).into());
+        #[cfg(test)]
+        self.count.set(self.count.get() + 1);
         mac.update(&key.file_id.0.to_le_bytes());
         mac.update(&key.time_stamp_us.to_le_bytes());
         mac.update(&key.process_id.to_le_bytes());

@@ -300,3 +300,47 @@ fn a_session_that_is_closed_on_purpose_leaves_an_orphan_only_where_it_kept_handl
     pair.run_for(seconds(61));
     assert_eq!((pair.server.sessions_len(), pair.disk.descriptors()), (0, 0));
 }
+
+/// A replayed reconnect got a handle that was connected, and took it from its holder.
+#[test]
+fn durable_v2_a_key_that_is_replayed_at_a_live_open_takes_the_handle_from_nobody() {
+    let (mut pair, first) = start();
+    let open = exclusive(&mut pair, first, 1, 0);
+    let (handle, key) = pair.opened(first, open);
+    let key = key.unwrap();
+    let sessions = [first, pair.complete_client(1, &LINES), pair.complete_client(1, &LINES)];
+    let stranger = pair.complete_client(2, &LINES);
+    let mut handles = vec![(first, handle)];
+    let mut written = Vec::new();
+    for round in 0..12_u64 {
+        // In the first holder's own session as well as in others, while everybody writes.
+        let who = sessions[usize::try_from(round % 3).unwrap()];
+        let resumed = pair.resume(who, &key, None);
+        for &(who, handle) in &handles {
+            let at = u64::try_from(written.len()).unwrap();
+            written.push((who, pair.write(who, handle, at, [b'x'])));
+        }
+        handles.push((who, pair.opened(who, resumed).0));
+        let stolen = pair.resume(stranger, &key, None);
+        assert_eq!(refusal(pair.error(stranger, stolen)).reason, Reason::ResumeRefused);
+    }
+    for (who, write) in written {
+        pair.finish(who, write);
+    }
+    // Each handle is where it was given, and nowhere else; one that is closed takes nothing with it.
+    let owners: Vec<_> =
+        pair.server.table().holders().map(|holder| (holder.handle, holder.session)).collect();
+    assert_eq!(owners.len(), 13);
+    assert!(handles.iter().all(|(who, handle)| owners.contains(&(*handle, pair.session(*who)))));
+    let others = handles.split_off(1);
+    for (who, other) in others {
+        let foreign = sessions.into_iter().find(|session| *session != who).unwrap();
+        let misused = pair.read(foreign, other, 0, 1);
+        assert_eq!(refusal(pair.error(foreign, misused)).reason, Reason::BadHandle);
+        let close = pair.close(who, other);
+        pair.finish(who, close);
+        let write = pair.write(first, handle, 0, *b"still");
+        pair.finish(first, write);
+    }
+    assert_eq!(&pair.disk.bytes("a")[..5], b"still");
+}

@@ -161,8 +161,14 @@ impl Scene {
         }
     }
 
-    fn lock(&mut self, member: &mut Member, handle: HandleId, range: ByteRange, wait_ms: u64) -> RequestId {
-        let wanted = LockWanted { mode: LockMode::Exclusive, range: range.raw() };
+    fn lock(
+        &mut self,
+        member: &mut Member,
+        handle: HandleId,
+        (range, mode): (ByteRange, LockMode),
+        wait_ms: u64,
+    ) -> RequestId {
+        let wanted = LockWanted { mode, range: range.raw() };
         self.ask(member, Lock { handle, wanted, wait_ms })
     }
 
@@ -313,7 +319,7 @@ impl Orphan {
                 }
                 Step::WorkDone => scene.finish_work(),
                 Step::Contend => {
-                    let all = ByteRange::ALL;
+                    let all = (ByteRange::ALL, LockMode::Exclusive);
                     lock = Some(scene.lock(&mut self.contender, self.contender_handle, all, 60_000));
                 }
             }
@@ -347,9 +353,11 @@ impl Orphan {
         let scene = &mut self.scene;
         let mut owner = scene.member(1);
         let (handle, key) = scene.open(&mut owner, true);
-        for at in 0..LOCKS {
-            let range = ByteRange::between(at * 10, at * 10 + 5).unwrap();
-            let lock = scene.lock(&mut owner, handle, range, 0);
+        // One shared range; what is exclusive in it makes two of one, but at the edge.
+        let exclusive = (0..LOCKS / 2).map(|at| (at * 20, at * 20 + 5, LockMode::Exclusive));
+        for (start, end, mode) in [(0, 1000, LockMode::Shared)].into_iter().chain(exclusive) {
+            let range = ByteRange::between(start, end).unwrap();
+            let lock = scene.lock(&mut owner, handle, (range, mode), 0);
             assert!(scene.is_locked(&owner, lock), "schedule {seed}: an earlier lock was not given back");
         }
         (owner, handle, key.unwrap())
@@ -468,12 +476,13 @@ fn wait_and_leave(seed: u64) -> bool {
     }
     let (mut holder, mut waiter, mut next) = (scene.member(2), scene.member(1), scene.member(3));
     let range = ByteRange::between(0, 10).unwrap();
+    let lock = (range, LockMode::Exclusive);
     let (held, _) = scene.open(&mut holder, false);
     let (waiting, key) = scene.open(&mut waiter, true);
     let (behind, _) = scene.open(&mut next, false);
-    scene.lock(&mut holder, held, range, 0);
-    let wanted = scene.lock(&mut waiter, waiting, range, 3_600_000);
-    let last = scene.lock(&mut next, behind, range, 3_600_000);
+    scene.lock(&mut holder, held, lock, 0);
+    let wanted = scene.lock(&mut waiter, waiting, lock, 3_600_000);
+    let last = scene.lock(&mut next, behind, lock, 3_600_000);
     let open = key.unwrap().file_id;
 
     // The holder gives up by an unlock, by closing its handle, or because its own grace is over.

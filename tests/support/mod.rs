@@ -42,11 +42,13 @@ pub(crate) struct Entry {
     pub(crate) key: PublicKey,
     pub(crate) rights: &'static [&'static str],
     pub(crate) protection: Protection,
+    pub(crate) exports: &'static [&'static str],
 }
 
 impl Entry {
     pub(crate) fn all(key: PublicKey) -> Self {
-        Self { key, rights: &["read", "write", "lock", "grant"], protection: Protection::Signed }
+        let rights = &["read", "write", "lock", "grant"];
+        Self { key, rights, protection: Protection::Signed, exports: &[EXPORT] }
     }
 }
 
@@ -86,7 +88,7 @@ impl World {
             .arg(folder.path().join("server.key"))
             .arg("--clients")
             .arg(folder.path().join("clients.toml"))
-            .env("BOWLINE_LOG", "bowline=debug")
+            .env("BOWLINE_LOG", "bowline=trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.path().join("server.log")).unwrap())
@@ -286,10 +288,10 @@ fn write_clients(folder: &Path, entries: &[Entry]) {
     // Never blank: a blank list is a writer that has just begun.
     let mut text = "# The clients of a test.\n".to_owned();
     for (at, entry) in entries.iter().enumerate() {
-        let Entry { key, rights, protection } = entry;
+        let Entry { key, rights, protection, exports } = entry;
         writeln!(
             text,
-            "[[client]]\nkey = \"{key}\"\nname = \"client-{at}\"\nexports = [\"{EXPORT}\"]\nrights = {rights:?}\nprotection = \"{protection}\"\n"
+            "[[client]]\nkey = \"{key}\"\nname = \"client-{at}\"\nexports = {exports:?}\nrights = {rights:?}\nprotection = \"{protection}\"\n"
         )
         .unwrap();
     }

@@ -11,11 +11,12 @@ fn orphan() -> (OpenTable, ResumeKey) {
     (table, key)
 }
 
-/// Asserts that a resume fails with the one answer, changes nothing, and tells the log `why`.
+/// Asserts that a resume fails with the one answer and the work of one hash, changes nothing, and tells the log `why`.
 fn assert_denied(table: &mut OpenTable, now: Time, key: &ResumeKey, claim: Claim<'_>, why: ResumeDenial) {
-    let before = image(table);
+    let (before, hashed) = (image(table), table.hasher.count.get());
     let session = claim.session;
     assert_eq!(table.resume(now, key, claim), Err(refused(Reason::ResumeRefused)), "{why:?}");
+    assert_eq!(table.hasher.count.get() - hashed, 1, "{why:?}: as much work as for a good key");
     assert_eq!(image(table), before, "{why:?}");
     let open = key.file_id;
     assert_eq!(events(table), [TableEvent::ResumeRefused { session, open, why }]);
