@@ -15,7 +15,7 @@ mod support;
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f9_t15_offsets_beyond_the_last_byte_are_invalid() {
+async fn f09_t15_offsets_beyond_the_last_byte_are_invalid() {
     let world = World::start(b"0123456789").await;
     let session = world.connect(BOTH).await;
     let file = world.open(&session, &OpenOptions::new().read(true).write(true)).await.unwrap();
