@@ -10,8 +10,12 @@
     reason = "a panic fails the test"
 )]
 
+#[path = "tamper/life.rs"]
+mod life;
 #[path = "tamper/link.rs"]
 mod link;
+#[path = "tamper/pipes.rs"]
+mod pipes;
 #[path = "tamper/records.rs"]
 mod records;
 #[path = "support/samples.rs"]

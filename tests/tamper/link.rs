@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bowline::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, Limits, Locator, Protection, RequestId, SessionId,
-    Suite,
+    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, Limits, Locator, Protection, RequestId,
+    SessionId, Suite,
 };
 use bowline::net::{Buffers, Meter, Outbound, ReadError, Received, RecordReader, RecordWriter};
 use bowline::secure::{
@@ -119,10 +119,7 @@ impl Link {
     }
 
     /// Seals records in their order, each as the bytes on the wire.
-    pub(crate) fn frames<M: Stream>(
-        &self,
-        messages: impl IntoIterator<Item = (M, Vec<u8>)>,
-    ) -> Vec<Vec<u8>> {
+    pub(crate) fn frames<M: Stream>(&self, messages: impl IntoIterator<Item = (M, Vec<u8>)>) -> Vec<Vec<u8>> {
         let keys = self.keys(M::SENDER).send;
         let sealer = Sealer::new(keys, ChannelNumber(self.spec.number), self.spec.protection).unwrap();
         let sink = Sink::default();

@@ -4,7 +4,7 @@
 use bowline::model::{ChannelKind, Entropy as _, Limits, Protection};
 use bowline::net::{ReadError, Received};
 use bowline::secure::{Incoming, RecordError};
-use bowline::wire::{ClientControl, ClientData, Message as _, ServerControl, ServerData};
+use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 use super::link::{Borders, Link, Reader, Spec, Stream, each_mode};
 use super::samples;
@@ -173,7 +173,8 @@ fn cut_everywhere<M: Sampled>(modes: &[Spec]) {
     for &mode in modes {
         let link = Link::new(mode).unwrap();
         for (name, message, payload) in each_sample::<M>() {
-            let frames = link.frames([(message.clone(), payload.clone()), (message.clone(), payload.clone())]);
+            let frames =
+                link.frames([(message.clone(), payload.clone()), (message.clone(), payload.clone())]);
             // A payload's own bytes are all alike: its borders are enough.
             let borders = Borders::of(&frames[1]);
             let lens = (0..=borders.tag_h).chain([borders.tag_h + 1, borders.payload.saturating_sub(1)]);
@@ -229,7 +230,8 @@ fn inject<M: Sampled>(mode: Spec, seed: u64, count: usize) {
             _ => frame = foreign[place].clone(),
         }
         let before = own[..place].concat();
-        let mut reader = link.reader::<M>(&[&before, &frame, &own.concat(), &vec![0; FOLLOWING]]);
+        let (own_again, zeros) = (own.concat(), vec![0; FOLLOWING]);
+        let mut reader = link.reader::<M>(&[&before, &frame, &own_again, &zeros]);
         (0..place).for_each(|_| drop(reader.next().unwrap()));
         assert_refused(&mut reader, || format!("injection {at} of seed {seed}, {mode:?}"));
     }
@@ -320,12 +322,12 @@ fn splice<M: Sampled>(mode: Spec) {
         let own = link.frames(records());
         for (what, other) in &others {
             let foreign = other.frames(records());
-            for place in 0..SPLICES {
-                refuse_at::<M>(&link, &own, place, &foreign[place], || format!("{name} of {what}"));
+            for (place, frame) in foreign.iter().enumerate() {
+                refuse_at::<M>(&link, &own, place, frame, || format!("{name} of {what}"));
                 // With this channel's number in it as well, which nothing keeps an attacker from writing there.
-                let mut adapted = foreign[place].clone();
+                let mut adapted = frame.clone();
                 adapted[12..16].copy_from_slice(&mode.number.to_le_bytes());
-                if adapted != foreign[place] {
+                if adapted != *frame {
                     refuse_at::<M>(&link, &own, place, &adapted, || format!("{name} of {what}, adapted"));
                 }
             }
@@ -352,8 +354,8 @@ fn refuse_at<M: Sampled>(
     foreign: &[u8],
     what: impl Fn() -> String,
 ) {
-    let before = own[..place].concat();
-    let mut reader = link.reader::<M>(&[&before, foreign, &own[place..].concat()]);
+    let (before, rest) = (own[..place].concat(), own[place..].concat());
+    let mut reader = link.reader::<M>(&[&before, foreign, &rest]);
     (0..place).for_each(|_| drop(reader.next().unwrap()));
     assert_refused(&mut reader, || format!("{} behind {place} records, {:?}", what(), link.spec));
 }
@@ -376,4 +378,22 @@ fn t04_no_data_record_of_another_channel_session_direction_or_attempt_is_accepte
         reflect::<ClientData, ServerData>(mode);
         reflect::<ServerData, ClientData>(mode);
     }
+}
+
+/// What protocol.md says of clear channels, at the record layer: a flip in the payload reaches the receiver, and every
+/// other one ends the channel. `tests/tampered_lines.rs` has the same over sockets.
+#[test]
+fn f19_of_a_clear_record_only_the_payload_can_be_changed() {
+    let modes = each_mode(ChannelKind::Data);
+    for &mode in modes.iter().filter(|mode| mode.protection == Protection::Clear) {
+        let link = Link::new(mode).unwrap();
+        for len in [1, 256] {
+            let write = samples::client_data().into_iter().find(|(name, _)| *name == "Write").unwrap();
+            flip_every_bit(&link, write.0, (&write.1, &payload(len)));
+            let done = samples::server_data().into_iter().find(|(name, _)| *name == "ReadDone").unwrap();
+            flip_every_bit(&link, done.0, (&done.1, &payload(len)));
+        }
+    }
+    // Control channels are never clear, whoever asks.
+    assert!(each_mode(ChannelKind::Control).iter().all(|mode| mode.protection == Protection::Sealed));
 }
