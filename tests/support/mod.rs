@@ -9,6 +9,7 @@
     reason = "a panic fails the test"
 )]
 
+pub(crate) mod raw;
 pub(crate) mod recorder;
 
 use std::fs;
