@@ -24,11 +24,12 @@ use crate::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
     ToServer, give_back,
 };
+use crate::wire::control::Started;
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS_KEPT: usize = 256;
-/// The least that a server may call its longest payload, in bytes. With less, one call with a large buffer would be cut
+/// The least that a server may call its longest payload and its credit, in bytes. With less, one call with a large buffer would be cut
 /// into so many requests that it kept this process busy beyond its deadline.
 const PAYLOAD_LEN_LEAST: u32 = 64 << 10;
 /// How long a closing session waits for its farewells to leave.
@@ -143,10 +144,11 @@ impl Session {
             lines.iter().filter(|(_, line)| line.role.carries(ChannelKind::Control)).cloned().collect();
         let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
         let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
-        if credentials.started.payload_max < PAYLOAD_LEN_LEAST {
+        let Started { payload_max, bytes, .. } = credentials.started;
+        if payload_max < PAYLOAD_LEN_LEAST || bytes < u64::from(PAYLOAD_LEN_LEAST) {
             return Err(Error::Protocol);
         }
-        let payload_max = credentials.started.payload_max.min(own_max);
+        let payload_max = payload_max.min(own_max);
         let core = ClientCore::new(
             client.clock.now(),
             ClientSetup {

@@ -10,8 +10,7 @@ use super::link::{Borders, End, Link, Spec};
 use super::pipes::{Attack, Hit, Outcome, Sent, World};
 use super::samples;
 
-/// Protections of data channels here. Answers on clear ones are finished by the server's shell, which is not here:
-/// `tests/tampered_lines.rs` has it.
+/// Protections of data channels here: those under which no byte can be changed. `records` has clear ones too.
 const PROTECTIONS: [Protection; 2] = [Protection::Signed, Protection::Sealed];
 
 fn content() -> Vec<u8> {

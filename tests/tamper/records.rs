@@ -381,7 +381,7 @@ fn t04_no_data_record_of_another_channel_session_direction_or_attempt_is_accepte
 }
 
 /// What protocol.md says of clear channels, at the record layer: a flip in the payload reaches the receiver, and every
-/// other one ends the channel. `tests/tampered_lines.rs` has the same over sockets.
+/// other one ends the channel.
 #[test]
 fn f19_of_a_clear_record_only_the_payload_can_be_changed() {
     let modes = each_mode(ChannelKind::Data);
