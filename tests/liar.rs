@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 /// How many seeds there are, and how many of them run at a time.
 const SEEDS: u64 = 500;
-const AT_A_TIME: usize = 6;
+const AT_A_TIME: usize = 16;
 /// How long any call may take, whatever the server does.
 const CALL_MAX: Duration = Duration::from_secs(15);
 /// How much memory the process may take more than at its start.
@@ -46,7 +46,7 @@ async fn t24_a_lying_server_breaks_no_client() {
     limits.handshake = Duration::from_secs(1);
     // One client, so that its buffers are shared as they would be in a program.
     let client = Client::new(new_identity()).unwrap().with_limits(limits);
-    let client = client.with_request_timeout(Duration::from_millis(400));
+    let client = client.with_request_timeout(Duration::from_millis(150));
     let before = peak_kib();
     let turns = Arc::new(Semaphore::new(AT_A_TIME));
     let mut running = JoinSet::new();
