@@ -20,8 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bowline::client::Client;
+use bowline::client::{Client, Error, SessionEvent};
 use bowline::model::Limits;
+use bowline::session::client::ConnectFailure;
+use server::{Liar, Slip};
 use support::new_identity;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -68,6 +70,44 @@ async fn t24_a_lying_server_breaks_no_client() {
     assert!(grown < GROWTH_MAX_KIB, "memory rose by {grown} KiB");
     // The liar does not always lie: calls that were answered right have succeeded.
     assert!(replayed.is_some() || (tally.succeeded > 1000 && tally.failed > 1000), "{tally:?}");
+}
+
+/// Every bit of what a server's first record of a session repeats: 4 bytes of offer, 2 of version, 16 of session.
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_a_server_that_repeats_something_else_gets_no_session() {
+    let (client, server) = (Client::new(new_identity()).unwrap(), new_identity());
+    let honest = Liar::start(0, Arc::clone(&server)).await;
+    drop(client.connect(&honest.peer()).await.unwrap());
+    for bit in 0..22 * 8 {
+        let liar = Liar::slipping(Slip::Welcome(bit), Arc::clone(&server)).await;
+        let error = client.connect(&liar.peer()).await.unwrap_err();
+        assert!(matches!(error, Error::Protocol), "bit {bit}: {error}");
+    }
+}
+
+/// The same for further channels: none of them is ever in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn t06_a_server_that_repeats_something_else_gets_no_further_channel() {
+    let (client, server) = (Client::new(new_identity()).unwrap(), new_identity());
+    // Of locator, number, nonce, kind, protection, suite, and both of the choice: the first bit and another one.
+    let bits = [0, 7, 16, 20, 25, 36, 40, 44, 48, 52].map(|byte| [byte * 8, byte * 8 + 3]);
+    for bit in bits.into_iter().flatten() {
+        let liar = Liar::slipping(Slip::Attached(bit), Arc::clone(&server)).await;
+        let session = client.connect(&liar.peer()).await.unwrap();
+        let mut events = session.events();
+        // One attempt for each channel that is missing, at least.
+        let mut failed = 0;
+        while failed < 3 {
+            match tokio::time::timeout(support::LONG, events.recv()).await.unwrap().unwrap() {
+                SessionEvent::LineFailed { failure, .. } => {
+                    assert_eq!(failure, ConnectFailure::Refused);
+                    failed += 1;
+                }
+                other => panic!("bit {bit}: {other:?}"),
+            }
+        }
+        session.close().await;
+    }
 }
 
 /// Panics of tasks that nobody waits for are seen too.

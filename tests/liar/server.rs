@@ -40,20 +40,39 @@ struct Mind {
     seed: u64,
     /// How many of a hundred answers are lies.
     lies: u64,
+    /// A bit of a first record that is another one than it should be.
+    slip: Option<Slip>,
+}
+
+/// Which bit of a first record's body is wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Slip {
+    Welcome(usize),
+    Attached(usize),
 }
 
 const SECRET: BindSecret = BindSecret([7; 32]);
 
 impl Liar {
+    /// One that answers as its seed says.
     pub(crate) async fn start(seed: u64, identity: Arc<Identity>) -> Self {
+        // Some are honest for a while, so that their clients get far.
+        let lies = [2, 10, 30, 60, 95][usize::try_from(seed % 5).unwrap()];
+        Self::with(identity, (seed, lies), None).await
+    }
+
+    /// One that is honest but for one bit.
+    pub(crate) async fn slipping(slip: Slip, identity: Arc<Identity>) -> Self {
+        Self::with(identity, (0, 0), Some(slip)).await
+    }
+
+    async fn with(identity: Arc<Identity>, (seed, lies): (u64, u64), slip: Option<Slip>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let line = LineConfig { address, via: None, role: LineRole::Both };
         let key = identity.public();
         let peer = Peer { name: "liar".into(), key, protection_min: None, lines: vec![line.clone(), line] };
-        // Some are honest for a while, so that their clients get far.
-        let lies = [2, 10, 30, 60, 95][usize::try_from(seed % 5).unwrap()];
-        let mind = Arc::new(Mind { identity, session: Mutex::new(None), seed, lies });
+        let mind = Arc::new(Mind { identity, session: Mutex::new(None), seed, lies, slip });
         let accepting = tokio::spawn(async move {
             for connection in 1.. {
                 let Ok((stream, _)) = listener.accept().await else { continue };
@@ -110,8 +129,21 @@ async fn serve_session(mind: &Mind, mut stream: TcpStream, hello: &Hello, mut ra
             _ => {}
         }
     }
-    channel.send(&ServerControl::from(welcome), 0).await;
+    let slip = mind.slip.and_then(|slip| if let Slip::Welcome(bit) = slip { Some(bit) } else { None });
+    send_first(&mut channel, Odd::of(&ServerControl::from(welcome)), slip).await;
     lie_on(mind, channel, random).await;
+}
+
+async fn send_first<const IS_CONTROL: bool>(
+    channel: &mut Channel<IS_CONTROL>,
+    mut first: Odd<IS_CONTROL>,
+    slip: Option<usize>,
+) {
+    if let Some(bit) = slip {
+        first.body[bit / 8] ^= 1 << (bit % 8);
+    }
+    let frame = channel.seal(&first, 0, &[]);
+    channel.write(&frame).await;
 }
 
 fn started(random: &mut Seed, is_lie: bool) -> Started {
@@ -147,17 +179,18 @@ async fn serve_bind(mind: &Mind, mut stream: TcpStream, hello: &Hello, mut rando
     if random.below(200) < mind.lies {
         attached.offer.number.0 ^= 1;
     }
+    let slip = mind.slip.and_then(|slip| if let Slip::Attached(bit) = slip { Some(bit) } else { None });
     let at = (offer.number, choice.protection);
     if offer.kind == bowline::model::ChannelKind::Control {
         let mut channel = Channel::<true>::new(stream, keys, at);
         if channel.next().await.is_some() {
-            channel.send(&ServerControl::from(attached), 0).await;
+            send_first(&mut channel, Odd::of(&ServerControl::from(attached)), slip).await;
             lie_on(mind, channel, random).await;
         }
     } else {
         let mut channel = Channel::<false>::new(stream, keys, at);
         if channel.next().await.is_some() {
-            channel.send(&ServerData::from(attached), 0).await;
+            send_first(&mut channel, Odd::of(&ServerData::from(attached)), slip).await;
             lie_on(mind, channel, random).await;
         }
     }
