@@ -15,8 +15,8 @@ use bowline::net::SystemEntropy;
 use bowline::secure::BindInitiator;
 use bowline::wire::control::BindSecret;
 use bowline::wire::hello::{BindOffer, Hello, Offer};
-use support::recorder::Kind;
-use support::{Entry, LONG, World, new_identity, pattern, reason};
+use support::recorder::{Kind, contains_secret};
+use support::{Entry, LONG, World, client_log, new_identity, pattern, reason, secret_half};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -117,6 +117,36 @@ async fn b06_an_answer_that_the_pinned_key_did_not_make_is_not_believed() {
         tokio::join!(impersonate, async { client.connect(&peer).await.unwrap_err() });
     assert!(matches!(error, Error::ServerKeyChanged { .. }), "{error}");
     assert_eq!(heard, hello, "after the hello the impostor hears nothing");
+}
+
+/// The rule that every world holds at its end, with everything at work that handles a secret: what is searched is
+/// there, and a secret in it would be found.
+#[tokio::test(flavor = "multi_thread")]
+async fn t07_no_key_is_readable_on_the_wire_in_a_log_in_debug_or_in_an_error() {
+    let world = World::start(&pattern(1000)).await;
+    let session = world.connect([LineRole::Bulk, LineRole::Both]).await;
+    let file = world.open(&session, &OpenOptions::new().read(true).write(true)).await.unwrap();
+    let key = world.key_of(&file).await;
+    let duplicate = world.resume(&session, &key, LineSet::ALL).await.unwrap();
+    duplicate.write_at(0, b"through the duplicate").await.unwrap();
+    let mut wrong = key.clone();
+    wrong.secret[0] ^= 1;
+    world.note_key(&wrong);
+    let error = world.resume(&session, &wrong, LineSet::ALL).await.unwrap_err();
+    let shown = format!("{error} {error:?} {key:?} {file:?} {session:?} {:?} {wrong:?}", world.identity);
+    for secret in [&key.secret, &wrong.secret] {
+        assert_eq!(contains_secret(shown.as_bytes(), secret), None, "{shown}");
+    }
+    assert_eq!(contains_secret(shown.as_bytes(), &secret_half(&world.identity)), None, "{shown}");
+
+    // Both logs tell of this session, and a key in one of them would be seen.
+    let id = session.id().to_string();
+    assert!(world.log().contains(&id), "the server tells of the session");
+    let log = client_log().lock().unwrap().clone();
+    assert!(String::from_utf8_lossy(&log).contains(&id), "the client tells of the session");
+    let planted = [&log[..], key.to_text().as_bytes()].concat();
+    assert!(contains_secret(&planted, &key.secret).is_some());
+    world.check_secrets();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,11 +30,15 @@ mod samples;
 type Run = fn(&[u8]);
 
 /// The fuzz targets: the name of each is the name of its folder.
-const TARGETS: [(&str, Run); 4] = [
+const TARGETS: [(&str, Run); 8] = [
     ("hello", targets::hello),
     ("head", targets::head),
     ("body", targets::body),
     ("resume_key_text", targets::resume_key_text),
+    ("frames", targets::frames),
+    ("handshake", targets::handshake),
+    ("key_text", targets::key_text),
+    ("settings", targets::settings),
 ];
 
 #[test]
@@ -117,10 +121,52 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     ];
     assert!(seeds[..4].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_ok()));
     assert!(seeds[4..6].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_err()));
+    seeds.extend(frame_seeds());
+    seeds.extend(text_seeds());
+    let steps = ["session_hello", "bind_hello", "session_answer", "bind_answer"];
+    seeds.extend((0..).zip(steps).map(|(step, name)| ("handshake", name.to_owned(), targets::honest(step))));
     seeds.extend(samples::all().into_iter().map(|Sample { stream, name, kind, body, .. }| {
         ("body", format!("{stream}-{name}"), [&[kind][..], &body].concat())
     }));
     seeds
+}
+
+/// A message of each stream behind the stream's byte, and a head with nothing behind it.
+fn frame_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let streams = ["ClientControl", "ServerControl", "ClientData", "ServerData"];
+    let wanted = ["Open", "Resume", "Opened", "Listed", "Write", "Read", "ReadDone", "Refused"];
+    let mut seeds = vec![("frames", "head_alone".to_owned(), [&[2][..], &HEAD.encode()].concat())];
+    for sample in samples::all().into_iter().filter(|sample| wanted.contains(&sample.name)) {
+        let stream = streams.iter().position(|stream| *stream == sample.stream).unwrap();
+        let stream = u8::try_from(stream).unwrap();
+        let name = format!("{}-{}", sample.stream, sample.name);
+        seeds.push(("frames", name, [&[stream, sample.kind][..], &sample.body].concat()));
+    }
+    seeds
+}
+
+/// Texts that people write.
+fn text_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let key = "k".repeat(51) + "a";
+    let identity = format!("bowline-identity-1-{key}");
+    let clients = format!(
+        "[[client]]\nkey = \"{key}\"\nname = \"station\"\nexports = [\"media\"]\nrights = [\"read\", \"lock\"]\n\
+         protection = \"sealed\"\nexpires = 2027-01-31T00:00:00Z\n"
+    );
+    let peers = format!(
+        "[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = [\"10.0.0.1\", \"[fd00::1]:4477\"]\n\
+         [[peer.line]]\naddress = \"10.0.0.1:4477\"\nvia = \"eth0\"\nrole = \"bulk\"\n"
+    );
+    let settings = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat();
+    vec![
+        ("key_text", "key".to_owned(), key.into_bytes()),
+        ("key_text", "identity".to_owned(), identity.into_bytes()),
+        ("settings", "clients".to_owned(), settings(0, &clients)),
+        ("settings", "peers".to_owned(), settings(1, &peers)),
+        ("settings", "export".to_owned(), settings(2, "media=/srv/media")),
+        ("settings", "address".to_owned(), settings(3, "[fd00::1]:4477")),
+        ("settings", "odd_address".to_owned(), settings(3, "10.0.0.1\u{1b}[2J")),
+    ]
 }
 
 const HEAD: Head = Head {

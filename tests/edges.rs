@@ -15,7 +15,7 @@ mod support;
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f9_t15_offsets_beyond_the_last_byte_are_invalid() {
+async fn f09_t15_offsets_beyond_the_last_byte_are_invalid() {
     let world = World::start(b"0123456789").await;
     let session = world.connect(BOTH).await;
     let file = world.open(&session, &OpenOptions::new().read(true).write(true)).await.unwrap();
@@ -57,7 +57,8 @@ async fn f15_extended_attributes_beyond_the_limits_end_as_they_do_locally() {
     let world = World::start(b"0123456789").await;
     let session = world.connect(BOTH).await;
     let export = session.export(EXPORT).unwrap();
-    let file = export.open("file", &OpenOptions::new().read(true).write(true)).await.unwrap();
+    let options = OpenOptions::new().read(true).write(true);
+    let file = world.noted(export.open("file", &options).await).unwrap();
     let local = world.folder.path().join("local");
     fs::write(&local, b"").unwrap();
     let set_locally = |name: &str, value: &[u8], flags| {

@@ -157,7 +157,8 @@ async fn every_wait_ends_with_its_time_when_the_server_says_nothing() {
     let session = world.connect(BOTH).await;
     let limit = Duration::from_millis(150);
     let export = session.export(EXPORT).unwrap();
-    let file = export.open("file", &read_write()).await.unwrap().with_timeout(limit);
+    let opened = world.noted(export.open("file", &read_write()).await);
+    let file = opened.unwrap().with_timeout(limit);
     let export = export.with_timeout(limit);
     let server = Pid::from_raw(i32::try_from(world.pid()).unwrap()).unwrap();
     kill_process(server, Signal::STOP).unwrap();

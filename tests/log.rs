@@ -13,7 +13,7 @@ use bowline::model::{
     AttemptNonce, ByteRange, ChannelKind, ChannelNumber, CreateId, Entropy, EntropyError, ExportPath,
     FileIdentity, FileState, HandleId, InstanceId, Limits, LineId, LineRole, LineSet, Locator, LockMode,
     OpenId, OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights,
-    SessionId, SetTime, Suite, Time, XattrHow,
+    SessionId, SetTime, Suite, SuiteSet, Time, XattrHow,
 };
 use bowline::net::{KeyFileError, key_file};
 use bowline::opens::{Admission, Claim, OpenTable};
@@ -26,7 +26,7 @@ use bowline::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, ToServer,
 };
 use bowline::session::server::{
-    BindFacts, ClientMessage, ConnectionId, ServerCore, ServerMessage, ServerOutput, ServerSetup,
+    BindFacts, ClientMessage, ConnectionId, ServerCore, ServerKeys, ServerMessage, ServerOutput, ServerSetup,
 };
 use bowline::wire::control::{BindSecret, KeyIssued, Opened, Resume, Started, Welcome, WelcomeAnswer};
 use bowline::wire::hello::{BindChoice, BindOffer, Hello, SessionChoice, SessionOffer};
@@ -261,7 +261,15 @@ impl Secrets {
 
     fn started(&self) -> Started {
         let secret = self.bind.clone();
-        Started { locator: Locator([1; 16]), secret, requests: 64, bytes: 1 << 20, payload_max: 1 << 20 }
+        let suites = SuiteSet::ALWAYS;
+        Started {
+            locator: Locator([1; 16]),
+            secret,
+            requests: 64,
+            bytes: 1 << 20,
+            payload_max: 1 << 20,
+            suites,
+        }
     }
 
     fn resume(&self) -> Resume {
@@ -294,6 +302,7 @@ fn t39_values_with_secrets_in_them_print_none() {
     search.debug(&secrets.started());
     search.debug(&BindFacts {
         session: SESSION,
+        server: secrets.client.public(),
         client: secrets.client.public(),
         secret: secrets.bind.clone(),
     });
@@ -335,7 +344,15 @@ fn t39_values_with_secrets_in_them_print_none() {
     search.debug(&core);
     let minima = ProtectionMinima::default();
     let (policy, entropy) = (Policy::default(), Box::new(Counted(1)));
-    let setup = ServerSetup { limits: Limits::default(), policy, minima, entropy, wall_start_us: 0 };
+    let setup = ServerSetup {
+        limits: Limits::default(),
+        server_keys: ServerKeys { current: secrets.client.public(), previous: None },
+        policy,
+        minima,
+        suites: SuiteSet::ALWAYS,
+        entropy,
+        wall_start_us: 0,
+    };
     search.debug(&setup);
     search.debug(&ServerCore::<Vec<u8>>::new(setup).unwrap());
     let mut table = OpenTable::new(secrets.bind.0, &Limits::default());

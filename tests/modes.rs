@@ -186,15 +186,15 @@ async fn b03_files_are_made_cut_and_kept_as_the_options_say() {
     let export = session.export(EXPORT).unwrap();
     let write = || OpenOptions::new().write(true);
     assert_eq!(reason(export.open("new", &write()).await), Reason::NotFound);
-    let file = export.open("new", &write().create(true).mode(0o4751)).await.unwrap();
+    let file = world.noted(export.open("new", &write().create(true).mode(0o4751)).await).unwrap();
     assert_eq!(file.state().attributes.permissions & 0o7000, 0, "set-id bits are dropped");
     file.write_at(0, b"abc").await.unwrap();
     file.close().await.unwrap();
     assert_eq!(reason(export.open("new", &write().create_new(true)).await), Reason::Exists);
-    let file = export.open("new", &write().create(true)).await.unwrap();
+    let file = world.noted(export.open("new", &write().create(true)).await).unwrap();
     assert_eq!(file.state().attributes.len, 3);
     file.close().await.unwrap();
-    let file = export.open("new", &write().truncate(true)).await.unwrap();
+    let file = world.noted(export.open("new", &write().truncate(true)).await).unwrap();
     assert_eq!(file.state().attributes.len, 0);
     file.close().await.unwrap();
     // A cut that is kept out cuts nothing.

@@ -37,7 +37,7 @@ async fn f14_names_that_cannot_be_are_refused_and_all_others_keep_their_bytes() 
     let write = OpenOptions::new().write(true).create_new(true);
     let mut made = BTreeSet::from([b"file".to_vec()]);
     for name in [&b"CON"[..], b"a\nb", b"\xff\xfe", b"-rf", b"...", b" ", b"a\\b", &[b'x'; 255]] {
-        export.open(name, &write).await.unwrap().close().await.unwrap();
+        world.noted(export.open(name, &write).await).unwrap().close().await.unwrap();
         made.insert(name.to_vec());
     }
     assert_eq!(names(&export, b"").await, made);
@@ -87,7 +87,7 @@ async fn t12_links_are_followed_beneath_the_export_and_never_out_of_it() {
             fs::read_link(world.file(name)).unwrap().as_os_str().as_bytes()
         );
     }
-    let file = export.open(b"folder/inside", &read).await.unwrap();
+    let file = world.noted(export.open(b"folder/inside", &read).await).unwrap();
     let mut into = [0; 10];
     assert_eq!(file.read_at(0, &mut into).await.unwrap(), 10);
     assert_eq!(fs::read(&secret).unwrap(), b"not exported");

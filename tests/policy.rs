@@ -5,7 +5,9 @@
 #![allow(dead_code, reason = "the seed has more than is used here")]
 
 use bowline::model::{AttemptNonce, ChannelKind, ChannelNumber, Locator, Protection, SessionId, Suite};
-use bowline::secure::{BindInitiator, BindResponder, Identity, SessionInitiator, SessionResponder, mac1};
+use bowline::secure::{
+    BindInitiator, BindResponder, EnrolResponder, Identity, SessionInitiator, SessionResponder, mac1,
+};
 use bowline::wire::control::BindSecret;
 use bowline::wire::hello::{
     self, BindChoice, BindOffer, Hello, MAC1_LEN, Offer, SessionChoice, SessionOffer,
@@ -56,6 +58,10 @@ impl Ends {
             Offer::Session(_) => {
                 let choice = SessionChoice { version: 1, session: SESSION };
                 SessionResponder::read(&self.server, &hello, entropy).ok()?.finish(choice).ok()?.0
+            }
+            Offer::Enrol(offer) => {
+                let choice = offer.choice()?;
+                EnrolResponder::read(&self.server, &hello, entropy).ok()?.finish(choice).ok()?
             }
             Offer::Bind(offer) => {
                 let client = self.client.public();

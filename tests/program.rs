@@ -216,6 +216,29 @@ fn a_server_says_where_it_listens_and_ends_with_its_input() {
     assert_eq!(log, [""; 0], "nothing was wrong");
 }
 
+/// What holds identities and keys leaves no picture of its memory behind.
+#[test]
+fn t07_neither_serve_nor_cat_can_dump_its_memory() {
+    let scene = Scene::start();
+    let dumps = |pid: u32| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        line.split_whitespace().skip(4).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(dumps(scene.server.pid()), ["0", "0"]);
+    // More than fits into a pipe, so that the reader is there for as long as nobody takes it.
+    fs::write(scene.store.at("media/long"), pattern(8 << 20)).unwrap();
+    let mut command = scene.station.command(&["cat", "store:media/long"]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(dumps(child.id()), ["0", "0"]);
+    drop(out);
+    finish_child(child);
+    scene.end();
+}
+
 #[test]
 fn a_server_ends_when_it_is_told_to() {
     for signal in [Signal::TERM, Signal::INT] {

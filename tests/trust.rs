@@ -61,7 +61,7 @@ impl Scene {
         // What the tests wait for is told at this level.
         let mut all = vec!["serve"];
         all.extend(arguments);
-        Server::start(store.command(&all).env("BOWLINE_LOG", "bowline=info"))
+        store.serve_logging(&all[1..], "bowline=info")
     }
 
     fn address(&self) -> String {

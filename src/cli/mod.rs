@@ -18,6 +18,7 @@ use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use peer::Host;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use user::User;
 
@@ -150,7 +151,7 @@ struct CatArguments {
 /// Runs the program: exit code 0 for success, 1 for failure, 2 for wrong usage.
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    match start_log().and_then(|()| execute(arguments.command)) {
+    match refuse_core_dumps().and_then(|()| start_log()).and_then(|()| execute(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let hint = failure.hint.map(|hint| format!("  try: {hint}\n")).unwrap_or_default();
@@ -158,6 +159,13 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A dump of this process's memory would hold identities, session secrets and resume keys. The limit is handed down to
+/// whatever this process becomes, and cannot be raised again without root's rights.
+fn refuse_core_dumps() -> Result<(), Failure> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| Failure::of("cannot turn core dumps off", &io::Error::from(error)))
 }
 
 fn execute(command: Command) -> Result<(), Failure> {

@@ -24,10 +24,14 @@ use crate::session::client::{
     Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
     ToServer, give_back,
 };
+use crate::wire::control::Started;
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS_KEPT: usize = 256;
+/// The least that a server may call its longest payload and its credit, in bytes. With less, one call with a large buffer would be cut
+/// into so many requests that it kept this process busy beyond its deadline.
+const PAYLOAD_LEN_LEAST: u32 = 64 << 10;
 /// How long a closing session waits for its farewells to leave.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -145,7 +149,11 @@ impl Session {
             lines.iter().filter(carries_control).map(|line| (line.id, line.config.clone())).collect();
         let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
         let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
-        let payload_max = credentials.started.payload_max.min(own_max).max(1);
+        let Started { payload_max, bytes, .. } = credentials.started;
+        if payload_max < PAYLOAD_LEN_LEAST || bytes < u64::from(PAYLOAD_LEN_LEAST) {
+            return Err(Error::Protocol);
+        }
+        let payload_max = payload_max.min(own_max);
         let core = ClientCore::new(
             client.clock.now(),
             ClientSetup {

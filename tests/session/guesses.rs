@@ -45,7 +45,7 @@ fn requests(pair: &mut Pair, who: Who, handle: HandleId) -> Vec<Ticket> {
 }
 
 #[test]
-fn t9_guessed_handles_hit_nothing_among_10_000_opens() {
+fn t09_guessed_handles_hit_nothing_among_10_000_opens() {
     let mut table = OpenTable::new([7; 32], &Limits::default());
     let mut seed = Seed::new(9, 0);
     let owner = PublicKey([1; 32]);
@@ -86,7 +86,7 @@ fn t9_guessed_handles_hit_nothing_among_10_000_opens() {
 }
 
 #[test]
-fn t9_after_100_bad_keys_a_client_is_not_listened_to_for_a_while() {
+fn t09_after_100_bad_keys_a_client_is_not_listened_to_for_a_while() {
     let (mut pair, who) = start();
     let request = pair.open(who, "a");
     let (_, key) = pair.opened(who, request);
@@ -143,7 +143,7 @@ fn f16_reserved_handles_are_none() {
 }
 
 #[test]
-fn f9_t15_offsets_beyond_the_edges_are_invalid_and_move_no_byte() {
+fn f09_t15_offsets_beyond_the_edges_are_invalid_and_move_no_byte() {
     let (mut pair, who) = start();
     let handle = pair.handle(who, "a");
     let last = i64::MAX.unsigned_abs();

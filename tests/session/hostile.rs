@@ -387,7 +387,7 @@ fn an_id_that_is_used_on_both_kinds_of_channel_gets_no_answer_on_the_wrong_one()
 }
 
 #[test]
-fn f9_ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
+fn f09_ranges_at_the_edge_of_what_a_file_can_have_are_refused() {
     let mut bare = Bare::new();
     let handle = bare.handle;
     let edge = u64::try_from(i64::MAX).unwrap();

@@ -9,14 +9,16 @@
     reason = "a panic fails the test"
 )]
 
+pub(crate) mod raw;
 pub(crate) mod recorder;
+pub(crate) mod tamperer;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bowline::client::{
@@ -74,6 +76,7 @@ impl World {
     }
 
     pub(crate) async fn with_clients(content: &[u8], identity: Arc<Identity>, entries: &[Entry]) -> Self {
+        client_log();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
@@ -88,7 +91,7 @@ impl World {
             .arg(folder.path().join("server.key"))
             .arg("--clients")
             .arg(folder.path().join("clients.toml"))
-            .env("BOWLINE_LOG", "bowline=trace")
+            .env("BOWLINE_LOG", "trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.path().join("server.log")).unwrap())
@@ -134,6 +137,7 @@ impl World {
     }
 
     pub(crate) async fn connect_as(&self, identity: &Arc<Identity>, peer: &Peer) -> Session {
+        self.note_identity(identity);
         let session = Client::new(Arc::clone(identity)).unwrap().connect(peer).await.unwrap();
         let mut events = session.events();
         session.all_lines_up(LONG).await.unwrap();
@@ -167,7 +171,8 @@ impl World {
         self.noted(session.resume(key, lines).await)
     }
 
-    fn noted(&self, opened: Result<File, Error>) -> Result<File, Error> {
+    /// What an open or a resume came to; its key is noted as a secret.
+    pub(crate) fn noted(&self, opened: Result<File, Error>) -> Result<File, Error> {
         if let Some(key) = opened.as_ref().ok().and_then(File::kept_key) {
             self.note_key(&key);
         }
@@ -195,9 +200,21 @@ impl World {
         key
     }
 
-    /// Remembers a key that no data channel may ever show.
+    /// Remembers a key that nothing may ever show.
     pub(crate) fn note_key(&self, key: &ResumeKey) {
-        self.secrets.lock().unwrap().push(key.secret.to_vec());
+        self.note_secret(key.secret.to_vec());
+    }
+
+    /// Remembers the secret half of an identity that nothing may ever show.
+    pub(crate) fn note_identity(&self, identity: &Identity) {
+        self.note_secret(secret_half(identity));
+    }
+
+    fn note_secret(&self, secret: Vec<u8>) {
+        let mut secrets = self.secrets.lock().unwrap();
+        if !secrets.contains(&secret) {
+            secrets.push(secret);
+        }
     }
 
     /// Everything that was recorded, on both lines.
@@ -226,7 +243,7 @@ impl World {
         self.child.id()
     }
 
-    /// No connection of either line shows a secret in any form, whatever it carried; nor does the server's log.
+    /// No connection of either line shows a secret in any form, whatever it carried; nor does the log of either side.
     pub(crate) fn check_secrets(&self) {
         let secrets = self.secrets.lock().unwrap();
         for secret in secrets.iter() {
@@ -243,6 +260,7 @@ impl World {
                 }
             }
             assert_eq!(contains_secret(self.log().as_bytes(), secret), None, "the server's log");
+            assert_eq!(contains_secret(&client_log().lock().unwrap(), secret), None, "the client's log");
         }
     }
 }
@@ -277,7 +295,34 @@ pub(crate) fn new_identity() -> Arc<Identity> {
     Arc::new(Identity::generate(&mut SystemEntropy).unwrap())
 }
 
-fn secret_half(identity: &Identity) -> Vec<u8> {
+/// Everything that the library has logged in this process, as the client that it is here, at every level.
+pub(crate) fn client_log() -> &'static Arc<Mutex<Vec<u8>>> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Arc::default();
+        let written = LogWriter(Arc::clone(&log));
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        subscriber.with_writer(move || written.clone()).init();
+        log
+    })
+}
+
+#[derive(Clone)]
+struct LogWriter(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The 32 bytes that an identity keeps to itself.
+pub(crate) fn secret_half(identity: &Identity) -> Vec<u8> {
     let text = identity.to_text();
     let encoded = text.rsplit('-').next().unwrap().to_uppercase();
     data_encoding::BASE32_NOPAD.decode(encoded.as_bytes()).unwrap()

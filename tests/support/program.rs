@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+use bowline::secure::Identity;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::support::LONG;
+use super::support::recorder::contains_secret;
+use super::support::{LONG, secret_half};
 
 /// A user of the program: a home and a folder of settings, which start empty.
 pub(crate) struct User {
@@ -60,7 +62,18 @@ impl User {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
-        finish(&mut self.command(arguments))
+        let done = finish(&mut self.command(arguments));
+        let secrets = self.secrets();
+        assert_hides(&done.out, &secrets);
+        assert_hides(done.err.as_bytes(), &secrets);
+        done
+    }
+
+    /// The secret halves of the identities that the user has.
+    fn secrets(&self) -> Vec<Vec<u8>> {
+        let entries = fs::read_dir(self.at("config/bowline")).into_iter().flatten().flatten();
+        let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+        texts.filter_map(|text| Identity::from_text(text.trim()).ok()).map(|own| secret_half(&own)).collect()
     }
 
     /// Makes the user's identity, and tells its public key.
@@ -71,12 +84,20 @@ impl User {
 
     /// Starts a server whose first line says where it listens.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
-        Server::start(&mut self.command(&[&["serve"], arguments].concat()))
+        self.serve_logging(arguments, "trace")
     }
 
     /// As [`User::serve`], with a log of its own filter.
     pub(crate) fn serve_logging(&self, arguments: &[&str], filter: &str) -> Server {
-        Server::start(self.command(&[&["serve"], arguments].concat()).env("BOWLINE_LOG", filter))
+        let mut command = self.command(&[&["serve"], arguments].concat());
+        Server::start(command.env("BOWLINE_LOG", filter), self.secrets())
+    }
+}
+
+/// Nothing that the program says shows a secret of its user, in any form.
+fn assert_hides(said: &[u8], secrets: &[Vec<u8>]) {
+    for secret in secrets {
+        assert_eq!(contains_secret(said, secret), None, "{}", String::from_utf8_lossy(said));
     }
 }
 
@@ -159,10 +180,12 @@ pub(crate) struct Server {
     pub(crate) first: String,
     out: Receiver<String>,
     log: Receiver<String>,
+    /// What neither may show.
+    secrets: Vec<Vec<u8>>,
 }
 
 impl Server {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command, secrets: Vec<Vec<u8>>) -> Self {
         let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = streams.spawn().unwrap();
         let out = lines_of(child.stdout.take().unwrap());
@@ -171,7 +194,7 @@ impl Server {
             drop(child.kill());
             panic!("the server does not start: {:?}", log.iter().collect::<Vec<_>>())
         });
-        Self { child, first, out, log }
+        Self { child, first, out, log, secrets }
     }
 
     /// Where it listens, by its own account.
@@ -185,8 +208,13 @@ impl Server {
         let mut seen = Vec::new();
         loop {
             match self.log.recv_timeout(LONG) {
-                Ok(line) if line.contains(part) => return line,
-                Ok(line) => seen.push(line),
+                Ok(line) => {
+                    assert_hides(line.as_bytes(), &self.secrets);
+                    if line.contains(part) {
+                        return line;
+                    }
+                    seen.push(line);
+                }
                 Err(_) => panic!("the log has no {part:?}: {seen:#?}"),
             }
         }
@@ -212,6 +240,7 @@ impl Server {
         }
         let status = self.child.wait().unwrap();
         let mut log = log.expect("the server ended in time");
+        assert_hides(log.join("\n").as_bytes(), &self.secrets);
         // Whether tests are run by root is no business of theirs.
         log.retain(|line| !line.contains("serving as root"));
         (status, out.expect("the server ended in time"), log)
@@ -229,6 +258,9 @@ impl Drop for Server {
         }
         // After a failure, or `ended`, the status has been judged.
         drop(self.child.wait());
+        if !std::thread::panicking() {
+            self.log.try_iter().for_each(|line| assert_hides(line.as_bytes(), &self.secrets));
+        }
     }
 }
 

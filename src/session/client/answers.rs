@@ -81,13 +81,14 @@ fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
 /// How much payload an answer may have, in bytes.
 fn payload_max(answer: &ServerControl) -> u32 {
     match answer {
-        ServerControl::Listed(_) | ServerControl::XattrValue(_) | ServerControl::XattrNames(_) => {
-            LIST_LEN_MAX
-        }
+        ServerControl::Listed(_) | ServerControl::XattrNames(_) => LIST_LEN_MAX,
+        ServerControl::XattrValue(_) => VALUE_LEN_MAX,
         _ => 0,
     }
 }
 
-/// Longest list or value, in bytes: Linux has at most 64 KiB of either, and as elements of a list short names take up
+/// Longest value of an attribute, in bytes: Linux has no longer one.
+const VALUE_LEN_MAX: u32 = 64 << 10;
+/// Longest list, in bytes: Linux has at most 64 KiB of names, and as elements of a list short names take up
 /// to twice their bytes.
 const LIST_LEN_MAX: u32 = 128 << 10;
