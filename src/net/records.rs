@@ -132,8 +132,12 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
 
     /// The answer as its trailer leaves it.
     async fn trailed(&mut self, mut received: Received<M>) -> Result<Received<M>, ReadError> {
-        let (head, Incoming::Message(message)) = self.head_and_body().await? else {
-            return Err(ReadError::Trailer);
+        let (head, message) = match self.head_and_body().await {
+            Ok((head, Incoming::Message(message))) => (head, message),
+            Ok(_) => return Err(ReadError::Trailer),
+            // The answer is not whole, so this is no end between two of them.
+            Err(ReadError::Ended) => return Err(ReadError::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(error),
         };
         let Trailer { valid, refused } = message.as_trailer().ok_or(ReadError::Trailer)?;
         let valid = usize::try_from(valid).map_err(|_| ReadError::Trailer)?;
