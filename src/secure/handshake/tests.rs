@@ -14,6 +14,8 @@ use crate::wire::data::{Read, ReadDone};
 use crate::wire::hello::MAC1_LEN;
 use crate::wire::{ClientData, Message, ServerData};
 
+mod stolen;
+
 const SESSION_ID: SessionId = SessionId([0x51; 16]);
 const CHOICE: SessionChoice = SessionChoice { version: 1, session: SESSION_ID };
 const BIND_CHOICE: BindChoice = BindChoice { protection: Protection::Sealed, suite: Suite::ChaCha20Poly1305 };
