@@ -1,6 +1,6 @@
 //! The end of trust: the server's key is changed without an interruption, an old key is retired, and a client that is
 //! taken off the list is gone with everything it held. That a recording cannot be read with both static keys is shown
-//! where the handshakes are: `src/secure/handshake/tests.rs`.
+//! where the handshakes are: `src/secure/handshake/tests/stolen.rs`.
 #![cfg(feature = "program")]
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,10 @@
 )]
 
 mod support;
+
+#[path = "support/program.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod program;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -154,7 +158,13 @@ async fn t26_the_servers_key_changes_under_load_without_a_failed_operation() {
     }
     // One that was forgotten; its channels come back under its own key while that is valid.
     let forgotten = place.connect(0, old.public()).await.unwrap();
-    assert_eq!(forgotten.channels().iter().filter(|channel| channel.state == ChannelState::Live).count(), 4);
+    let live = || forgotten.channels().iter().filter(|channel| channel.state == ChannelState::Live).count();
+    let bound = async {
+        while live() < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, bound).await.expect("binds under the previous key are taken");
 
     let ended = tokio::spawn({
         let forgotten = forgotten.clone();
@@ -271,6 +281,38 @@ async fn t26_a_revoked_client_is_out_within_a_second_with_all_that_it_held() {
         assert_eq!(refused.reason(), Some(Reason::ResumeRefused));
     }
     again.close().await;
+}
+
+#[test]
+fn t26_the_program_serves_under_a_previous_key_beside_its_own() {
+    let (store, station) = (program::User::new(), program::User::new());
+    let (own, client) = (store.make_key(), station.make_key());
+    let previous = store.at("previous");
+    let previous_key =
+        program::key_in(&store.run(&["key", "new", "--key", previous.to_str().unwrap()]).success());
+    std::fs::create_dir(store.at("media")).unwrap();
+    std::fs::write(store.at("media").join("file"), "content").unwrap();
+    store.set(
+        "clients.toml",
+        &format!("[[client]]\nkey = \"{client}\"\nname = \"station\"\nexports = [\"media\"]\n"),
+    );
+    let media = program::export("media", &store.at("media"));
+    let server = store.serve(&[
+        &media,
+        "--listen",
+        "127.0.0.1:0",
+        "--until-stdin-closes",
+        "--previous-key",
+        previous.to_str().unwrap(),
+    ]);
+    for key in [&own, &previous_key] {
+        let address = server.addresses()[0];
+        let peer = format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = [\"{address}\"]\n");
+        station.set("peers.toml", &peer);
+        assert_eq!(station.run(&["cat", "store:media/file"]).success(), "content");
+    }
+    let warning = server.log_has("previous key");
+    assert!(warning.contains("WARN"), "{warning}");
 }
 
 impl World {

@@ -60,7 +60,7 @@ impl Gate {
         };
         let said = state.admission.handle_refused(now, source);
         drop(state);
-        tell(said, source, &why);
+        warn(said, source, why);
         None
     }
 
@@ -91,7 +91,7 @@ impl Gate {
             }
             let untold = self.lock().admission.take_untold();
             if untold > 0 {
-                tracing::warn!(untold, "more connections were refused than are named here");
+                tracing::info!(untold, "more connections were refused than are named here");
             }
         }
     }
@@ -152,10 +152,21 @@ impl Drop for HalfOpen {
 fn tell(said: Said, source: IpAddr, why: &dyn std::fmt::Display) {
     let network = Network::of(source);
     match said {
-        Said::Now { untold: 0 } => tracing::warn!(peer = %source, %why, "connection refused"),
+        Said::Now { untold: 0 } => tracing::info!(peer = %source, %why, "connection refused"),
         Said::Now { untold } => {
-            tracing::warn!(peer = %source, %why, %network, untold, "connection refused, as others of its network were");
+            tracing::info!(peer = %source, %why, %network, untold, "connection refused, as others of its network were");
         }
         Said::Later => tracing::debug!(peer = %source, %why, "connection refused"),
+    }
+}
+
+/// A connection that is turned away may be anybody's: whoever runs the server is to know.
+fn warn(said: Said, source: IpAddr, why: &str) {
+    let network = Network::of(source);
+    match said {
+        Said::Now { untold } => {
+            tracing::warn!(peer = %source, why, %network, untold, "connection turned away")
+        }
+        Said::Later => tracing::debug!(peer = %source, why, "connection turned away"),
     }
 }

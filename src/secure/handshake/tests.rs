@@ -15,6 +15,7 @@ use crate::wire::hello::MAC1_LEN;
 use crate::wire::{ClientData, Message, ServerData};
 
 mod impersonation;
+mod stolen;
 
 const SESSION_ID: SessionId = SessionId([0x51; 16]);
 const CHOICE: SessionChoice = SessionChoice { version: 1, session: SESSION_ID };
