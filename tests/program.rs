@@ -332,6 +332,11 @@ fn a_server_says_how_data_channels_are_protected() {
     ];
     assert_eq!(out, expected, "as it was at the start");
     assert!(!log.iter().any(|line| line.contains("WARN")), "{log:?}");
+
+    // A server that starts with such a client warns at once.
+    let again = user.serve(&arguments);
+    let warning = again.log_has("data channels may be clear");
+    assert!(warning.contains("WARN") && warning.contains("client=trusted"), "{warning}");
 }
 
 #[test]
