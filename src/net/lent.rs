@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,11 +14,11 @@ use tokio::io::{AsyncWrite, DuplexStream, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
+use super::clock::Clock;
 use super::records::Meter;
 use crate::model::{Reason, Refusal, len_u64};
 
-/// A file that was lent for as long as a part of it is being sent. Dropping the last handle on it gives it back. Its
-/// functions wait for the file system, and run on the blocking pool.
+/// A file of which a part is to be sent. Its functions wait for the file system, and run on the blocking pool.
 pub trait Lent: Send + Sync + fmt::Debug {
     /// Sends up to `len` bytes from `offset` on to a socket that does not block, as far as the socket takes them.
     fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend;
@@ -36,11 +37,16 @@ pub enum LentSend {
     Sent(usize),
     /// The socket takes nothing at the moment.
     Full,
+    /// The file system cannot do that; the file can be read.
+    Unsupported,
     /// The file cannot be read.
     Refused(Refusal),
     /// The socket is broken.
     Broken(io::Error),
 }
+
+/// How long a socket is left alone that says it has room and takes nothing.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What records are written to.
 pub trait Sink: AsyncWrite + Unpin {
@@ -63,6 +69,14 @@ impl Sink for DuplexStream {}
 pub(super) struct Progress {
     pub(super) bytes: usize,
     pub(super) refused: Option<Refusal>,
+    /// The rest has to be read.
+    pub(super) is_unsupported: bool,
+}
+
+/// The socket of a stream for work on the blocking pool, which needs a descriptor that lives as long as the work;
+/// `None` where there is no socket, or no further descriptor to be had.
+pub(super) fn shared_socket<W: Sink>(stream: &W) -> Option<Arc<OwnedFd>> {
+    stream.socket()?.as_fd().try_clone_to_owned().ok().map(Arc::new)
 }
 
 /// Sends a part of a file, waiting for the file on the blocking pool and for the socket here.
@@ -72,28 +86,37 @@ pub(super) struct Progress {
 ///
 /// # Cancel safety
 /// Not cancel safe: a dropped future may leave a part sent.
-pub(super) async fn send<W: Sink>(
-    stream: &W,
+pub(super) async fn send(
+    (socket, out): (&TcpStream, &Arc<OwnedFd>),
     lent: Arc<dyn Lent>,
-    offset: u64,
-    len: usize,
+    (offset, len): (u64, usize),
     meter: &Meter,
 ) -> io::Result<Progress> {
-    let socket = stream.socket().ok_or(io::ErrorKind::Unsupported)?;
-    // The blocking pool needs a descriptor that lives as long as the work on it.
-    let out: Arc<OwnedFd> = Arc::new(socket.as_fd().try_clone_to_owned()?);
     let mut progress = Progress::default();
+    let mut was_full = false;
     while progress.bytes < len && progress.refused.is_none() {
-        let (lent, out) = (Arc::clone(&lent), Arc::clone(&out));
+        let (lent, out) = (Arc::clone(&lent), Arc::clone(out));
         let (from, rest) =
             (offset.saturating_add(len_u64(progress.bytes)), len.saturating_sub(progress.bytes));
         match on_pool(move || lent.send(out.as_fd(), from, rest)).await? {
             LentSend::Sent(0) => break,
             LentSend::Sent(bytes) => {
+                was_full = false;
                 progress.bytes = progress.bytes.saturating_add(bytes);
                 meter.fetch_add(len_u64(bytes), Ordering::Relaxed);
             }
-            LentSend::Full => wait_for_room(socket).await?,
+            LentSend::Full => {
+                if was_full {
+                    // There was room, and still nothing could be sent: the kernel is out of memory for it.
+                    Clock.sleep(FULL_PAUSE).await;
+                }
+                was_full = true;
+                wait_for_room(socket).await?;
+            }
+            LentSend::Unsupported => {
+                progress.is_unsupported = true;
+                break;
+            }
             LentSend::Refused(refusal) => progress.refused = Some(refusal),
             LentSend::Broken(error) => return Err(error),
         }

@@ -2,6 +2,7 @@
 //! the middle of a record other than by closing the connection.
 
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, R
 use super::buffers::Buffers;
 use super::clock::Clock;
 use super::lent::{self, Lent, Sink};
-use crate::model::{Limits, Protection, RequestId, Time, len_u64};
+use crate::model::{Limits, Protection, Refusal, RequestId, Time, len_u64};
 use crate::secure::{Incoming, KeyUse, Opener, Payload, RecordError, Sealer};
 use crate::session::{Input, UnknownKind};
 use crate::wire::data::Trailer;
@@ -243,7 +244,10 @@ pub struct RekeyLimits {
 
 impl From<&Limits> for RekeyLimits {
     fn from(limits: &Limits) -> Self {
-        Self { records: limits.rekey_records, bytes: limits.rekey_bytes, after: limits.rekey_after }
+        // A receiver ends a channel at twice what the protocol allows a sender.
+        let records = limits.rekey_records.min(Limits::KEY_RECORDS_MAX / 2);
+        let bytes = limits.rekey_bytes.min(Limits::KEY_BYTES_MAX / 2);
+        Self { records, bytes, after: limits.rekey_after }
     }
 }
 
@@ -255,6 +259,8 @@ pub struct RecordWriter<M: Message, W> {
     batch: Vec<u8>,
     copy: BytesMut,
     meter: Meter,
+    /// The socket again, for work on the blocking pool; only of a clear channel, from its first lent payload on.
+    socket: Option<Arc<OwnedFd>>,
     rekey: RekeyLimits,
     keys_since: Time,
 }
@@ -263,7 +269,7 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
     /// A writer to `stream`, which adds to the `meter` of the channel's reader and replaces its keys by these limits.
     pub fn new(stream: W, sealer: Sealer<M>, meter: Meter, rekey: RekeyLimits) -> Self {
         let (batch, copy) = (Vec::with_capacity(BATCH), BytesMut::new());
-        Self { stream, sealer, batch, copy, meter, rekey, keys_since: Clock.now() }
+        Self { stream, sealer, batch, copy, meter, socket: None, rekey, keys_since: Clock.now() }
     }
 
     /// Seals a record. It is on its way after [`Self::flush`] at the latest.
@@ -342,32 +348,58 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
         (lent, offset, len): (Arc<dyn Lent>, u64, u32),
     ) -> io::Result<()> {
         let promised = usize::try_from(len).map_err(io::Error::other)?;
-        if self.sealer.protection() != Protection::Clear || self.stream.socket().is_none() {
-            return match lent::read(lent, offset, promised).await {
-                Ok(bytes) if bytes.is_empty() => self.seal(message, ids, Payload::None),
-                Ok(bytes) => {
-                    let valid = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-                    self.write_payload(message, ids, Outbound::Owned(bytes)).await?;
-                    self.end_payload(ids, Trailer { valid, refused: None }).await
-                }
-                Err(refusal) => {
-                    let refused = M::refused(refusal).ok_or(io::ErrorKind::InvalidInput)?;
-                    self.seal(&refused, ids, Payload::None)
-                }
-            };
+        if self.sealer.protection() == Protection::Clear && self.socket.is_none() {
+            self.socket = lent::shared_socket(&self.stream);
         }
+        let Some(socket) = self.socket.clone() else {
+            return self.write_read(message, ids, lent::read(lent, offset, promised).await).await;
+        };
         self.seal(message, ids, Payload::Elsewhere(promised))?;
         self.flush_above(0).await?;
-        let sent = lent::send(&self.stream, lent, offset, promised, &self.meter).await?;
+        let stream = self.stream.socket().ok_or(io::ErrorKind::Unsupported)?;
+        let mut sent =
+            lent::send((stream, &socket), Arc::clone(&lent), (offset, promised), &self.meter).await?;
+        if sent.is_unsupported {
+            let (from, rest) =
+                (offset.saturating_add(len_u64(sent.bytes)), promised.saturating_sub(sent.bytes));
+            match lent::read(lent, from, rest).await {
+                Ok(bytes) => {
+                    write_metered(&mut self.stream, &bytes, &self.meter).await?;
+                    sent.bytes = sent.bytes.saturating_add(bytes.len());
+                }
+                Err(refusal) => sent.refused = Some(refusal),
+            }
+        }
         // The length was promised: what the file does not have any more is made up for, and taken back.
         let mut missing = promised.saturating_sub(sent.bytes);
         while missing > 0 {
             let zeros = ZEROS.get(..missing).unwrap_or(&ZEROS);
-            self.stream.write_all(zeros).await?;
+            write_metered(&mut self.stream, zeros, &self.meter).await?;
             missing = missing.saturating_sub(zeros.len());
         }
         let valid = u32::try_from(sent.bytes).map_err(io::Error::other)?;
         self.end_payload(ids, Trailer { valid, refused: sent.refused }).await
+    }
+
+    /// Sends the part of a file that was read, or says that it could not be read.
+    async fn write_read(
+        &mut self,
+        message: &M,
+        ids: (RequestId, RequestId),
+        read: Result<BytesMut, Refusal>,
+    ) -> io::Result<()> {
+        match read {
+            Ok(bytes) if bytes.is_empty() => self.seal(message, ids, Payload::None),
+            Ok(bytes) => {
+                let valid = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+                self.write_payload(message, ids, Outbound::Owned(bytes)).await?;
+                self.end_payload(ids, Trailer { valid, refused: None }).await
+            }
+            Err(refusal) => {
+                let refused = M::refused(refusal).ok_or(io::ErrorKind::InvalidInput)?;
+                self.seal(&refused, ids, Payload::None)
+            }
+        }
     }
 
     /// Says what became of a payload, where nothing else does.
@@ -439,6 +471,13 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
             other => (other, false),
         }
     }
+}
+
+/// Writes bytes that stand for payload, which the kernel takes only as fast as the peer does.
+async fn write_metered<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8], meter: &Meter) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    meter.fetch_add(len_u64(bytes.len()), Ordering::Relaxed);
+    Ok(())
 }
 
 async fn write_all_vectored<W: AsyncWrite + Unpin>(

@@ -59,7 +59,8 @@ pub(super) fn cipher(suite: Suite, key: &Key) -> Result<Box<dyn RecordCipher>, R
 
 #[cfg(target_arch = "x86_64")]
 fn has_aes() -> bool {
-    std::arch::is_x86_feature_detected!("aes")
+    // Without AVX the library falls back to code without AES instructions as well.
+    std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("avx")
 }
 
 #[cfg(target_arch = "aarch64")]

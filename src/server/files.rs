@@ -16,7 +16,7 @@ use crate::model::{
     Allocation, Attributes, ByteRange, FileIdentity, FileKind, Limits, Reason, Refusal, Seekable, SyncScope,
     len_u64,
 };
-use crate::net::LentSend;
+use crate::net::{Lent, LentSend};
 
 /// The greatest offset that a file can have, and so the greatest end of a range.
 const END_MAX: u64 = i64::MAX.unsigned_abs();
@@ -76,8 +76,8 @@ impl Descriptor {
         read_with(offset, len, into, |at, buffer| rustix::io::pread(&self.fd, buffer, at)).map_err(refusal)
     }
 
-    /// Sends up to `len` bytes from `offset` on to a socket, as far as the socket takes them, without a copy of ours.
-    pub(super) fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
+    /// As [`Lent::send`].
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
         let mut sent = 0;
         while sent < len {
             let mut at = offset.saturating_add(len_u64(sent));
@@ -91,6 +91,8 @@ impl Descriptor {
                 Err(errno @ (Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT)) => {
                     return LentSend::Broken(errno.into());
                 }
+                // What the file system cannot splice can be read all the same.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return LentSend::Unsupported,
                 Err(errno) => return LentSend::Refused(refusal(errno)),
             }
         }
@@ -211,6 +213,19 @@ impl Descriptor {
 
     fn position_turn(&self) -> MutexGuard<'_, ()> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lent for Descriptor {
+    fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
+        self.send_to(socket, offset, len)
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<BytesMut, Refusal> {
+        let mut into = BytesMut::with_capacity(len);
+        let len = u32::try_from(len).map_err(|_| Reason::Invalid)?;
+        Self::read(self, offset, len, &mut into)?;
+        Ok(into)
     }
 }
 

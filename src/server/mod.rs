@@ -39,7 +39,8 @@ use self::identities::Identities;
 use self::names::Names;
 use self::shared::Shared;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, SuiteSet,
+    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, Suite,
+    SuiteSet,
 };
 use crate::net::socket::Listener;
 use crate::net::{Clock, SystemEntropy, Workers, socket};
@@ -63,7 +64,8 @@ pub struct ServerConfig {
     pub policy: Policy,
     /// The weakest protection of its data channels; what an export demands beyond it, [`Exports::protect`] says.
     pub protection_min: Protection,
-    /// The suites that it offers for data channels, as far as this build and processor have them.
+    /// The suites that it offers for data channels, as far as this build and processor have them;
+    /// ChaCha20-Poly1305 always.
     pub suites: SuiteSet,
     /// Bounds.
     pub limits: Limits,
@@ -184,7 +186,7 @@ impl Server {
             server_keys: identities.public(),
             policy: config.policy,
             minima: ProtectionMinima { server: config.protection_min, exports: config.exports.protection() },
-            suites: config.suites.intersection(suites()),
+            suites: config.suites.intersection(suites()).with(Suite::ChaCha20Poly1305),
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
         })?;

@@ -16,9 +16,7 @@ use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
-use crate::session::server::{
-    Completion, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote, ServerOutput,
-};
+use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
 use crate::wire::{ServerControl, ServerData};
 
 /// What the connections of a server share.
@@ -43,9 +41,6 @@ pub(super) struct Shared {
     pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
     pub(super) buffers: Buffers,
-    /// Lent files that came back. They come from wherever their last payload was dropped, under the core's lock too, so
-    /// that the timer's task takes them to the core.
-    given_back: Mutex<Vec<EffectId>>,
 }
 
 struct State {
@@ -90,7 +85,6 @@ impl Shared {
             files: FileTable::default(),
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
-            given_back: Mutex::default(),
         }
     }
 
@@ -114,24 +108,6 @@ impl Shared {
         }
         self.close_files(closing);
         value
-    }
-
-    /// A lent file is nobody's any more.
-    pub(super) fn give_back(self: &Arc<Self>, id: EffectId) {
-        let is_free = self.state.try_lock().is_ok();
-        if is_free {
-            // Not this thread has the core, so it can be told at once.
-            return self.drive(|core, now| core.handle_completion(now, id, Completion::GivenBack));
-        }
-        self.given_back.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-        self.wake.notify_one();
-    }
-
-    fn take_back(self: &Arc<Self>) {
-        let ids = std::mem::take(&mut *self.given_back.lock().unwrap_or_else(PoisonError::into_inner));
-        for id in ids {
-            self.drive(|core, now| core.handle_completion(now, id, Completion::GivenBack));
-        }
     }
 
     /// Deadlines may have come nearer without a note of the core's.
@@ -286,7 +262,7 @@ pub(super) async fn run_timer(shared: Arc<Shared>, stop: CancellationToken) {
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.wake.notified() => shared.take_back(),
+            () = shared.wake.notified() => {}
             () = due => {
                 shared.feed_progress();
                 shared.tick();

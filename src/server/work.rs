@@ -1,8 +1,7 @@
 //! File work: what the core asks for, done at once where the page cache has the bytes, else on the blocking pool.
 
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::BytesMut;
 
@@ -13,7 +12,7 @@ use super::names::Outcome;
 use super::shared::Shared;
 use super::xattr::Holder;
 use crate::model::{AttributeChange, Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
-use crate::net::{Lent, LentSend, Outbound};
+use crate::net::Outbound;
 use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use crate::wire::ServerControl;
 use crate::wire::control::Done;
@@ -24,36 +23,6 @@ use crate::wire::names::{
 /// The descriptors of all opens.
 #[derive(Debug, Default)]
 pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<Descriptor>>>);
-
-/// A file whose bytes a writer takes when it sends them. It is given back when the last payload of it is gone,
-/// whatever became of the channel.
-#[derive(Debug)]
-struct LentFile {
-    file: Arc<Descriptor>,
-    id: EffectId,
-    shared: Weak<Shared>,
-}
-
-impl Lent for LentFile {
-    fn send(&self, socket: BorrowedFd<'_>, offset: u64, len: usize) -> LentSend {
-        self.file.send(socket, offset, len)
-    }
-
-    fn read(&self, offset: u64, len: usize) -> Result<BytesMut, Refusal> {
-        let mut into = BytesMut::with_capacity(len);
-        let len = u32::try_from(len).map_err(|_| Reason::Invalid)?;
-        self.file.read(offset, len, &mut into)?;
-        Ok(into)
-    }
-}
-
-impl Drop for LentFile {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.give_back(self.id);
-        }
-    }
-}
 
 /// A piece of file work.
 pub(super) struct Work {
@@ -84,10 +53,9 @@ impl Shared {
         let Work { id, effect } = work;
         match effect {
             Effect::Read { open, offset, len, may_lend: false } => self.read(id, open, offset, len),
-            Effect::Read { open, offset, len, may_lend: true } => Some((
-                id,
-                self.lend(id, open, offset, len).unwrap_or_else(|refusal| Completion::Read(Err(refusal))),
-            )),
+            Effect::Read { open, offset, len, may_lend: true } => {
+                Some((id, Completion::Read(self.lend(open, offset, len))))
+            }
             Effect::Attributes { open } => {
                 let attributes = self.files.find(open).and_then(|file| file.attributes());
                 Some((id, Completion::Attributes(attributes)))
@@ -231,22 +199,13 @@ impl Shared {
         }
     }
 
-    /// Promises as many of the bytes at `offset` as the file has now; they are read while they are sent.
-    fn lend(
-        self: &Arc<Self>,
-        id: EffectId,
-        open: OpenId,
-        offset: u64,
-        len: u32,
-    ) -> Result<Completion<Outbound>, Refusal> {
+    /// Promises as many of the bytes at `offset` as the file has now; they are read when they are sent.
+    fn lend(&self, open: OpenId, offset: u64, len: u32) -> Result<(Outbound, u32), Refusal> {
         let file = self.files.find(open)?;
         let rest = file.attributes()?.len.saturating_sub(offset);
         match u32::try_from(rest).map_or(len, |rest| rest.min(len)) {
-            0 => Ok(Completion::Read(Ok(counted(BytesMut::new())))),
-            promised => {
-                let lent = Arc::new(LentFile { file, id, shared: Arc::downgrade(self) });
-                Ok(Completion::Lent(Outbound::Lent(lent, offset, promised), promised))
-            }
+            0 => Ok(counted(BytesMut::new())),
+            promised => Ok((Outbound::Lent(file, offset, promised), promised)),
         }
     }
 

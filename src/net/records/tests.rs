@@ -69,6 +69,8 @@ async fn tcp() -> (tokio::net::tcp::OwnedWriteHalf, TcpStream) {
 struct Source {
     bytes: Vec<u8>,
     fails_at: Option<usize>,
+    /// From where on its file system cannot send, only be read.
+    unsupported_at: usize,
     /// How often the socket is said to be full first.
     full: Mutex<u32>,
     /// The most that is sent at once.
@@ -78,7 +80,7 @@ struct Source {
 impl Source {
     fn new(len: usize) -> Self {
         let bytes = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        Self { bytes, fails_at: None, full: Mutex::new(0), step: usize::MAX }
+        Self { bytes, fails_at: None, unsupported_at: usize::MAX, full: Mutex::new(0), step: usize::MAX }
     }
 }
 
@@ -87,6 +89,9 @@ impl Lent for Source {
         let from = usize::try_from(offset).unwrap();
         if self.fails_at.is_some_and(|at| from >= at) {
             return LentSend::Refused(Reason::Io.into());
+        }
+        if from >= self.unsupported_at {
+            return LentSend::Unsupported;
         }
         let mut full = self.full.lock().unwrap();
         if *full > 0 {
@@ -240,6 +245,22 @@ async fn a_file_that_cannot_be_read_any_more_refuses_the_answer() {
             assert_eq!(received.message, Ok(refused.into()), "{fails_at}, {protection}");
             assert!(received.payload.is_none());
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_file_system_cannot_send_is_read() {
+    for at in [0, 4096, 9_999] {
+        let source = Source { unsupported_at: at, step: 4096, ..Source::new(10_000) };
+        let expected = source.bytes.clone();
+        let received = answered(Protection::Clear, lent(source, 10_000)).await;
+        assert_eq!(received.message, Ok(ReadDone {}.into()));
+        assert!(received.payload.unwrap() == expected, "from {at} on");
+        // And one that ends there.
+        let source = Source { unsupported_at: at, step: 4096, ..Source::new(at) };
+        let expected = source.bytes.clone();
+        let received = answered(Protection::Clear, lent(source, 10_000)).await;
+        assert!(received.payload.unwrap_or_default() == expected, "up to {at}");
     }
 }
 

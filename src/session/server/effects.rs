@@ -47,8 +47,6 @@ pub(super) enum Task<P> {
     Sync { handle: HandleId },
     /// As named.
     Read { handle: HandleId },
-    /// What was read is answered, and is still being read while it is sent.
-    Lent { handle: HandleId },
     /// As named.
     Write { handle: HandleId },
     /// The end of the file is being looked for, because others have locked bytes of it.
@@ -93,15 +91,8 @@ impl<P: Clone> ServerCore<P> {
     /// File work has been done, or failed.
     pub fn handle_completion(&mut self, now: Time, id: EffectId, completion: Completion<P>) {
         self.end_expired(now);
-        let Some(Job { ticket, task, io }) = self.jobs.remove(&id) else { return };
+        let Some(Job { ticket, task, .. }) = self.jobs.remove(&id) else { return };
         match (task, completion) {
-            (Task::Read { handle }, Completion::Lent(payload, len)) => {
-                // The operation goes on: a lock that excludes it waits until the payload is given back.
-                self.jobs.insert(id, Job { ticket, task: Task::Lent { handle }, io });
-                self.answer(ticket, ServerData::from(ReadDone {}).into(), Some((payload, u64::from(len))));
-                return self.settle_table();
-            }
-            (Task::Lent { handle }, Completion::GivenBack) => self.table.end_operation(handle),
             (Task::Open(opening), Completion::Opened(result)) => {
                 self.on_file_opened(now, ticket, &opening, result);
             }

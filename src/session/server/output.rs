@@ -167,7 +167,7 @@ pub enum Effect<P> {
         /// The open.
         open: OpenId,
     },
-    /// Read; reports [`Completion::Read`], or, where that is allowed, [`Completion::Lent`].
+    /// Read; reports [`Completion::Read`].
     Read {
         /// The open.
         open: OpenId,
@@ -175,7 +175,9 @@ pub enum Effect<P> {
         offset: u64,
         /// How many bytes at most.
         len: u32,
-        /// Whether a payload will do that is read only while it is sent: the answer goes to a clear channel.
+        /// Whether a payload will do whose bytes are read only when they are sent: the answer goes to a clear channel.
+        /// The core counts such a read as done when it is reported, because nobody may be kept waiting for a client
+        /// that takes its answers slowly.
         may_lend: bool,
     },
     /// Write; reports [`Completion::Written`].
@@ -327,11 +329,6 @@ pub enum Completion<P> {
     Attributes(Result<Attributes, Refusal>),
     /// Of [`Effect::Read`]: the bytes, and how many they are.
     Read(Result<(P, u32), Refusal>),
-    /// Of [`Effect::Read`] where it may be lent: a payload of so many bytes that is read while it is sent. It must be
-    /// followed by [`Completion::GivenBack`] once the last copy of the payload is gone.
-    Lent(P, u32),
-    /// Of [`Effect::Read`], after [`Completion::Lent`].
-    GivenBack,
     /// Of [`Effect::Write`]: how many bytes.
     Written(Result<u32, Refusal>),
     /// Of [`Effect::Sync`].
