@@ -27,7 +27,7 @@ use bowline::secure::{BindInitiator, Identity, SessionInitiator};
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use bowline::wire::control::BindSecret;
 use bowline::wire::hello::{BindOffer, Hello, Offer, SessionOffer, checked, prologue};
-use support::{EXPORT, LONG, World, new_identity, pattern};
+use support::{EXPORT, LONG, Searched, World, new_identity, pattern};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -142,6 +142,7 @@ struct Place {
     server: Server,
     key: PublicKey,
     identity: Arc<Identity>,
+    _searched: Searched,
 }
 
 impl Place {
@@ -152,7 +153,7 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), pattern(20_000)).unwrap();
         let (own, identity) = (new_identity(), new_identity());
-        let key = own.public();
+        let (key, searched) = (own.public(), Searched::new([&own, &identity]));
         let entry = format!(
             "[[client]]\nkey = \"{}\"\nname = \"client\"\nexports = [\"{EXPORT}\"]\nrights = [\"read\", \"write\"]\n",
             identity.public()
@@ -161,7 +162,7 @@ impl Place {
         let config = ServerConfig::new(own, exports, parse_clients(&entry).unwrap());
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
         let server = Server::start(ServerConfig { limits, listen, ..config }).unwrap();
-        Self { folder, server, key, identity }
+        Self { folder, server, key, identity, _searched: searched }
     }
 
     fn address(&self) -> SocketAddr {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{
-    ChannelState, ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session, SessionEvent,
+    ChannelState, ChannelStatus, Client, Error, File, LineConfig, OpenOptions, Peer, Session, SessionEvent,
 };
 use bowline::model::{ChannelKind, ChannelNumber, Limits, LineRole, Protection, PublicKey};
 use bowline::net::Via;
@@ -35,7 +35,7 @@ use bowline::wire::data::{Rekey, Trailer};
 use bowline::wire::{ClientData, ServerData};
 use seed::Seed;
 use support::tamperer::{Hit, Part, Plan, Source, Tamperer, Which};
-use support::{EXPORT, LINE_1, LINE_2, LONG, World, new_identity, pattern};
+use support::{EXPORT, LINE_1, LINE_2, LONG, Searched, World, new_identity, pattern};
 use tempfile::TempDir;
 use tokio::sync::broadcast::error::TryRecvError;
 
@@ -58,7 +58,7 @@ struct Ground {
 enum Behind {
     Process(World),
     /// In this process, with what a command line cannot say.
-    Here(Server, TempDir),
+    Here(Server, TempDir, Searched),
 }
 
 impl Ground {
@@ -88,7 +88,16 @@ impl Ground {
         config.listen = vec![SocketAddr::new(LINE_1, 0), SocketAddr::new(LINE_2, 0)];
         let running = Server::start(config).unwrap();
         let (addresses, server_key) = (running.addresses().to_vec(), server.public());
-        Self { addresses, server_key, identity, data, server: Behind::Here(running, folder) }
+        let searched = Searched::new([&server, &identity]);
+        Self { addresses, server_key, identity, data, server: Behind::Here(running, folder, searched) }
+    }
+
+    /// What an open came to; no log may show its key.
+    fn noted(&self, opened: Result<File, Error>) -> Result<File, Error> {
+        match &self.server {
+            Behind::Process(world) => world.noted(opened),
+            Behind::Here(_, _, searched) => searched.noted(opened),
+        }
     }
 }
 
@@ -144,6 +153,8 @@ impl Scene {
             Tamperer::start(LINE_1, ground.addresses[0]).await,
             Tamperer::start(LINE_2, ground.addresses[1]).await,
         ];
+        lines[0].pair_with(&lines[1]);
+        lines[1].pair_with(&lines[0]);
         let configs = lines.iter().zip([LINE_1, LINE_2]).zip(roles).map(|((line, from), role)| LineConfig {
             address: line.address(),
             via: Some(Via::Address(from)),
@@ -179,7 +190,7 @@ impl Scene {
     /// Ends what runs in this process.
     async fn end(self) {
         self.session.close().await;
-        if let Behind::Here(server, _folder) = self.ground.server {
+        if let Behind::Here(server, _folder, _searched) = self.ground.server {
             server.stop().await;
         }
     }
@@ -276,11 +287,7 @@ async fn connect(ground: &Ground, peer: &Peer, limits: &Limits) -> (Session, Fil
     let session = client.connect(peer).await.unwrap();
     let options = OpenOptions::new().read(true).write(true);
     let opened = session.open(EXPORT, "file", &options).await;
-    let file = match &ground.server {
-        Behind::Process(world) => world.noted(opened),
-        Behind::Here(..) => opened,
-    };
-    (session, file.unwrap())
+    (session, ground.noted(opened).unwrap())
 }
 
 /// No channel was lost, as far as everything that was said since tells.
@@ -524,10 +531,7 @@ async fn f20_what_is_sent_twice_is_executed_once() {
         let mut events = scene.session.events();
         let options = OpenOptions::new().append(true).create_new(true);
         let opened = scene.session.open(EXPORT, "log", &options).await;
-        let log = match &scene.ground.server {
-            Behind::Process(world) => world.noted(opened).unwrap(),
-            Behind::Here(..) => opened.unwrap(),
-        };
+        let log = scene.ground.noted(opened).unwrap();
         let (which, hit) = (Which::WithPayload, Hit::Duplicate);
         let plan = Plan { kind: ChannelKind::Data, is_up: true, after: 2, which, hit };
         scene.lines.iter().for_each(|line| line.arm(plan));

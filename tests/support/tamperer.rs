@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bowline::model::{ChannelKind, Limits, Protection};
@@ -46,7 +46,7 @@ pub(crate) enum Hit {
 /// Where a record comes from that does not belong where it is put: the latest that was seen there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Another connection of the line, in the same direction.
+    /// Another connection of the line or of the one it is paired with, in the same direction.
     Channel,
     /// The same kind of channel, in the same direction, of the proxy that was named by [`Tamperer::splice_from`].
     Session,
@@ -95,8 +95,10 @@ struct Shared {
     done: watch::Sender<usize>,
     /// The latest record of each kind of channel and direction, with the connection that it was on.
     latest: Mutex<Vec<Latest>>,
+    /// Where records of another line of the session are.
+    partner: Mutex<Weak<Shared>>,
     /// Where records of another session are.
-    beside: Mutex<Option<Arc<Shared>>>,
+    beside: Mutex<Weak<Shared>>,
     /// How many records of each kind have passed, by direction.
     passed: Mutex<BTreeMap<(bool, u8), usize>>,
 }
@@ -126,7 +128,8 @@ impl Tamperer {
             plan: Mutex::new(None),
             done: watch::Sender::new(0),
             latest: Mutex::new(Vec::new()),
-            beside: Mutex::new(None),
+            partner: Mutex::default(),
+            beside: Mutex::default(),
             passed: Mutex::new(BTreeMap::new()),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -149,7 +152,12 @@ impl Tamperer {
 
     /// What belongs to another session is from now on taken from what passes `other`.
     pub(crate) fn splice_from(&self, other: &Self) {
-        *self.shared.beside.lock().unwrap() = Some(Arc::clone(&other.shared));
+        *self.shared.beside.lock().unwrap() = Arc::downgrade(&other.shared);
+    }
+
+    /// What belongs to another channel is from now on taken from what passes `other`, if there is only one here.
+    pub(crate) fn pair_with(&self, other: &Self) {
+        *self.shared.partner.lock().unwrap() = Arc::downgrade(&other.shared);
     }
 
     /// How many records of this kind have passed in a direction.
@@ -340,13 +348,15 @@ impl Shared {
         };
         match source {
             Source::Channel => {
-                find(self, &|latest| latest.is_up == is_up && latest.connection != about.number)
+                let own = find(self, &|latest| latest.is_up == is_up && latest.connection != about.number);
+                let partner = || self.partner.lock().unwrap().upgrade();
+                own.or_else(|| find(&*partner()?, &|latest| latest.is_up == is_up))
             }
             Source::Direction => {
                 find(self, &|latest| latest.is_up != is_up && latest.connection == about.number)
             }
             Source::Session => {
-                let beside = self.beside.lock().unwrap().clone()?;
+                let beside = self.beside.lock().unwrap().upgrade()?;
                 find(&beside, &|latest| latest.is_up == is_up && latest.kind == about.kind)
             }
         }
