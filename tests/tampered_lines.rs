@@ -54,7 +54,6 @@ struct Ground {
 }
 
 /// Kept as long as a scene lasts.
-#[expect(dead_code, reason = "to be dropped at the end, and no sooner")]
 enum Behind {
     Process(World),
     /// In this process, with what a command line cannot say.

@@ -96,9 +96,9 @@ struct Shared {
     /// The latest record of each kind of channel and direction, with the connection that it was on.
     latest: Mutex<Vec<Latest>>,
     /// Where records of another line of the session are.
-    partner: Mutex<Weak<Shared>>,
+    partner: Mutex<Weak<Self>>,
     /// Where records of another session are.
-    beside: Mutex<Weak<Shared>>,
+    beside: Mutex<Weak<Self>>,
     /// How many records of each kind have passed, by direction.
     passed: Mutex<BTreeMap<(bool, u8), usize>>,
 }
