@@ -41,6 +41,26 @@ const TARGETS: [(&str, Run); 8] = [
     ("settings", targets::settings),
 ];
 
+/// A target that a fuzzer runs and nobody replays would be found out by no test.
+#[test]
+fn every_target_of_the_fuzzer_is_replayed() {
+    let in_fuzz = |path: &str| [env!("CARGO_MANIFEST_DIR"), "fuzz", path].iter().collect::<PathBuf>();
+    let names = |folder: &str| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(in_fuzz(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let replayed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(replayed.len(), TARGETS.len());
+    assert_eq!(names("fuzz_targets"), replayed);
+    assert_eq!(names("corpus"), replayed);
+    let manifest = std::fs::read_to_string(in_fuzz("Cargo.toml")).unwrap();
+    for name in &replayed {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not built");
+        let source = std::fs::read_to_string(in_fuzz(&format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(source.contains(&format!("bowline_fuzz::{name}(bytes)")), "{name} runs something else");
+    }
+}
+
 #[test]
 fn every_file_of_the_corpus_passes() {
     for (target, run) in TARGETS {
@@ -123,7 +143,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     assert!(seeds[4..6].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_err()));
     seeds.extend(frame_seeds());
     seeds.extend(text_seeds());
-    let steps = ["session_hello", "bind_hello", "session_answer", "bind_answer"];
+    let steps =
+        ["session_hello", "bind_hello", "session_answer", "bind_answer", "enrol_hello", "enrol_answer"];
+    assert_eq!(steps.len(), usize::from(targets::STEPS));
     seeds.extend((0..).zip(steps).map(|(step, name)| ("handshake", name.to_owned(), targets::honest(step))));
     seeds.extend(samples::all().into_iter().map(|Sample { stream, name, kind, body, .. }| {
         ("body", format!("{stream}-{name}"), [&[kind][..], &body].concat())

@@ -28,7 +28,7 @@ use support::new_identity;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// How many seeds there are, and how many of them run at a time.
+/// How many seeds there are if `BOWLINE_LIAR_SEEDS` does not say another number, and how many of them run at a time.
 const SEEDS: u64 = 500;
 const AT_A_TIME: usize = 16;
 /// How long any call may take, whatever the server does.
@@ -39,8 +39,10 @@ const GROWTH_MAX_KIB: u64 = 64 << 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn t24_a_lying_server_breaks_no_client() {
     let panics = count_panics();
-    let replayed = std::env::var("BOWLINE_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seeds = replayed.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let count = number("BOWLINE_LIAR_SEEDS").unwrap_or(SEEDS);
+    let replayed = number("BOWLINE_SEED");
+    let seeds = replayed.map_or(0..count, |seed| seed..seed + 1);
     let server = new_identity();
     let mut limits = Limits::default();
     limits.ping_after = Duration::from_millis(100);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bowline::model::{AttemptNonce, ChannelKind, ChannelNumber, Locator, Protection, Suite};
 use bowline::wire::hello::{self, BindOffer, MAC1_LEN, Offer, SessionOffer};
 use recorder::{Kind, Recorder, contains_secret};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -205,7 +206,10 @@ async fn new_connections_can_be_refused() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_a_reset() {
-    let closed = TcpListener::bind((LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    // It does not listen, and while it is held nobody else does.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from((LOCALHOST, 0)).into()).unwrap();
+    let closed = held.local_addr().unwrap().as_socket().unwrap();
     let recorder = Recorder::start(LOCALHOST, closed).await.unwrap();
     let stream = TcpStream::connect(recorder.address()).await.unwrap();
     assert_eq!(end(stream).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

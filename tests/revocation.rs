@@ -27,7 +27,7 @@ use bowline::client::{
 use bowline::model::{LineRole, LineSet, PublicKey, Reason};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
-use support::{EXPORT, Entry, LINE_1, LINE_2, LONG, World, new_identity, pattern, reason};
+use support::{EXPORT, Entry, LINE_1, LINE_2, LONG, Searched, World, new_identity, pattern, reason};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -40,6 +40,7 @@ struct Place {
     server: Server,
     clients: [Arc<Identity>; 2],
     _folder: TempDir,
+    _searched: Searched,
 }
 
 impl Place {
@@ -58,7 +59,8 @@ impl Place {
         let listen: Vec<SocketAddr> = [LINE_1, LINE_2].map(|line| SocketAddr::new(line, 0)).to_vec();
         let config = ServerConfig::new(Arc::clone(identity), exports, policy);
         let server = Server::start(ServerConfig { listen, ..config }).unwrap();
-        Self { server, clients, _folder: folder }
+        let searched = Searched::new(clients.iter().chain([identity]));
+        Self { server, clients, _folder: folder, _searched: searched }
     }
 
     async fn connect(&self, client: usize, pinned: PublicKey) -> Result<Session, Error> {

@@ -23,6 +23,7 @@ use bowline::net::{Via, key_file};
 use bowline::secure::{Identity, SessionResponder};
 use bowline::wire::hello::Hello;
 use program::{Done, Server, User, export, finish_child};
+use socket2::{Domain, Socket, Type};
 use support::recorder::{Kind, Recorder, contains_secret};
 use support::{LINE_1, LONG, World, new_identity};
 
@@ -282,11 +283,20 @@ fn hosts_are_found_by_name_or_refused() {
     trust(&scene.station, "yes\n", &[&format!("localhost:{port}")]).success();
     assert_eq!(scene.peers().unwrap(), entry("localhost", &scene.server_key, &scene.address()));
 
-    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+    let (_held, closed) = nobody();
+    let closed = closed.to_string();
     refused(&trust(&scene.station, "yes\n", &[&closed]), &["cannot reach", &closed]);
     scene.station.run(&["peer", "trust", "10.0.0"]).misuse("write an IP address");
     scene.station.run(&["peer", "trust", "store", "--name", "a b"]).misuse("use 1 to 64");
     scene.station.run(&["peer", "trust", "store", "--yes", "abc"]).misuse("52 characters");
+}
+
+/// An address at which nobody listens, and nobody else can as long as the socket is held.
+fn nobody() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// A server that notes the pattern of each hello that it hears, and answers with `answer`.
@@ -479,8 +489,7 @@ async fn a_key_that_is_not_shown_is_none() {
     let limit = std::time::Duration::from_millis(50);
     let slow = server_key(silent.local_addr().unwrap(), None, limit).await.unwrap_err();
     assert!(matches!(slow, Error::HandshakeTimedOut { .. }), "{slow}");
-    let closed = silent.local_addr().unwrap();
-    drop(silent);
+    let (_held, closed) = nobody();
     let gone = server_key(closed, None, LONG).await.unwrap_err();
     assert!(matches!(gone, Error::Unreachable { .. }), "{gone}");
 }

@@ -10,13 +10,15 @@ use bowline::model::{
     RequestId, ResumeKey, SessionId, Suite, len_u64,
 };
 use bowline::secure::{
-    BindInitiator, BindResponder, Identity, Incoming, Opener, Payload, RecordError, RecordKeys, Sealer,
-    SessionInitiator, SessionResponder, mac1,
+    BindInitiator, BindResponder, EnrolInitiator, EnrolResponder, Identity, Incoming, Opener, Payload,
+    RecordError, RecordKeys, Sealer, SessionInitiator, SessionResponder, mac1,
 };
 use bowline::server::{parse_clients, parse_export_argument};
 use bowline::wire::control::BindSecret;
 use bowline::wire::data::Rekey;
-use bowline::wire::hello::{self, BindChoice, BindOffer, Hello, Offer, SessionChoice, SessionOffer};
+use bowline::wire::hello::{
+    self, BindChoice, BindOffer, EnrolChoice, EnrolOffer, Hello, Offer, SessionChoice, SessionOffer,
+};
 use bowline::wire::{ClientControl, ClientData, Head, Message, ServerControl, ServerData};
 
 /// A hello is refused, or it is the one encoding of what it says.
@@ -93,7 +95,7 @@ pub fn handshake(bytes: &[u8]) {
         hello.extend(mac1::mac1(&server.public(), &hello));
         Hello::decode(&hello).expect("a hello with our own lengths")
     };
-    match step % 4 {
+    match step % STEPS {
         0 => {
             let hello = hello(&Offer::Session(SessionOffer::OURS));
             assert!(mac1::verify(&server.public(), &hello));
@@ -117,12 +119,34 @@ pub fn handshake(bytes: &[u8]) {
             let finished = begun.expect("it needs nothing from outside").0.finish(bytes);
             assert!(finished.is_err() || bytes.len() > 48, "an answer without the server's key");
         }
-        _ => {
+        3 => {
             let finished = begin_bind(bind_offer(ChannelKind::Data, Protection::Signed)).0.finish(bytes);
             assert!(finished.is_err() || bytes.len() > 48, "an answer without the server's key");
         }
+        4 => {
+            let hello = hello(&Offer::Enrol(EnrolOffer::OURS));
+            let Ok(responder) = EnrolResponder::read(&server, &hello, &mut Fixed(3)) else { return };
+            assert_eq!(hello.noise.len(), 32, "an ephemeral key and no more");
+            // A key of low order is found out by the Diffie-Hellman.
+            if let Ok(message2) = responder.finish(EnrolChoice { version: 1 }) {
+                assert_eq!(message2.len(), 2 + ENROL_ANSWER_LEN);
+            }
+        }
+        _ => {
+            let (initiator, _) = EnrolInitiator::begin(EnrolOffer::OURS, &mut Fixed(2))
+                .expect("it needs nothing from outside");
+            if let Ok(key) = initiator.finish(bytes) {
+                assert!(bytes.len() == ENROL_ANSWER_LEN, "a key out of an answer of another length");
+                assert!(key.0[31] < 0x80, "a second name of one server");
+            }
+        }
     }
 }
+
+/// The steps of handshakes that [`handshake`] and [`honest`] know.
+pub const STEPS: u8 = 6;
+/// An answer that shows a key: an ephemeral key, the key and its tag, the choice and its tag.
+const ENROL_ANSWER_LEN: usize = 32 + 48 + 2 + 16;
 
 /// A text is refused, or it is the one text of its key; and no error repeats an identity's text.
 pub fn key_text(bytes: &[u8]) {
@@ -330,7 +354,9 @@ pub fn honest(step: u8) -> Vec<u8> {
             .1
     };
     let decoded = |hello: &[u8]| Hello::decode(hello).expect("our own hello");
-    let message = match step % 4 {
+    let enrolment =
+        || EnrolInitiator::begin(EnrolOffer::OURS, &mut Fixed(2)).expect("it needs nothing from outside").1;
+    let message = match step % STEPS {
         0 => decoded(&session()).noise,
         1 => decoded(&begin_bind(offer).1).noise,
         2 => {
@@ -338,12 +364,18 @@ pub fn honest(step: u8) -> Vec<u8> {
             let choice = SessionChoice { version: 1, session: SESSION };
             read.and_then(|read| read.finish(choice)).expect("our own hello").0[2..].to_vec()
         }
-        _ => {
+        3 => {
             let hello = decoded(&begin_bind(offer).1);
             let key = client.public();
             let read = BindResponder::read(&server, &key, &SECRET, SESSION, &hello, &mut Fixed(3));
             let choice = BindChoice { protection: offer.protection, suite: offer.suite };
             read.and_then(|read| read.finish(choice)).expect("our own hello").0[2..].to_vec()
+        }
+        4 => decoded(&enrolment()).noise,
+        _ => {
+            let read = EnrolResponder::read(&server, &decoded(&enrolment()), &mut Fixed(3));
+            let choice = EnrolChoice { version: 1 };
+            read.and_then(|read| read.finish(choice)).expect("our own hello")[2..].to_vec()
         }
     };
     [&[step][..], &message].concat()

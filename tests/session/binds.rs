@@ -23,6 +23,7 @@ use bowline::wire::{ServerControl, ServerData};
 
 use super::pair::{Payload, SERVER_KEYS, Seed, policy};
 
+/// How many schedules there are; `BOWLINE_SCHEDULES` sets another number.
 const SCHEDULES: u64 = 10_000;
 const CONTROL: ConnectionId = ConnectionId(0);
 
@@ -286,8 +287,9 @@ impl Race {
 
 #[test]
 fn t28_no_bind_reaches_a_session_that_has_ended_in_ten_thousand_schedules() {
-    let only = std::env::var("BOWLINE_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seeds = only.map_or(0..SCHEDULES, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let count = number("BOWLINE_SCHEDULES").unwrap_or(SCHEDULES);
+    let seeds = number("BOWLINE_SEED").map_or(0..count, |seed| seed..seed + 1);
     let (mut ended, mut bound, mut late) = (0, 0, 0);
     for seed in seeds.clone() {
         let outcome = std::panic::catch_unwind(|| {
@@ -307,8 +309,10 @@ fn t28_no_bind_reaches_a_session_that_has_ended_in_ten_thousand_schedules() {
         bound += binds;
         late += late_binds;
     }
-    if only.is_none() {
+    let all = seeds.end - seeds.start;
+    if all >= 100 {
         // The schedules are about what they are meant to be about.
-        assert!(ended > 9_000 && bound > 10_000 && late > 10_000, "{ended}, {bound}, {late}");
+        let is_so = ended > all / 10 * 9 && bound > all && late > all;
+        assert!(is_so, "{ended}, {bound}, {late} of {all}");
     }
 }

@@ -307,6 +307,39 @@ pub(crate) fn client_log() -> &'static Arc<Mutex<Vec<u8>>> {
     })
 }
 
+/// For a server in the test's own process, where both ends write one log: when it is dropped, nothing that was logged
+/// may show any of these secrets.
+pub(crate) struct Searched(Mutex<Vec<Vec<u8>>>);
+
+impl Searched {
+    /// Begins to collect the log, if nobody has yet, and remembers the secret halves of these identities.
+    pub(crate) fn new<'a>(identities: impl IntoIterator<Item = &'a Arc<Identity>>) -> Self {
+        client_log();
+        Self(Mutex::new(identities.into_iter().map(|identity| secret_half(identity)).collect()))
+    }
+
+    /// What an open came to; its key is one of the secrets.
+    pub(crate) fn noted(&self, opened: Result<File, Error>) -> Result<File, Error> {
+        if let Some(key) = opened.as_ref().ok().and_then(File::kept_key) {
+            self.0.lock().unwrap().push(key.secret.to_vec());
+        }
+        opened
+    }
+}
+
+impl Drop for Searched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let log = client_log().lock().unwrap();
+        assert!(!log.is_empty(), "nothing was logged");
+        for secret in self.0.lock().unwrap().iter() {
+            assert_eq!(contains_secret(&log, secret), None, "the log of both ends");
+        }
+    }
+}
+
 #[derive(Clone)]
 struct LogWriter(Arc<Mutex<Vec<u8>>>);
 

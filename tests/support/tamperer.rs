@@ -3,9 +3,11 @@
 //! connection before it. It reads what anybody on the way can read: hellos and heads.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bowline::model::{ChannelKind, Limits, Protection};
@@ -36,22 +38,48 @@ pub(crate) enum Hit {
     Swap,
     /// So many bytes arrive, and then the end of the connection.
     Cut(usize),
-    /// The latest record of another connection arrives before it.
-    Splice,
+    /// A record that belongs elsewhere arrives before it, with this one's channel and number written into it if that is
+    /// said. As long as there is no such record, nothing is hit.
+    Splice(Source, bool),
 }
 
-/// Which record is hit, and how.
+/// Where a record comes from that does not belong where it is put: the latest that was seen there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another connection of the line or of the one it is paired with, in the same direction.
+    Channel,
+    /// The same kind of channel, in the same direction, of the proxy that was named by [`Tamperer::splice_from`].
+    Session,
+    /// The other direction of the same connection.
+    Direction,
+}
+
+/// Which records can be hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Any,
+    WithPayload,
+    /// Those of this kind.
+    Kind(u8),
+}
+
+/// Which record is hit, and how: the first that fits, behind so many others that do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) kind: ChannelKind,
     /// Towards the server, or towards the client.
     pub(crate) is_up: bool,
-    /// How many records of this kind of channel and direction pass before.
+    /// How many records that fit pass before.
     pub(crate) after: usize,
-    /// Only a record with a payload will do.
-    pub(crate) with_payload: bool,
+    /// Other records are not counted.
+    pub(crate) which: Which,
     pub(crate) hit: Hit,
 }
+
+/// Where a head has its kind, its channel and its number.
+const KIND: usize = 8;
+const CHANNEL: Range<usize> = 12..16;
+const SEQUENCE: Range<usize> = 24..32;
 
 /// The proxy of one line.
 pub(crate) struct Tamperer {
@@ -67,10 +95,17 @@ struct Shared {
     done: watch::Sender<usize>,
     /// The latest record of each kind of channel and direction, with the connection that it was on.
     latest: Mutex<Vec<Latest>>,
+    /// Where records of another line of the session are.
+    partner: Mutex<Weak<Self>>,
+    /// Where records of another session are.
+    beside: Mutex<Weak<Self>>,
+    /// How many records of each kind have passed, by direction.
+    passed: Mutex<BTreeMap<(bool, u8), usize>>,
 }
 
 struct Latest {
     connection: usize,
+    kind: ChannelKind,
     is_up: bool,
     frame: Vec<u8>,
 }
@@ -93,6 +128,9 @@ impl Tamperer {
             plan: Mutex::new(None),
             done: watch::Sender::new(0),
             latest: Mutex::new(Vec::new()),
+            partner: Mutex::default(),
+            beside: Mutex::default(),
+            passed: Mutex::new(BTreeMap::new()),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Self { address, shared, accepting }
@@ -110,6 +148,21 @@ impl Tamperer {
     /// Nothing is hit any more.
     pub(crate) fn disarm(&self) {
         *self.shared.plan.lock().unwrap() = None;
+    }
+
+    /// What belongs to another session is from now on taken from what passes `other`.
+    pub(crate) fn splice_from(&self, other: &Self) {
+        *self.shared.beside.lock().unwrap() = Arc::downgrade(&other.shared);
+    }
+
+    /// What belongs to another channel is from now on taken from what passes `other`, if there is only one here.
+    pub(crate) fn pair_with(&self, other: &Self) {
+        *self.shared.partner.lock().unwrap() = Arc::downgrade(&other.shared);
+    }
+
+    /// How many records of this kind have passed in a direction.
+    pub(crate) fn passed(&self, is_up: bool, kind: u8) -> usize {
+        self.shared.passed.lock().unwrap().get(&(is_up, kind)).copied().unwrap_or(0)
     }
 
     /// How many records were hit.
@@ -213,8 +266,8 @@ async fn pump(
                 return Err(error);
             }
         };
-        let hit = shared.next_hit(about, is_up, payload);
-        let foreign = shared.remember(about, is_up, &frame);
+        let (hit, foreign) = shared.next_hit(about, is_up, (&frame, payload));
+        shared.remember(about, is_up, &frame);
         match hit {
             None => {
                 to.write_all(&frame).await?;
@@ -240,8 +293,13 @@ async fn pump(
                 to.write_all(&frame[..len % frame.len()]).await?;
                 return to.shutdown().await;
             }
-            Some(Hit::Splice) => {
-                to.write_all(&foreign.unwrap_or_else(|| frame.clone())).await?;
+            Some(Hit::Splice(_, is_adapted)) => {
+                let mut foreign = foreign.expect("nothing is hit without one");
+                if is_adapted {
+                    foreign[CHANNEL].copy_from_slice(&frame[CHANNEL]);
+                    foreign[SEQUENCE].copy_from_slice(&frame[SEQUENCE]);
+                }
+                to.write_all(&foreign).await?;
                 to.write_all(&frame).await?;
             }
         }
@@ -249,34 +307,70 @@ async fn pump(
 }
 
 impl Shared {
-    /// What is to be done to this record.
-    fn next_hit(&self, about: About, is_up: bool, payload: usize) -> Option<Hit> {
+    /// What is to be done to this record, and the foreign one if that is what it takes.
+    fn next_hit(
+        &self,
+        about: About,
+        is_up: bool,
+        (frame, payload): (&[u8], usize),
+    ) -> (Option<Hit>, Option<Vec<u8>>) {
         let mut plan = self.plan.lock().unwrap();
         let fits = |plan: &Plan| {
-            plan.kind == about.kind && plan.is_up == is_up && (payload > 0 || !plan.with_payload)
+            let is_one = match plan.which {
+                Which::Any => true,
+                Which::WithPayload => payload > 0,
+                Which::Kind(kind) => frame[KIND] == kind,
+            };
+            plan.kind == about.kind && plan.is_up == is_up && is_one
         };
-        let planned = plan.as_mut().filter(|plan| fits(plan))?;
+        let Some(planned) = plan.as_mut().filter(|plan| fits(plan)) else { return (None, None) };
+        let foreign = match planned.hit {
+            Hit::Splice(source, _) => match self.foreign(about, is_up, source) {
+                None => return (None, None),
+                found => found,
+            },
+            _ => None,
+        };
         if planned.after > 0 {
             planned.after -= 1;
-            return None;
+            return (None, None);
         }
         let hit = planned.hit;
         *plan = None;
         self.done.send_modify(|done| *done += 1);
-        Some(hit)
+        (Some(hit), foreign)
     }
 
-    /// Keeps the record, and gives the latest one of another connection that goes the same way.
-    fn remember(&self, about: About, is_up: bool, frame: &[u8]) -> Option<Vec<u8>> {
+    fn foreign(&self, about: About, is_up: bool, source: Source) -> Option<Vec<u8>> {
+        let find = |shared: &Self, fits: &dyn Fn(&Latest) -> bool| {
+            let latest = shared.latest.lock().unwrap();
+            latest.iter().rev().find(|latest| fits(latest)).map(|latest| latest.frame.clone())
+        };
+        match source {
+            Source::Channel => {
+                let own = find(self, &|latest| latest.is_up == is_up && latest.connection != about.number);
+                let partner = || self.partner.lock().unwrap().upgrade();
+                own.or_else(|| find(&*partner()?, &|latest| latest.is_up == is_up))
+            }
+            Source::Direction => {
+                find(self, &|latest| latest.is_up != is_up && latest.connection == about.number)
+            }
+            Source::Session => {
+                let beside = self.beside.lock().unwrap().upgrade()?;
+                find(&beside, &|latest| latest.is_up == is_up && latest.kind == about.kind)
+            }
+        }
+    }
+
+    /// Keeps the record as the latest of its connection and direction.
+    fn remember(&self, about: About, is_up: bool, frame: &[u8]) {
+        *self.passed.lock().unwrap().entry((is_up, frame[KIND])).or_default() += 1;
         let mut latest = self.latest.lock().unwrap();
-        let mut others = latest.iter().rev();
-        let other = others.find(|other| other.is_up == is_up && other.connection != about.number);
-        let foreign = other.map(|other| other.frame.clone());
         latest.retain(|known| (known.connection, known.is_up) != (about.number, is_up));
-        latest.push(Latest { connection: about.number, is_up, frame: frame.to_vec() });
+        let (connection, kind) = (about.number, about.kind);
+        latest.push(Latest { connection, kind, is_up, frame: frame.to_vec() });
         if latest.len() > 16 {
             latest.remove(0);
         }
-        foreign
     }
 }

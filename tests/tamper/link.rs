@@ -11,11 +11,14 @@ use bowline::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, Limits, Locator, Protection, RequestId,
     SessionId, Suite,
 };
-use bowline::net::{Buffers, Meter, Outbound, ReadError, Received, RecordReader, RecordWriter};
+use bowline::net::{Buffers, Meter, Outbound, ReadError, Received, RecordReader, RecordWriter, RekeyLimits};
 use bowline::secure::{
     BindInitiator, BindResponder, Identity, Opener, RecordKeys, Sealer, SessionInitiator, SessionResponder,
+    suites,
 };
+use bowline::wire::Head;
 use bowline::wire::control::BindSecret;
+use bowline::wire::data::Rekey;
 use bowline::wire::hello::{BindChoice, BindOffer, Hello, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -63,20 +66,29 @@ pub(crate) struct Spec {
     pub(crate) attempt: u8,
 }
 
-/// Everything that a channel of this kind can be, by the word of the handshake and of the record layer.
+/// Everything that a channel of this kind can be, by the word of the handshake and of the record layer: which is what
+/// protocol.md says, no more and no less.
 pub(crate) fn each_mode(kind: ChannelKind) -> Vec<Spec> {
-    let mut modes = Vec::new();
-    if kind == ChannelKind::Control {
-        modes.push(Spec { number: 0, ..spec(kind, Protection::Sealed, Suite::ChaCha20Poly1305) });
-    }
+    let sealed = spec(kind, Protection::Sealed, Suite::ChaCha20Poly1305);
+    let first = Spec { number: 0, ..sealed };
+    let mut modes = if kind == ChannelKind::Control { vec![first] } else { Vec::new() };
     for &protection in Protection::EACH {
-        for &suite in Suite::EACH {
+        // A suite that this processor has no instructions for is not offered, and slow to try.
+        for suite in Suite::EACH.iter().copied().filter(|&suite| suites().contains(suite)) {
             let spec = spec(kind, protection, suite);
             if Link::new(spec).is_some() {
                 modes.push(spec);
             }
         }
     }
+    let stated = match kind {
+        ChannelKind::Control => vec![first, sealed],
+        ChannelKind::Data => [Protection::Clear, Protection::Signed, Protection::Sealed]
+            .into_iter()
+            .flat_map(|protection| suites().iter().map(move |suite| spec(kind, protection, suite)))
+            .collect(),
+    };
+    assert_eq!(modes, stated, "the modes of {kind} channels");
     modes
 }
 
@@ -120,11 +132,38 @@ impl Link {
 
     /// Seals records in their order, each as the bytes on the wire.
     pub(crate) fn frames<M: Stream>(&self, messages: impl IntoIterator<Item = (M, Vec<u8>)>) -> Vec<Vec<u8>> {
+        self.written(messages, (&Limits::default()).into())
+    }
+
+    /// Seals records in their order, each of them under keys of its own: between two of them is a `Rekey` record.
+    pub(crate) fn rekeyed<M: Stream>(
+        &self,
+        messages: impl IntoIterator<Item = (M, Vec<u8>)>,
+    ) -> Vec<Vec<u8>> {
+        let each = RekeyLimits { records: 1, ..(&Limits::default()).into() };
+        let mut frames = Vec::new();
+        for mut frame in self.written(messages, each) {
+            let kind = Head::decode(frame.first_chunk().unwrap()).unwrap().kind;
+            assert_eq!(kind == Rekey::KIND, !frames.is_empty(), "new keys for all but the first one");
+            if kind == Rekey::KIND {
+                let rest = frame.split_off(Borders::of(&frame).tag_h);
+                frames.extend([frame, rest]);
+            } else {
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+
+    fn written<M: Stream>(
+        &self,
+        messages: impl IntoIterator<Item = (M, Vec<u8>)>,
+        rekey: RekeyLimits,
+    ) -> Vec<Vec<u8>> {
         let keys = self.keys(M::SENDER).send;
         let sealer = Sealer::new(keys, ChannelNumber(self.spec.number), self.spec.protection).unwrap();
         let sink = Sink::default();
-        let mut writer =
-            RecordWriter::new(sink.clone(), sealer, Meter::default(), (&Limits::default()).into());
+        let mut writer = RecordWriter::new(sink.clone(), sealer, Meter::default(), rekey);
         let seal = |(at, (message, payload)): (u64, (M, Vec<u8>))| {
             let payload = (!payload.is_empty()).then(|| Outbound::Shared(payload.into()));
             now(writer.write(&message, (RequestId(at), RequestId::FIRST), payload)).unwrap();

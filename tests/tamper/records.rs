@@ -4,6 +4,7 @@
 use bowline::model::{ChannelKind, Entropy as _, Limits, Protection};
 use bowline::net::{ReadError, Received};
 use bowline::secure::RecordError;
+use bowline::wire::data::Rekey;
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 use super::link::{Borders, Link, Reader, Spec, Stream, each_mode};
@@ -12,10 +13,9 @@ use super::seed::Seed;
 
 /// Lengths of payload at which ciphers and their tags have borders.
 const PAYLOADS: [usize; 5] = [0, 1, 16, 255, 256];
-/// New keys for a channel in use: handled below a core, by the very layer that is tested here.
-const REKEY: u8 = 0x34;
 /// More than any changed length makes a reader wait for.
 const FOLLOWING: usize = 128 << 10;
+static ZEROS: [u8; FOLLOWING] = [0; FOLLOWING];
 
 /// A message of a stream and the payload that it bears.
 type Sample<M> = (&'static str, M, Vec<u8>);
@@ -63,10 +63,11 @@ impl Sampled for ServerData {
     }
 }
 
-/// Each message of a stream, with each length of payload that it may have.
+/// Each message of a stream, with each length of payload that it may have. New keys are no message of a reader: they
+/// have tests of their own below.
 fn each_sample<M: Sampled>() -> Vec<Sample<M>> {
     let mut all = Vec::new();
-    for (name, message) in M::samples().into_iter().filter(|(_, message)| message.kind() != REKEY) {
+    for (name, message) in M::samples().into_iter().filter(|(_, message)| message.kind() != Rekey::KIND) {
         let lens = if message.has_payload() { &PAYLOADS[..] } else { &[0] };
         all.extend(lens.iter().map(|&len| (name, message.clone(), payload(len))));
     }
@@ -203,10 +204,15 @@ fn t01_t05_no_record_that_was_cut_is_accepted() {
 /// they were or with the next number written into them; records of another session with the right number.
 fn inject<M: Sampled>(mode: Spec, seed: u64, count: usize) {
     let link = Link::new(mode).unwrap();
-    let own = link.frames(cycle::<M>(8));
-    let foreign = link.other(|spec| spec.session = 2).frames(cycle::<M>(8));
+    let other = link.other(|spec| spec.session = 2);
+    // Eight at a time, so that all messages have their turn and none is far from the beginning.
+    let all = cycle::<M>(each_sample::<M>().len().next_multiple_of(8));
+    let eights = all.chunks(8).map(|eight| (link.frames(eight.to_vec()), other.frames(eight.to_vec())));
+    let eights: Vec<_> = eights.collect();
+    assert!(count >= 8 * eights.len(), "each eight has its turn with each kind of injection, twice");
     let mut random = Seed::new(seed, 30);
     for at in 0..count {
+        let (own, foreign) = &eights[at / 4 % eights.len()];
         let place = usize::try_from(random.below(8)).unwrap();
         let mut frame = vec![0; usize::try_from(1 + random.below(400)).unwrap()];
         random.fill(&mut frame).unwrap();
@@ -229,8 +235,8 @@ fn inject<M: Sampled>(mode: Spec, seed: u64, count: usize) {
             _ => frame = foreign[place].clone(),
         }
         let before = own[..place].concat();
-        let (own_again, zeros) = (own.concat(), vec![0; FOLLOWING]);
-        let mut reader = link.reader::<M>(&[&before, &frame, &own_again, &zeros]);
+        let own_again = own.concat();
+        let mut reader = link.reader::<M>(&[&before, &frame, &own_again, &ZEROS]);
         (0..place).for_each(|_| drop(reader.next().unwrap()));
         assert_refused(&mut reader, || format!("injection {at} of seed {seed}, {mode:?}"));
     }
@@ -377,6 +383,157 @@ fn t04_no_data_record_of_another_channel_session_direction_or_attempt_is_accepte
         reflect::<ClientData, ServerData>(mode);
         reflect::<ServerData, ClientData>(mode);
     }
+}
+
+/// Records each under keys of its own: `first`, new keys, `second`, new keys, `third`.
+struct Rekeyed<M: Stream> {
+    link: Link,
+    messages: [(M, Vec<u8>); 3],
+    frames: Vec<Vec<u8>>,
+}
+
+/// Where the first new keys are among the frames, and the record behind them.
+const NEW_KEYS: usize = 1;
+const BEHIND: usize = 2;
+
+impl<M: Sampled> Rekeyed<M> {
+    fn new(link: Link, second: (M, Vec<u8>)) -> Self {
+        let other = || (M::samples().swap_remove(0).1, Vec::new());
+        let messages = [other(), second, other()];
+        let frames = link.rekeyed(messages.clone());
+        assert_eq!(frames.len(), 5);
+        Self { link, messages, frames }
+    }
+
+    /// So many messages come out of these frames, and then nothing any more: neither from them nor from all that
+    /// was really sent behind what was tampered with.
+    fn refuses(&self, good: usize, parts: &[&Vec<u8>], what: &str) -> RecordError {
+        let mut all: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
+        all.extend(self.frames[1..].iter().map(Vec::as_slice));
+        all.push(&ZEROS);
+        let mut reader = self.link.reader::<M>(&all);
+        for (message, payload) in &self.messages[..good] {
+            assert!(accepted(&reader.next().unwrap(), (message, payload)), "{what}, {:?}", self.link.spec);
+        }
+        assert_refused(&mut reader, || format!("{what}, {:?}", self.link.spec))
+    }
+
+    fn flip(&self) {
+        let [first, new_keys, behind, ..] = &self.frames[..] else { panic!("five of them") };
+        // They are the same whatever follows: once is enough.
+        let bits = if self.messages[1].1.is_empty() { 0 } else { new_keys.len() * 8 };
+        for bit in 0..bits {
+            let mut changed = new_keys.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            self.refuses(1, &[first, &changed, behind], &format!("bit {bit} of the new keys"));
+        }
+        let borders = Borders::of(behind);
+        let is_clear = self.link.spec.protection == Protection::Clear;
+        for bit in 0..behind.len() * 8 {
+            if is_clear && (borders.tag_h..borders.payload).contains(&(bit / 8)) {
+                continue;
+            }
+            let mut changed = behind.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            self.refuses(1, &[first, new_keys, &changed], &format!("bit {bit} behind the new keys"));
+        }
+    }
+
+    fn reorder(&self) {
+        let [first, new_keys, behind, new_again, third] = &self.frames[..] else { panic!("five of them") };
+        let cases: [(usize, &[&Vec<u8>], &str); 9] = [
+            (1, &[first, behind], "new keys left out"),
+            (1, &[first, new_keys, new_keys, behind], "new keys twice"),
+            (1, &[first, behind, new_keys], "new keys and the next record change places"),
+            (0, &[new_keys, first, behind], "new keys before the last record of the old ones"),
+            (1, &[first, new_keys, new_again, third], "the record behind new keys left out"),
+            (2, &[first, new_keys, behind, behind], "the record behind new keys twice"),
+            (
+                1,
+                &[first, new_keys, new_again, behind],
+                "the record behind new keys moved behind the next ones",
+            ),
+            (
+                2,
+                &[first, new_keys, behind, new_keys, third],
+                "new keys replayed in the place of the next ones",
+            ),
+            (2, &[first, new_keys, behind, third], "the second new keys left out"),
+        ];
+        for (good, parts, what) in cases {
+            let error = self.refuses(good, parts, what);
+            assert!(matches!(error, RecordError::Sequence { .. }), "{what}: {error}");
+        }
+    }
+
+    /// The new keys and the record behind them, as another channel has them in the same places.
+    fn splice(&self) {
+        let [first, new_keys, ..] = &self.frames[..] else { panic!("five of them") };
+        let mut changes: Vec<fn(&mut Spec)> = vec![|spec| spec.attempt = 2, |spec| spec.session = 2];
+        if self.link.spec.number != 0 {
+            changes.push(|spec| spec.number = 4);
+        }
+        for change in changes {
+            let other = self.link.other(change);
+            let what = format!("of {:?}", other.spec);
+            for adapt in [false, true] {
+                let mut foreign = other.rekeyed(self.messages.clone());
+                if adapt {
+                    let number = self.link.spec.number.to_le_bytes();
+                    foreign.iter_mut().for_each(|frame| frame[12..16].copy_from_slice(&number));
+                }
+                let (keys, behind) = (&foreign[NEW_KEYS], &foreign[BEHIND]);
+                self.refuses(1, &[first, keys, behind], &format!("new keys and what is behind them {what}"));
+                self.refuses(1, &[first, keys, &self.frames[BEHIND]], &format!("new keys {what}"));
+                self.refuses(1, &[first, new_keys, behind], &format!("the record behind new keys {what}"));
+            }
+        }
+        // The right number and channel, under the keys that were replaced.
+        let [one, two, three] = self.messages.clone();
+        let old = self.link.frames([one, three, two]);
+        let error =
+            self.refuses(1, &[first, new_keys, &old[2]], "a record of the old keys behind the new ones");
+        assert_eq!(error, RecordError::Body);
+    }
+}
+
+/// New keys, and the record behind them, with and without payload, in every mode. `B` is what goes the other way.
+fn tamper_with_new_keys<M: Sampled, B: Sampled>(modes: &[Spec]) {
+    for &mode in modes {
+        let with_payload = M::samples().into_iter().find(|(_, message)| message.has_payload()).unwrap();
+        for second in [(with_payload.1, payload(33)), (M::samples().swap_remove(0).1, Vec::new())] {
+            let rekeyed = Rekeyed::new(Link::new(mode).unwrap(), second);
+            let sent = rekeyed.frames.concat();
+            let mut untouched = rekeyed.link.reader::<M>(&[&sent]);
+            for (message, payload) in &rekeyed.messages {
+                assert!(accepted(&untouched.next().unwrap(), (message, payload)), "{mode:?}");
+            }
+            rekeyed.flip();
+            rekeyed.reorder();
+            rekeyed.splice();
+            let other = || (B::samples().swap_remove(0).1, Vec::new());
+            let reflected = rekeyed.link.rekeyed([other(), other()]);
+            rekeyed.refuses(
+                1,
+                &[&rekeyed.frames[0], &reflected[NEW_KEYS]],
+                "new keys of the other direction",
+            );
+        }
+    }
+}
+
+#[test]
+fn t01_t03_t04_t29_no_tampered_new_keys_are_accepted_on_a_control_channel() {
+    let modes = each_mode(ChannelKind::Control);
+    tamper_with_new_keys::<ClientControl, ServerControl>(&modes);
+    tamper_with_new_keys::<ServerControl, ClientControl>(&modes);
+}
+
+#[test]
+fn t01_t03_t04_t29_no_tampered_new_keys_are_accepted_on_a_data_channel() {
+    let modes = each_mode(ChannelKind::Data);
+    tamper_with_new_keys::<ClientData, ServerData>(&modes);
+    tamper_with_new_keys::<ServerData, ClientData>(&modes);
 }
 
 /// What protocol.md says of clear channels, at the record layer: a flip in the payload reaches the receiver, and every

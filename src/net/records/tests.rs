@@ -338,3 +338,46 @@ async fn what_a_client_writes_has_no_trailer() {
     assert_eq!((received.message, received.payload.unwrap()), (Ok(write), BytesMut::from("written")));
     assert_eq!(reader.next().await.unwrap().message, Ok(read));
 }
+
+#[tokio::test]
+async fn f02_a_length_over_the_limit_takes_no_memory_and_nothing_behind_its_head() {
+    let over = u32::try_from(Limits::BODY_LEN_MAX).unwrap() + 1;
+    for (body_len, payload_len) in [(u32::MAX, 0), (over, 0), (0, u32::MAX), (0, (1 << 20) + 1)] {
+        for before in [0, 1] {
+            let (client, server) = keys(Protection::Signed);
+            let mut sealer = Sealer::<ClientData>::new(client.send, CHANNEL, Protection::Signed).unwrap();
+            let mut bytes = Vec::new();
+            for _ in 0..before {
+                sealer.seal(&Ping {}.into(), IDS.0, IDS.1, Payload::None, &mut bytes).unwrap();
+            }
+            let head = Head {
+                body_len,
+                payload_len,
+                kind: 0x20,
+                channel: CHANNEL,
+                request: IDS.0,
+                sequence: before,
+                settled: IDS.1,
+            };
+            bytes.extend(head.encode());
+            let (mut near, far) = tokio::io::duplex(4096);
+            near.write_all(&bytes).await.unwrap();
+            let opener = Opener::new(server.receive, CHANNEL, Protection::Signed).unwrap();
+            let (mut reader, meter) = RecordReader::<ClientData, _>::new(far, opener, Buffers::default());
+            for _ in 0..before {
+                assert_eq!(reader.next().await.unwrap().message, Ok(Ping {}.into()));
+            }
+            let taken = reader.body.capacity();
+            assert!(taken <= Limits::TAG_LEN, "nothing has been taken so far but for a ping");
+            // The head is all that there is, and the stream goes on: whoever wanted more of it would wait.
+            let outcome =
+                std::pin::pin!(reader.next()).poll(&mut Context::from_waker(std::task::Waker::noop()));
+            let is_refused = matches!(outcome, Poll::Ready(Err(ReadError::Record(RecordError::Head(_)))));
+            assert!(is_refused, "{body_len}, {payload_len}: {outcome:?}");
+            assert_eq!(reader.body.capacity(), taken, "{body_len}, {payload_len}");
+            near.write_all(&[0; 1000]).await.unwrap();
+            assert!(reader.next().await.is_err(), "and nothing is read after it");
+            assert!(reader.body.capacity() == taken && meter.load(Ordering::Relaxed) < 2000);
+        }
+    }
+}
