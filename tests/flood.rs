@@ -7,7 +7,8 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::as_conversions,
-    reason = "a panic fails the test"
+    clippy::disallowed_methods,
+    reason = "a panic fails the test, and the clock says how many lines a log may have"
 )]
 
 mod support;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bowline::client::{Client, Error, File, LineConfig, OpenOptions, Peer, Session};
+use bowline::client::{ChannelState, Client, Error, File, LineConfig, OpenOptions, Peer, Session};
 use bowline::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Limits, LineRole, Locator, PublicKey, SessionId,
 };
@@ -33,6 +34,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
 /// Attackers at work at the same time.
@@ -95,7 +97,10 @@ fn garbage(server: &PublicKey, count: usize) -> [Vec<Vec<u8>>; 3] {
     ]
 }
 
-/// A client that reads and writes until it is told to stop; each operation must succeed.
+/// Far above what anything takes beside a flood, and far below what being kept out would look like.
+const STILL: Duration = Duration::from_secs(5);
+
+/// A client that reads and writes until it is told to stop; each operation must succeed, and soon.
 struct Busy {
     stop: Arc<AtomicBool>,
     operations: Arc<AtomicU64>,
@@ -109,8 +114,11 @@ impl Busy {
         let task = tokio::spawn(async move {
             let mut bytes = vec![0; 20_000];
             while !is_over.load(Ordering::SeqCst) {
-                file.write_at(0, &pattern(20_000)).await.unwrap();
-                assert_eq!(file.read_at(0, &mut bytes).await.unwrap(), 20_000);
+                let operation = async {
+                    file.write_at(0, &pattern(20_000)).await.unwrap();
+                    assert_eq!(file.read_at(0, &mut bytes).await.unwrap(), 20_000);
+                };
+                tokio::time::timeout(STILL, operation).await.expect("no operation stands still");
                 assert_eq!(bytes, pattern(20_000));
                 count.fetch_add(1, Ordering::SeqCst);
             }
@@ -206,6 +214,15 @@ fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
+fn live(session: &Session) -> usize {
+    session.channels().iter().filter(|channel| channel.state == ChannelState::Live).count()
+}
+
+/// How many lines a log may have about refusals from so many networks: one for each in each minute that has begun.
+fn told_at_most(networks: usize, began: Instant) -> usize {
+    networks * (1 + usize::try_from(began.elapsed().as_secs() / 60).unwrap())
+}
+
 /// Resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -218,17 +235,25 @@ async fn t27_others_go_on_and_come_in_beside_a_flood_of_garbage_and_nothing_stay
     let world = World::start(&pattern(20_000)).await;
     let session = world.connect(BOTH).await;
     let file = world.open(&session, &OpenOptions::new().read(true).write(true)).await.unwrap();
+    until("all channels are up", || live(&session) == 4).await;
+    let (fds, began) = (descriptors(world.pid()), Instant::now());
     let busy = Busy::start(file);
     // A first round brings the allocator to where it stays.
     let [random, unchecked, no_noise] = garbage(&world.server_key, 1000);
     flood(world.addresses[0], 40, [&random[..200], &unchecked[..200], &no_noise[..200]].concat()).await;
-    let (fds, memory) = (descriptors(world.pid()), resident(world.pid()));
+    // The server closes the last ones only after it was told.
+    until("the first round is over", || descriptors(world.pid()) <= fds).await;
+    let (memory, before) = (resident(world.pid()), busy.operations.load(Ordering::SeqCst));
 
     let flooding = tokio::spawn(flood(world.addresses[0], 40, [random, unchecked, no_noise].concat()));
     // Another client comes in beside it, several times.
-    let mut came = 0;
+    let (mut came, peer) = (0, world.peer(BOTH));
     while !flooding.is_finished() || came == 0 {
-        let other = world.connect(BOTH).await;
+        let client = Client::new(Arc::clone(&world.identity)).unwrap();
+        let other = tokio::time::timeout(STILL, client.connect(&peer))
+            .await
+            .expect("set-ups are not kept out")
+            .unwrap();
         let read = world.open(&other, &OpenOptions::new().read(true)).await.unwrap();
         assert_eq!(read.read_chunk(0, 20_000).await.unwrap()[..], pattern(20_000)[..]);
         read.close().await.unwrap();
@@ -237,19 +262,19 @@ async fn t27_others_go_on_and_come_in_beside_a_flood_of_garbage_and_nothing_stay
     }
     flooding.await.unwrap();
     let operations = busy.stopped().await;
-    assert!(operations > 0 && session.channels().iter().all(|channel| channel.repeats == 0));
+    assert!(operations > before && session.channels().iter().all(|channel| channel.repeats == 0));
     assert_eq!(session.channels().len(), 4, "no channel was lost or bound again");
 
     until("descriptors are back", || descriptors(world.pid()) <= fds).await;
     let grown = resident(world.pid()).saturating_sub(memory);
     assert!(grown < 16 << 10, "{grown} KiB have stayed");
-    // The log at its usual level has a line for each network and minute.
+    // The log at its usual level has a line for each network and minute, and a client's own network is one.
     let lines = world
         .log()
         .lines()
         .filter(|line| !line.contains("DEBUG") && line.contains("connection refused"))
         .count();
-    assert!((1..=2 * 41).contains(&lines), "{lines} lines");
+    assert!((1..=told_at_most(41, began)).contains(&lines), "{lines} lines");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,7 +371,8 @@ async fn t27_a_network_holds_no_more_than_its_share() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cve_2026_31711_counters_are_back_after_every_early_end() {
     let place = Place::start(|limits| {
-        limits.handshake = Duration::from_millis(300);
+        // Long enough for every honest client below, on a machine that is busy with other things too.
+        limits.handshake = Duration::from_secs(3);
         limits.handshake_burst = 5000;
         limits.handshake_rate = 0;
     });
@@ -457,6 +483,7 @@ async fn t28_cve_2026_31476_ten_thousand_failed_binds_at_one_session_that_notice
     .await
     .unwrap();
     // So many networks that none runs dry: each bind is refused for what it is.
+    let began = Instant::now();
     flood(world.addresses[0], 100, hellos).await;
 
     assert!(busy.stopped().await > 0);
@@ -476,7 +503,7 @@ async fn t28_cve_2026_31476_ten_thousand_failed_binds_at_one_session_that_notice
     }
     let is_told = |line: &&str| !line.contains("DEBUG") && line.contains("connection refused");
     let told = log.lines().filter(is_told).count();
-    assert!((1..=2 * 100).contains(&told), "{told} lines about {BINDS} refusals");
+    assert!((1..=told_at_most(100, began)).contains(&told), "{told} lines about {BINDS} refusals");
 }
 
 /// The length of the hello that begins what a client has sent.

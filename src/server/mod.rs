@@ -168,6 +168,13 @@ impl Server {
     /// # Panics
     /// Outside a tokio runtime, as every tokio socket does.
     pub fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let workers = Workers::start("handshake", handshake_threads(), Limits::HALF_OPEN_MAX)
+            .map_err(StartError::Threads)?;
+        Self::with_workers(config, workers)
+    }
+
+    /// A server whose handshakes are computed by these threads.
+    fn with_workers(config: ServerConfig, workers: Workers) -> Result<Self, StartError> {
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
@@ -192,8 +199,6 @@ impl Server {
         })?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
         let gate = Arc::new(Gate::new(clock, &config.limits));
-        let workers = Workers::start("handshake", handshake_threads(), Limits::HALF_OPEN_MAX)
-            .map_err(StartError::Threads)?;
         let own = (Arc::clone(&gate), workers);
         let shared = Arc::new(Shared::new(core, (identities, names), own, config.limits, config.enrolment));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -340,3 +345,6 @@ const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 const ADMITTED_IN_A_ROW: u32 = 16;
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;
