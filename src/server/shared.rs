@@ -17,7 +17,7 @@ use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
 use crate::session::server::{
-    Completion, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+    CloseManner, Completion, ConnectionId, EffectId, ServerCore, ServerMessage, ServerNote, ServerOutput,
 };
 use crate::wire::{ServerControl, ServerData};
 
@@ -214,9 +214,12 @@ impl Shared {
                     }
                     state.send(connection, request, message, payload);
                 }
-                ServerOutput::Close { connection, .. } => {
+                ServerOutput::Close { connection, manner, .. } => {
                     if let Some(connection) = state.connections.remove(&connection) {
-                        connection.writer.close();
+                        match manner {
+                            CloseManner::InOrder => connection.writer.close(),
+                            CloseManner::AtOnce => connection.writer.cut(),
+                        }
                     }
                 }
                 ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),
