@@ -284,8 +284,8 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ServerData;
     use crate::wire::data::Pong;
+    use crate::wire::{ServerControl, ServerData};
 
     #[tokio::test]
     async fn a_peer_that_asks_and_never_reads_fills_no_more_than_the_queue() {
@@ -300,6 +300,38 @@ mod tests {
         }
         assert_eq!(queued, QUEUE_MAX);
         assert!(backlog.next_at_once().is_none(), "one close, however often it was asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_has_as_long_as_its_close_allows_and_the_shortest_counts() {
+        let start = tokio::time::Instant::now();
+        let (data, backlog) = outbox::<ServerData>();
+        let mut closing = backlog.closing.clone();
+        let queue: Queue<ServerControl, _> = Queue::Data(data);
+        queue.close();
+        assert!(!backlog.is_cut());
+        queue.cut();
+        assert!(backlog.is_cut(), "whoever writes asks before each record");
+        queue.close();
+        time_is_over(&mut closing).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let (control, backlog) = outbox();
+        let mut closing = backlog.closing.clone();
+        let queue: Queue<ServerControl, ServerData> = Queue::Control(control);
+        queue.cut();
+        assert!(!backlog.is_cut(), "its last record says why");
+        drop(queue);
+        time_is_over(&mut closing).await;
+        let passed = start.elapsed();
+        assert!(passed >= LAST_WORD_LIMIT && passed < LAST_WORD_LIMIT * 2, "{passed:?}");
+
+        let (data, backlog) = outbox::<ServerData>();
+        let mut closing = backlog.closing.clone();
+        data.close();
+        time_is_over(&mut closing).await;
+        let graceful = start.elapsed() - passed;
+        assert!(graceful >= CLOSE_LIMIT && graceful < CLOSE_LIMIT * 2, "{graceful:?}");
     }
 
     #[tokio::test]
