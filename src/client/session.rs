@@ -455,7 +455,7 @@ impl Inner {
                 let input = received.into_input(FromServerStream::into_core, BytesMut::freeze);
                 inner.drive(|state, now| state.core.handle_input(now, number, input));
             };
-            let reason = run_channel(reader, writer, backlog, on_record, |_| ()).await;
+            let reason = run_channel(reader, writer, backlog, on_record, |_| (), |_| ()).await;
             inner.channel_ended(number, reason);
         };
         self.channel_tasks.spawn_on(task, &self.runtime);

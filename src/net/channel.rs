@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
 use super::lent::Sink;
@@ -36,13 +35,16 @@ enum Command<M> {
 const QUEUE_MAX: usize = 1024;
 /// How long a channel that is closed may take to put out what is queued.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a control channel that is cut may take to say so.
+const LAST_WORD_LIMIT: Duration = Duration::from_millis(200);
 
 /// Gives records to a channel's writer.
 #[derive(Debug)]
 pub struct Outbox<M> {
     commands: mpsc::UnboundedSender<Command<M>>,
     waiting: Arc<AtomicUsize>,
-    closing: CancellationToken,
+    /// How long the closed channel may take to put out what is queued; none: it is not closed.
+    closing: watch::Sender<Option<Duration>>,
 }
 
 /// Where a channel's writer gets its records from.
@@ -50,17 +52,18 @@ pub struct Outbox<M> {
 pub struct Backlog<M> {
     commands: mpsc::UnboundedReceiver<Command<M>>,
     waiting: Arc<AtomicUsize>,
-    closing: CancellationToken,
+    closing: watch::Receiver<Option<Duration>>,
 }
 
 /// The two ends of the queue in front of a channel's writer.
 #[must_use]
 pub fn outbox<M>() -> (Outbox<M>, Backlog<M>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let (waiting, closing) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    let (closing, is_closing) = watch::channel(None);
+    let waiting = Arc::new(AtomicUsize::new(0));
     (
-        Outbox { commands: sender, waiting: Arc::clone(&waiting), closing: closing.clone() },
-        Backlog { commands: receiver, waiting, closing },
+        Outbox { commands: sender, waiting: Arc::clone(&waiting), closing },
+        Backlog { commands: receiver, waiting, closing: is_closing },
     )
 }
 
@@ -68,7 +71,7 @@ impl<M> Outbox<M> {
     /// Queues a record. A writer that has ended takes none, which its core has heard or is about to hear; one
     /// whose queue is full is closed.
     pub fn send(&self, ids: (RequestId, RequestId), message: M, payload: Option<Outbound>) {
-        if self.closing.is_cancelled() {
+        if self.closing.borrow().is_some() {
             return;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
@@ -80,17 +83,55 @@ impl<M> Outbox<M> {
 
     /// Closes the channel behind everything that is queued, and without it if that takes too long.
     pub fn close(&self) {
-        if self.closing.is_cancelled() {
-            return;
+        self.close_within(CLOSE_LIMIT);
+    }
+
+    /// Closes the channel once everything that is queued is out or `limit` has passed; with none, nothing more leaves
+    /// at all, not even what the kernel has. The shortest limit that was ever given holds.
+    fn close_within(&self, limit: Duration) {
+        let mut is_first = false;
+        self.closing.send_if_modified(|closing| {
+            is_first = closing.is_none();
+            let is_sooner = closing.is_none_or(|other| limit < other);
+            if is_sooner {
+                *closing = Some(limit);
+            }
+            is_sooner
+        });
+        if is_first {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            // A writer that is gone needs no telling.
+            drop(self.commands.send(Command::Close));
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // A writer that is gone needs no telling.
-        drop(self.commands.send(Command::Close));
-        self.closing.cancel();
+    }
+}
+
+/// Waits until a channel was closed and its time is over.
+async fn time_is_over(closing: &mut watch::Receiver<Option<Duration>>) {
+    loop {
+        let limit = *closing.borrow_and_update();
+        match limit {
+            Some(Duration::ZERO) => return,
+            Some(limit) => tokio::select! {
+                Ok(()) = closing.changed() => {}
+                () = Clock.sleep(limit) => return,
+            },
+            None => {
+                if closing.changed().await.is_err() {
+                    // Nobody can close it any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 }
 
 impl<M> Backlog<M> {
+    /// Whether nothing more may leave.
+    fn is_cut(&self) -> bool {
+        *self.closing.borrow() == Some(Duration::ZERO)
+    }
+
     async fn next(&mut self) -> Option<Command<M>> {
         let command = self.commands.recv().await;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -121,10 +162,20 @@ impl<C, D> Queue<C, D> {
             Self::Data(outbox) => outbox.close(),
         }
     }
+
+    /// Closes a channel whose peer may have nothing more: a data channel sends nothing from now on, and a control
+    /// channel has a moment for what is queued, the last of which says why.
+    pub fn cut(&self) {
+        match self {
+            Self::Control(outbox) => outbox.close_within(LAST_WORD_LIMIT),
+            Self::Data(outbox) => outbox.close_within(Duration::ZERO),
+        }
+    }
 }
 
 /// Runs a channel until it ends, and tells why. `on_record` gets every verified record; `on_written` the length of
-/// every payload that has been given to the kernel.
+/// every payload that has been given to the kernel. `discard` is for the transport of a channel that ends before its
+/// queue is empty: what the kernel has of it is to be thrown away.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
@@ -134,6 +185,7 @@ pub async fn run_channel<I, O, R, W>(
     backlog: Backlog<O>,
     mut on_record: impl FnMut(Received<I>),
     on_written: impl Fn(u64) + Send + 'static,
+    discard: impl FnOnce(&R),
 ) -> LossReason
 where
     I: Message,
@@ -141,7 +193,7 @@ where
     R: AsyncRead + Unpin,
     W: Sink + Send + Sync + 'static,
 {
-    let closing = backlog.closing.clone();
+    let mut closing = backlog.closing.clone();
     // A task of its own, so that sealing and opening can use two processors.
     let mut writing = AbortOnDrop(tokio::spawn(write_all(writer, backlog, on_written)));
     let reading = async {
@@ -152,7 +204,13 @@ where
             }
         }
     };
-    tokio::select! {
+    let reason = tokio::select! {
+        // Whoever is cut is not read from either.
+        biased;
+        () = time_is_over(&mut closing) => {
+            discard(reader.transport());
+            return LossReason::Closed;
+        }
         error = reading => {
             tracing::debug!(why = %with_sources(&error), "channel ended");
             match error {
@@ -162,8 +220,11 @@ where
         }
         // The writer has failed, or was told to close.
         _ = &mut writing.0 => LossReason::Broken,
-        () = async { closing.cancelled().await; Clock.sleep(CLOSE_LIMIT).await } => LossReason::Closed,
+    };
+    if *closing.borrow() == Some(Duration::ZERO) {
+        discard(reader.transport());
     }
+    reason
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -189,6 +250,9 @@ async fn write_all<M: Message, W: Sink>(
                 writer.shutdown().await;
                 return;
             };
+            if backlog.is_cut() {
+                return;
+            }
             let bytes = payload.as_ref().map(|payload| len_u64(payload.len()));
             if let Err(error) = writer.write(&message, ids, payload).await {
                 tracing::debug!(%error, "a channel's writer failed");
@@ -220,8 +284,8 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ServerData;
     use crate::wire::data::Pong;
+    use crate::wire::{ServerControl, ServerData};
 
     #[tokio::test]
     async fn a_peer_that_asks_and_never_reads_fills_no_more_than_the_queue() {
@@ -229,13 +293,45 @@ mod tests {
         for _ in 0..QUEUE_MAX * 4 {
             outbox.send((RequestId::NONE, RequestId::NONE), Pong {}.into(), None);
         }
-        assert!(backlog.closing.is_cancelled());
+        assert_eq!(*backlog.closing.borrow(), Some(CLOSE_LIMIT));
         let mut queued = 0;
         while let Some(Command::Record { .. }) = backlog.next_at_once() {
             queued += 1;
         }
         assert_eq!(queued, QUEUE_MAX);
         assert!(backlog.next_at_once().is_none(), "one close, however often it was asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_has_as_long_as_its_close_allows_and_the_shortest_counts() {
+        let start = tokio::time::Instant::now();
+        let (data, backlog) = outbox::<ServerData>();
+        let mut closing = backlog.closing.clone();
+        let queue: Queue<ServerControl, _> = Queue::Data(data);
+        queue.close();
+        assert!(!backlog.is_cut());
+        queue.cut();
+        assert!(backlog.is_cut(), "whoever writes asks before each record");
+        queue.close();
+        time_is_over(&mut closing).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let (control, backlog) = outbox();
+        let mut closing = backlog.closing.clone();
+        let queue: Queue<ServerControl, ServerData> = Queue::Control(control);
+        queue.cut();
+        assert!(!backlog.is_cut(), "its last record says why");
+        drop(queue);
+        time_is_over(&mut closing).await;
+        let passed = start.elapsed();
+        assert!(passed >= LAST_WORD_LIMIT && passed < LAST_WORD_LIMIT * 2, "{passed:?}");
+
+        let (data, backlog) = outbox::<ServerData>();
+        let mut closing = backlog.closing.clone();
+        data.close();
+        time_is_over(&mut closing).await;
+        let graceful = start.elapsed() - passed;
+        assert!(graceful >= CLOSE_LIMIT && graceful < CLOSE_LIMIT * 2, "{graceful:?}");
     }
 
     #[tokio::test]
@@ -245,6 +341,6 @@ mod tests {
             outbox.send((RequestId::NONE, RequestId::NONE), Pong {}.into(), None);
             assert!(matches!(backlog.next().await, Some(Command::Record { .. })));
         }
-        assert!(!backlog.closing.is_cancelled());
+        assert_eq!(*backlog.closing.borrow(), None);
     }
 }

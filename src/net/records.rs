@@ -107,6 +107,11 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
         (Self { stream, opener, buffers, body: Vec::new() }, meter)
     }
 
+    /// What it reads from.
+    pub(super) fn transport(&self) -> &R {
+        &self.stream.get_ref().stream
+    }
+
     /// The next record, whole and verified.
     ///
     /// # Errors

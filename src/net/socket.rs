@@ -130,6 +130,14 @@ pub fn keep(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(None)
 }
 
+/// From now on a connection is reset where it ends: what was sent on it and has not arrived is thrown away.
+///
+/// # Errors
+/// What the kernel says.
+pub fn discard(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
 /// Options of every connection, on both sides: small records leave at once, a peer that is gone is noticed.
 ///
 /// # Errors

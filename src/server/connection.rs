@@ -38,6 +38,8 @@ enum Refused {
     Handshake(#[from] HandshakeError),
     #[error("client {0:?} is not on the list, its entry has expired, or it speaks no common version")]
     NotAllowed(PublicKey),
+    #[error("the session was refused: {0:?}")]
+    Session(BindDenial),
     #[error("the bind was refused: {0:?}")]
     Bind(BindDenial),
     #[error("the handshake took longer than its limit")]
@@ -118,9 +120,11 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
                     shared.lost(parts.connection, LossReason::Offence);
                     return Err(Refused::NoBeginning);
                 };
-                shared.drive(|core, now| {
-                    core.handle_begin(now, parts.connection, &facts, first.request, &begin)
-                });
+                shared
+                    .drive(|core, now| {
+                        core.handle_begin(now, parts.connection, &facts, first.request, &begin)
+                    })
+                    .map_err(Refused::Session)?;
                 Ok(Running::Control(parts))
             }
             Greeted::Bind(binding, keys) => {
@@ -132,9 +136,11 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
                             shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
-                        shared.drive(|core, now| {
-                            core.handle_attach(now, parts.connection, &binding, first.request, &attach);
-                        });
+                        shared
+                            .drive(|core, now| {
+                                core.handle_attach(now, parts.connection, &binding, first.request, &attach)
+                            })
+                            .map_err(Refused::Bind)?;
                         Ok(Running::Control(parts))
                     }
                     ChannelKind::Data => {
@@ -143,9 +149,11 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
                             shared.lost(parts.connection, LossReason::Offence);
                             return Err(Refused::NoBeginning);
                         };
-                        shared.drive(|core, now| {
-                            core.handle_attach(now, parts.connection, &binding, first.request, &attach);
-                        });
+                        shared
+                            .drive(|core, now| {
+                                core.handle_attach(now, parts.connection, &binding, first.request, &attach)
+                            })
+                            .map_err(Refused::Bind)?;
                         Ok(Running::Data(parts))
                     }
                 }
@@ -277,6 +285,11 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
         let shared = Arc::clone(shared);
         move |bytes| shared.drive(|core, _| core.handle_written(connection, bytes))
     };
-    let reason = run_channel(reader, writer, backlog, on_record, on_written).await;
+    let discard = |half: &OwnedReadHalf| {
+        if let Err(error) = socket::discard(half.as_ref()) {
+            tracing::debug!(%error, "what was sent on a connection cannot be thrown away");
+        }
+    };
+    let reason = run_channel(reader, writer, backlog, on_record, on_written, discard).await;
     shared.lost(connection, reason);
 }

@@ -16,7 +16,9 @@ use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
-use crate::session::server::{ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput};
+use crate::session::server::{
+    CloseManner, ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+};
 use crate::wire::{ServerControl, ServerData};
 
 /// What the connections of a server share.
@@ -190,9 +192,12 @@ impl Shared {
                     }
                     state.send(connection, request, message, payload);
                 }
-                ServerOutput::Close { connection, .. } => {
+                ServerOutput::Close { connection, manner, .. } => {
                     if let Some(connection) = state.connections.remove(&connection) {
-                        connection.writer.close();
+                        match manner {
+                            CloseManner::InOrder => connection.writer.close(),
+                            CloseManner::AtOnce => connection.writer.cut(),
+                        }
                     }
                 }
                 ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),

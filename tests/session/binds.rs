@@ -67,7 +67,7 @@ impl Race {
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
-        server.handle_begin(now, CONTROL, &facts, RequestId::NONE, &begin);
+        server.handle_begin(now, CONTROL, &facts, RequestId::NONE, &begin).unwrap();
         let mut started = None;
         while let Some(output) = server.poll_output() {
             if let ServerOutput::Send {
@@ -157,7 +157,7 @@ impl Race {
         self.late += u64::from(self.has_ended);
         self.log.push(format!("attach {:?} as {connection:?}", binding.offer.number));
         let attach = Attach { offer: binding.offer, choice: binding.choice };
-        self.server.handle_attach(self.now, connection, &binding, RequestId::NONE, &attach);
+        self.server.handle_attach(self.now, connection, &binding, RequestId::NONE, &attach).ok();
         let (mut is_bound, mut is_closed) = (false, false);
         while let Some(output) = self.server.poll_output() {
             match &output {

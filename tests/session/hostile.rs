@@ -65,7 +65,7 @@ impl Bare {
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
-        server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin);
+        server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin).ok();
         let mut bare = Self {
             server,
             facts,
@@ -113,7 +113,7 @@ impl Bare {
         if let Ok(choice) = self.server.bind_choice(NOW, session, &offer) {
             let binding = Binding { session, offer, choice };
             let attach = Attach { offer, choice };
-            self.server.handle_attach(NOW, connection, &binding, RequestId::NONE, &attach);
+            self.server.handle_attach(NOW, connection, &binding, RequestId::NONE, &attach).ok();
         }
         self.drain();
         self.notes[before..].iter().find_map(|note| match note {
@@ -435,7 +435,7 @@ fn a_first_record_that_differs_from_what_was_negotiated_begins_nothing() {
     let choice = SessionChoice { version: 2, ..bare.facts.choice };
     let begin = Begin { choice, ..bare.begin.clone() };
     let (facts, connection) = (bare.facts, ConnectionId(9));
-    bare.server.handle_begin(NOW, connection, &facts, RequestId::NONE, &begin);
+    bare.server.handle_begin(NOW, connection, &facts, RequestId::NONE, &begin).ok();
     bare.drain();
     assert_eq!((bare.server.sessions_len(), bare.closed.as_slice()), (1, [connection].as_slice()));
 }

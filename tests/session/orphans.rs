@@ -89,7 +89,7 @@ impl Scene {
         let instance = InstanceId(self.random.bytes().unwrap());
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
-        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
+        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
         self.drain();
         let Some((_, _, ServerControl::Welcome(welcome))) = self.sent.pop() else { panic!("no welcome") };
         let WelcomeAnswer::Started(started) = welcome.answer else { panic!("no session") };
@@ -437,7 +437,7 @@ impl Scene {
     fn attach(&mut self, binding: &Binding) -> ConnectionId {
         let connection = self.connection();
         let attach = Attach { offer: binding.offer, choice: binding.choice };
-        self.server.handle_attach(self.now, connection, binding, RequestId::NONE, &attach);
+        self.server.handle_attach(self.now, connection, binding, RequestId::NONE, &attach).ok();
         self.drain();
         connection
     }

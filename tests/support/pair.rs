@@ -446,7 +446,7 @@ impl Pair {
         );
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
-        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
+        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
         let mut started = None;
         while let Some(output) = self.server.poll_output() {
             match output {
@@ -539,7 +539,7 @@ impl Pair {
             ServerOutput::Send { connection, request, message, payload } => {
                 self.send_to_client(connection, request, message, payload);
             }
-            ServerOutput::Close { connection, reason } => {
+            ServerOutput::Close { connection, reason, .. } => {
                 self.note(format_args!("the server closes {connection:?}: {reason}"));
                 if let Some(record) = self.network.connections.get_mut(&connection) {
                     record.server_end.is_closed = true;

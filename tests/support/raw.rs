@@ -125,6 +125,11 @@ impl<const IS_CONTROL: bool> Channel<IS_CONTROL> {
         }
     }
 
+    /// Waits until the other side has reset the connection, reading nothing of what came before that.
+    pub(crate) async fn is_reset(&self) {
+        self.writer.ready(tokio::io::Interest::ERROR).await.unwrap();
+    }
+
     /// How many records come before the other side closes.
     pub(crate) async fn until_closed(&mut self) -> usize {
         let mut count = 0;

@@ -291,7 +291,7 @@ impl World {
         match (connection.greeted.take(), &input.message) {
             (None, _) => self.server.handle_input(self.now, id, input),
             (Some(Greeted::Session(facts)), Ok(ClientMessage::Control(ClientControl::Begin(begin)))) => {
-                self.server.handle_begin(self.now, id, &facts, input.request, begin);
+                self.server.handle_begin(self.now, id, &facts, input.request, begin).ok();
             }
             (
                 Some(Greeted::Bind(binding)),
@@ -299,7 +299,7 @@ impl World {
                     ClientMessage::Control(ClientControl::Attach(attach))
                     | ClientMessage::Data(ClientData::Attach(attach)),
                 ),
-            ) => self.server.handle_attach(self.now, id, &binding, input.request, attach),
+            ) => drop(self.server.handle_attach(self.now, id, &binding, input.request, attach).ok()),
             (Some(_), other) => panic!("{other:?} is no beginning"),
         }
     }

@@ -1,7 +1,9 @@
 //! How channels of the server begin and end: the first record of a session, binds, losses. A failed bind touches
 //! nothing but its own connection. protocol.md: Sessions, Binding.
 
-use super::output::{BindDenial, BindFacts, Binding, ConnectionId, ServerNote, SessionEnd, SessionFacts};
+use super::output::{
+    BindDenial, BindFacts, Binding, CloseManner, ConnectionId, ServerNote, SessionEnd, SessionFacts,
+};
 use super::record::{Channel, Session};
 use super::{ServerCore, ServerMessage};
 use crate::model::{
@@ -37,6 +39,9 @@ impl<P: Clone> ServerCore<P> {
 
     /// The first record after a session handshake has verified. The connection becomes channel 0 of a new session,
     /// or gets its answer and ends.
+    ///
+    /// # Errors
+    /// [`BindDenial`] when it is refused: the connection is to end, and hears nothing.
     pub fn handle_begin(
         &mut self,
         now: Time,
@@ -44,19 +49,15 @@ impl<P: Clone> ServerCore<P> {
         facts: &SessionFacts,
         request: RequestId,
         begin: &Begin,
-    ) {
+    ) -> Result<(), BindDenial> {
         if begin.offer != facts.offer || begin.choice != facts.choice {
-            self.refuse_bind(connection, BindDenial::Mismatch);
-            return;
+            return Err(self.refuse_bind(connection, BindDenial::Mismatch));
         }
         let answer = match begin.purpose {
-            Purpose::New => match self.start_session(now, facts, begin) {
-                Ok(started) => WelcomeAnswer::Started(started),
-                Err(denial) => {
-                    self.refuse_bind(connection, denial);
-                    return;
-                }
-            },
+            Purpose::New => {
+                let started = self.start_session(now, facts, begin);
+                WelcomeAnswer::Started(started.map_err(|denial| self.refuse_bind(connection, denial))?)
+            }
             Purpose::Ask(session) => match self.sessions.get(&session) {
                 Some(known) if known.client == facts.client && known.instance == begin.instance => {
                     WelcomeAnswer::Lives
@@ -73,8 +74,9 @@ impl<P: Clone> ServerCore<P> {
             self.send(connection, request, message, None);
         } else {
             self.outputs.push_back(ServerOutput::Send { connection, request, message, payload: None });
-            self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::Closed });
+            self.close_connection(connection, LossReason::Closed, CloseManner::InOrder);
         }
+        Ok(())
     }
 
     /// What the handshake of a bind needs to know; `None`: no session has this locator, and the shell answers as
@@ -110,6 +112,9 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The first record after a bind handshake has verified: the bind is in force.
+    ///
+    /// # Errors
+    /// [`BindDenial`] when it is refused: the connection is to end, and hears nothing.
     pub fn handle_attach(
         &mut self,
         now: Time,
@@ -117,15 +122,11 @@ impl<P: Clone> ServerCore<P> {
         binding: &Binding,
         request: RequestId,
         attach: &Attach,
-    ) {
+    ) -> Result<(), BindDenial> {
         if attach.offer != binding.offer || attach.choice != binding.choice {
-            self.refuse_bind(connection, BindDenial::Mismatch);
-            return;
+            return Err(self.refuse_bind(connection, BindDenial::Mismatch));
         }
-        if let Err(denial) = self.put_in_force(now, binding) {
-            self.refuse_bind(connection, denial);
-            return;
-        }
+        self.put_in_force(now, binding).map_err(|denial| self.refuse_bind(connection, denial))?;
         let kind = (binding.offer.kind, binding.choice.protection);
         self.join(now, connection, binding.session, binding.offer.number, kind);
         let attached = Attached { offer: binding.offer, choice: binding.choice };
@@ -136,6 +137,7 @@ impl<P: Clone> ServerCore<P> {
         self.send(connection, request, message, None);
         // Behind the answer, which the client waits for first.
         self.send_notices(binding.session);
+        Ok(())
     }
 
     /// The connection is gone, or is to be closed by the shell, which has found a record that does not verify.
@@ -163,12 +165,28 @@ impl<P: Clone> ServerCore<P> {
     /// Closes a connection from our side.
     pub(super) fn close(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
         self.leave(now, connection, reason);
-        self.outputs.push_back(ServerOutput::Close { connection, reason });
+        self.close_connection(connection, reason, CloseManner::InOrder);
     }
 
-    fn refuse_bind(&mut self, connection: ConnectionId, why: BindDenial) {
+    /// Closes a connection that may carry nothing more, not even what is on its way.
+    pub(super) fn cut(&mut self, now: Time, connection: ConnectionId) {
+        self.leave(now, connection, LossReason::Closed);
+        self.close_connection(connection, LossReason::Closed, CloseManner::AtOnce);
+    }
+
+    pub(super) fn close_connection(
+        &mut self,
+        connection: ConnectionId,
+        reason: LossReason,
+        manner: CloseManner,
+    ) {
+        self.outputs.push_back(ServerOutput::Close { connection, reason, manner });
+    }
+
+    fn refuse_bind(&mut self, connection: ConnectionId, why: BindDenial) -> BindDenial {
         self.note(ServerNote::BindRefused { why });
-        self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::Offence });
+        self.close_connection(connection, LossReason::Offence, CloseManner::InOrder);
+        why
     }
 
     fn judge_bind(
@@ -273,7 +291,7 @@ impl<P: Clone> ServerCore<P> {
         (kind, protection): (ChannelKind, Protection),
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.channels.insert(number, connection);
+        let shadowed = session.channels.insert(number, connection);
         session.away_until = None;
         session.has_left = false;
         self.table.session_back(id);
@@ -283,13 +301,19 @@ impl<P: Clone> ServerCore<P> {
             Channel { session: id, number, kind, protection, liveness, unwritten: 0, unwritten_answers: 0 },
         );
         self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
+        // Numbers are used once, so there is none; a channel that nothing leads to would outlive its session.
+        if let Some(shadowed) = shadowed {
+            self.cut(now, shadowed);
+        }
     }
 
     fn leave(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
         let Some(channel) = self.channels.remove(&connection) else { return };
         self.note(ServerNote::ChannelLost { session: channel.session, number: channel.number, reason });
         let Some(session) = self.sessions.get_mut(&channel.session) else { return };
-        session.channels.remove(&channel.number);
+        if session.channels.get(&channel.number) == Some(&connection) {
+            session.channels.remove(&channel.number);
+        }
         session.window.forget_channel(connection);
         let (id, kept) = (session.id, self.limits.grace_default);
         if !session.channels.is_empty() {

@@ -17,9 +17,9 @@ mod throttle;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 pub use output::{
-    BindDenial, BindFacts, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, FileTarget,
-    NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput, SessionEnd,
-    SessionFacts,
+    BindDenial, BindFacts, Binding, ClientMessage, CloseManner, Completion, ConnectionId, Effect, EffectId,
+    FileTarget, NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput,
+    SessionEnd, SessionFacts,
 };
 
 use self::effects::{Job, Sequel};
@@ -284,7 +284,7 @@ impl<P: Clone> ServerCore<P> {
             .map(|(&connection, _)| connection)
             .collect();
         for connection in weak {
-            self.close(now, connection, LossReason::Closed);
+            self.cut(now, connection);
         }
     }
 
@@ -316,15 +316,21 @@ impl<P: Clone> ServerCore<P> {
     /// Ends a session and everything it holds, and tells its client on the control channels.
     fn end_session(&mut self, session: SessionId, told: EndReason, noted: SessionEnd) {
         self.table.session_ended(session);
-        let connections =
-            self.sessions.get(&session).map(|record| record.channels.clone()).unwrap_or_default();
-        for connection in connections.into_values() {
-            if self.channels.get(&connection).is_some_and(|channel| channel.kind == ChannelKind::Control) {
+        let manner = match noted {
+            // Whoever may have nothing any more gets nothing more, not even what is on its way.
+            SessionEnd::NotAllowed | SessionEnd::KeyRetired => CloseManner::AtOnce,
+            SessionEnd::Closed | SessionEnd::Expired => CloseManner::InOrder,
+        };
+        let of_session = self.channels.iter().filter(|(_, channel)| channel.session == session);
+        let connections: Vec<_> =
+            of_session.map(|(&connection, channel)| (connection, channel.kind)).collect();
+        for (connection, kind) in connections {
+            if kind == ChannelKind::Control {
                 let ended = ServerControl::Ended(Ended { reason: told });
                 self.send(connection, RequestId::NONE, ended.into(), None);
             }
             self.channels.remove(&connection);
-            self.outputs.push_back(ServerOutput::Close { connection, reason: LossReason::SessionEnded });
+            self.close_connection(connection, LossReason::SessionEnded, manner);
         }
         self.drop_session(session, noted);
     }

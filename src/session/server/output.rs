@@ -121,12 +121,14 @@ pub enum ServerOutput<P> {
         /// The payload, if any.
         payload: Option<P>,
     },
-    /// Close the connection once what was given to its writer is out.
+    /// Close the connection.
     Close {
         /// The connection.
         connection: ConnectionId,
         /// Why.
         reason: LossReason,
+        /// What becomes of what was given to its writer.
+        manner: CloseManner,
     },
     /// Do this file work and report with [`handle_completion`](super::ServerCore::handle_completion).
     Effect {
@@ -142,6 +144,16 @@ pub enum ServerOutput<P> {
     },
     /// Something for the log.
     Note(ServerNote),
+}
+
+/// What becomes of what is on its way when a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseManner {
+    /// It is put out first, if that does not take too long.
+    InOrder,
+    /// The client may not have it any more: a data channel sends nothing more, and a control channel has a moment to
+    /// say why the session ended.
+    AtOnce,
 }
 
 /// File work.

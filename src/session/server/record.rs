@@ -103,7 +103,8 @@ impl Session {
 /// come of failed attempts only; beyond a bound the floor closes over the oldest gap.
 #[derive(Debug, Default)]
 struct UsedNumbers {
-    floor: u32,
+    /// One more than a number has bits for: the last number is used up like any other.
+    floor: u64,
     above: BTreeSet<u32>,
 }
 
@@ -111,7 +112,7 @@ impl UsedNumbers {
     const GAPS_MAX: usize = 1024;
 
     fn contains(&self, number: ChannelNumber) -> bool {
-        number.0 < self.floor || self.above.contains(&number.0)
+        u64::from(number.0) < self.floor || self.above.contains(&number.0)
     }
 
     fn take(&mut self, number: ChannelNumber) -> bool {
@@ -119,12 +120,16 @@ impl UsedNumbers {
             return false;
         }
         self.above.insert(number.0);
-        while self.above.len() > Self::GAPS_MAX || self.above.first() == Some(&self.floor) {
+        while self.above.len() > Self::GAPS_MAX || self.first_above() == Some(self.floor) {
             if let Some(first) = self.above.pop_first() {
-                self.floor = first.saturating_add(1);
+                self.floor = u64::from(first).saturating_add(1);
             }
         }
         true
+    }
+
+    fn first_above(&self) -> Option<u64> {
+        self.above.first().map(|first| u64::from(*first))
     }
 }
 
@@ -165,6 +170,18 @@ mod tests {
         assert!(used.above.len() <= UsedNumbers::GAPS_MAX);
         assert!(used.contains(ChannelNumber(1)), "the floor closed over the oldest gaps");
         assert!(!used.contains(ChannelNumber(9_999)));
+    }
+
+    #[test]
+    fn the_last_number_is_used_once_like_any_other() {
+        let mut used = UsedNumbers::default();
+        let last = u32::MAX - 2000;
+        for number in (last..=u32::MAX).rev() {
+            assert!(used.take(ChannelNumber(number)) || number < u32::MAX - 1023, "{number}");
+        }
+        for number in [0, last, u32::MAX - 1, u32::MAX] {
+            assert!(used.contains(ChannelNumber(number)) && !used.take(ChannelNumber(number)), "{number}");
+        }
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Pair {
         self.asks.insert(connection, (who, line));
         let facts = SessionFacts { server: SERVER_KEYS.current, client: identity, offer, choice };
         let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::Ask(session) };
-        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin);
+        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
         self.drain_server();
     }
 
@@ -253,7 +253,7 @@ impl Pair {
                 let Some(binding) = known.binding else { return };
                 known.is_joined = true;
                 let attach = Attach { offer: binding.offer, choice: binding.choice };
-                self.server.handle_attach(self.now, connection, &binding, RequestId::NONE, &attach);
+                self.server.handle_attach(self.now, connection, &binding, RequestId::NONE, &attach).ok();
                 self.drain_server();
             }
             Record::FromClient(input) => {
