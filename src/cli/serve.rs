@@ -1,12 +1,14 @@
 //! `bowline serve`: serve directories until told to stop.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bowline::model::{EffectiveProtection, ExportName, Limits, Protection};
 use bowline::net::{FileWatch, LOOK_EVERY};
 use bowline::server::{
     ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, load_clients,
+    load_clients_unless_blank,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +19,9 @@ use super::{Failure, ServeArguments};
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let key = place(arguments.key, "key")?;
     let (identity, _lock) = server_identity(&key)?;
+    if let Some(previous) = &arguments.previous_key {
+        keys_differ(&key, previous)?;
+    }
     let previous = arguments.previous_key.as_deref().map(server_identity).transpose()?;
     let (previous_identity, _previous_lock) = previous.unzip();
     let clients = place(arguments.clients, "clients.toml")?;
@@ -64,6 +69,19 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         }
     }
     server.stop().await;
+    Ok(())
+}
+
+/// One file cannot be both: it would be refused as if another server used it.
+fn keys_differ(key: &Path, previous: &Path) -> Result<(), Failure> {
+    let place = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    if place(key).is_some() && place(key) == place(previous) {
+        let both = format!("--key and --previous-key name the same file, {}", key.display());
+        return Err(Failure::new(both).try_this("the key that the server had before, or no --previous-key"));
+    }
     Ok(())
 }
 
@@ -127,12 +145,12 @@ fn warn_of_clear(effective: &EffectiveProtection) {
 
 /// A list that does not parse leaves the old one in force.
 fn reload(server: &Server, clients: &Path) {
-    match load_clients(clients) {
+    match load_clients_unless_blank(clients) {
         // Whoever wants to allow nobody can say so in a comment; nothing at all is a writer that has just begun.
-        Ok(policy) if policy.clients.is_empty() && is_blank(clients) => {
+        Ok(None) => {
             tracing::warn!(file = %clients.display(), "the list of clients is blank: the old one stays in force");
         }
-        Ok(policy) => {
+        Ok(Some(policy)) => {
             server.set_policy(policy);
             tracing::info!(file = %clients.display(), "the list of clients is in force");
             let effective = server.effective_protection();
@@ -145,10 +163,6 @@ fn reload(server: &Server, clients: &Path) {
             tracing::warn!(why = %bowline::net::with_sources(&error), "the old list of clients stays in force");
         }
     }
-}
-
-fn is_blank(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0)
 }
 
 async fn stdin_closed(is_wanted: bool) {
@@ -189,4 +203,23 @@ fn describe_start(error: &StartError) -> Failure {
 
 fn signal_failure(error: std::io::Error) -> Failure {
     Failure::of("cannot listen for signals", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_previous_key_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("one"), "").unwrap();
+        std::fs::write(at("other"), "").unwrap();
+        std::os::unix::fs::symlink("one", at("link")).unwrap();
+        assert!(keys_differ(&at("one"), &at("other")).is_ok());
+        assert!(keys_differ(&at("missing"), &at("missing")).is_ok(), "whoever reads it says so");
+        for same in ["one", "link"] {
+            assert!(keys_differ(&at("one"), &at(same)).is_err());
+        }
+    }
 }

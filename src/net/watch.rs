@@ -6,9 +6,10 @@
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// How often a settings file is looked at. Two looks must agree on what is new, so that a change is known within
@@ -46,7 +47,8 @@ pub struct FileWatch {
     fresh: Option<Option<Stamp>>,
     ticks: Interval,
     /// A look under way. Kept here, so that a caller that gives up waiting again and again loses none.
-    look: Option<JoinHandle<Option<Stamp>>>,
+    look: Option<oneshot::Receiver<Option<Stamp>>>,
+    looker: Looker,
 }
 
 impl FileWatch {
@@ -59,7 +61,15 @@ impl FileWatch {
     pub fn new(path: PathBuf, every: Duration) -> Self {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { last: stamp(&path), fresh: None, path: path.into(), ticks, look: None }
+        let path: Arc<Path> = path.into();
+        Self {
+            last: stamp(&path),
+            fresh: None,
+            looker: Looker::new(Arc::clone(&path)),
+            path,
+            ticks,
+            look: None,
+        }
     }
 
     /// Waits until the file differs from what was last reported, and two looks in a row agree on how: a file that
@@ -69,13 +79,21 @@ impl FileWatch {
     /// Safe: nothing is lost when the future is dropped, and the next call goes on where this one was.
     pub async fn changed(&mut self) -> Seen {
         loop {
-            let seen = self.look().await;
-            let is_settled = self.fresh.replace(seen) == Some(seen);
-            if seen != self.last && is_settled {
-                self.last = seen;
-                return if seen.is_some() { Seen::Changed } else { Seen::Gone };
+            if let Some(seen) = self.step().await {
+                return seen;
             }
         }
+    }
+
+    /// One look, and what it settles.
+    async fn step(&mut self) -> Option<Seen> {
+        let seen = self.look().await;
+        let is_settled = self.fresh.replace(seen) == Some(seen);
+        if seen == self.last || !is_settled {
+            return None;
+        }
+        self.last = seen;
+        Some(if seen.is_some() { Seen::Changed } else { Seen::Gone })
     }
 
     /// The state of the file at the next tick.
@@ -83,14 +101,55 @@ impl FileWatch {
         if self.look.is_none() {
             self.ticks.tick().await;
         }
-        let look = self.look.get_or_insert_with(|| {
-            let path = Arc::clone(&self.path);
-            tokio::task::spawn_blocking(move || stamp(&path))
-        });
+        let looker = &mut self.looker;
+        let look = self.look.get_or_insert_with(|| looker.look());
         let seen = look.await;
         self.look = None;
-        // A look fails only when the runtime is shutting down: no news.
-        seen.unwrap_or(self.last)
+        // Without a thread it is this one that looks: late is better than never.
+        seen.unwrap_or_else(|_| stamp(&self.path))
+    }
+}
+
+/// A thread that looks when it is asked to, and ends with the watch. Not the runtime's blocking pool: work on files that
+/// hang can fill that one, and a client that is taken off the list has to go all the same.
+#[derive(Debug)]
+struct Looker {
+    path: Arc<Path>,
+    asked: Option<mpsc::Sender<oneshot::Sender<Option<Stamp>>>>,
+}
+
+impl Looker {
+    fn new(path: Arc<Path>) -> Self {
+        Self { path, asked: None }
+    }
+
+    /// The state of the file soon. The thread begins with the first look; if there is none to be had, the answer never
+    /// comes, and the next look tries once more.
+    fn look(&mut self) -> oneshot::Receiver<Option<Stamp>> {
+        let (answer, look) = oneshot::channel();
+        if self.asked.is_none() {
+            self.asked = self.start();
+        }
+        let is_asked = self.asked.as_ref().is_some_and(|asked| asked.send(answer).is_ok());
+        if !is_asked {
+            self.asked = None;
+        }
+        look
+    }
+
+    fn start(&self) -> Option<mpsc::Sender<oneshot::Sender<Option<Stamp>>>> {
+        let (sender, questions) = mpsc::channel::<oneshot::Sender<Option<Stamp>>>();
+        let path = Arc::clone(&self.path);
+        let looking = move || {
+            // Until the watch is dropped.
+            for answer in questions {
+                // A watch that ends in between wants no answer.
+                let _unwanted = answer.send(stamp(&path));
+            }
+        };
+        let started = thread::Builder::new().name("file-watch".to_owned()).spawn(looking);
+        started.inspect_err(|error| tracing::warn!(%error, "no thread to look at a file with")).ok()?;
+        Some(sender)
     }
 }
 
@@ -114,12 +173,14 @@ mod tests {
 
     use super::*;
 
-    /// Virtual time: as much as a test likes. It ends between two looks, so that none is under way when a test
-    /// changes the file.
-    const LONG: Duration = Duration::from_millis(60_100);
-
+    /// What some looks find; none is under way when a test changes the file.
     async fn next(watch: &mut FileWatch) -> Option<Seen> {
-        timeout(LONG, watch.changed()).await.ok()
+        for _ in 0..4 {
+            if let Some(seen) = watch.step().await {
+                return Some(seen);
+            }
+        }
+        None
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,6 +249,25 @@ mod tests {
         assert_eq!(next(&mut watch).await, Some(Seen::Changed));
     }
 
+    /// Work on files that hang keeps no change from being seen.
+    #[test]
+    fn a_full_blocking_pool_delays_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().max_blocking_threads(1).build().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            let stuck = tokio::task::spawn_blocking(move || held.recv().ok());
+            let mut watch = FileWatch::new(path.clone(), Duration::from_millis(1));
+            fs::write(&path, "").unwrap();
+            let seen = timeout(Duration::from_secs(20), watch.changed()).await;
+            drop(release);
+            stuck.await.unwrap();
+            assert_eq!(seen.ok(), Some(Seen::Changed));
+        });
+    }
+
     /// A caller that gives up more often than the watch looks must not starve it: its clock goes on.
     #[tokio::test(start_paused = true)]
     async fn giving_up_loses_nothing() {
@@ -197,8 +277,12 @@ mod tests {
         assert_eq!(timeout(LOOK_EVERY / 2, watch.changed()).await.ok(), None, "the first look finds nothing");
         fs::write(&path, "").unwrap();
         let mut seen = None;
-        for _ in 0..10 {
+        // Virtual time goes on while the watch's thread looks: as often as it takes.
+        for _ in 0..1_000_000 {
             seen = seen.or(timeout(LOOK_EVERY / 5, watch.changed()).await.ok());
+            if seen.is_some() {
+                break;
+            }
         }
         assert_eq!(seen, Some(Seen::Changed));
     }

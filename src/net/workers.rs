@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 /// Work, and the thread's way to ask whether anybody still wants it.
 trait Job: Send {
     fn run(self: Box<Self>);
+
+    /// Whether somebody waits for it.
+    fn is_wanted(&self) -> bool;
 }
 
 /// A bounded queue and the threads that work it off, oldest first. Dropping it ends the threads, each after what it is
@@ -117,16 +120,31 @@ impl<T: Send, F: FnOnce() -> T + Send> Job for Asked<F, T> {
             Err(_) => tracing::error!("work on a thread of its own panicked"),
         }
     }
+
+    fn is_wanted(&self) -> bool {
+        !self.asker.is_closed()
+    }
 }
 
 impl Queue {
     fn add(&self, job: Box<dyn Job>) -> Result<(), NotDone> {
         let mut state = self.lock();
+        let mut forgotten = VecDeque::new();
         if state.jobs.len() >= self.len_max {
+            // What nobody waits for any more keeps nobody out.
+            let (wanted, unwanted) =
+                std::mem::take(&mut state.jobs).into_iter().partition(|job| job.is_wanted());
+            (state.jobs, forgotten) = (wanted, unwanted);
+        }
+        if state.jobs.len() >= self.len_max {
+            drop(state);
+            drop(forgotten);
             return Err(NotDone::Full);
         }
         state.jobs.push_back(job);
         drop(state);
+        // Not under the lock: it may hold anything.
+        drop(forgotten);
         self.changed.notify_one();
         Ok(())
     }
@@ -214,12 +232,15 @@ mod tests {
         assert!(given_up.as_mut().poll(&mut context).is_pending());
         assert_eq!(workers.run(count(&done)).await, Err(NotDone::Full));
         drop(given_up);
+        let mut instead = Box::pin(workers.run(count(&done)));
+        assert!(instead.as_mut().poll(&mut context).is_pending(), "it has the place of what was given up");
+        assert_eq!(workers.run(count(&done)).await, Err(NotDone::Full));
         drop(release);
-        assert_eq!(kept.await, Ok(0));
+        assert_eq!((kept.await, instead.await), (Ok(0), Ok(1)));
         held.await.unwrap().unwrap();
         // Behind everything that was queued.
         workers.run(|| ()).await.unwrap();
-        assert_eq!(done.load(Ordering::SeqCst), 1);
+        assert_eq!(done.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -106,6 +106,15 @@ pub fn load(path: &Path) -> Result<Policy, ClientsError> {
     load_settings(path, parse)
 }
 
+/// As [`load`]; `None` if there is not one byte in the file, as there is while its writer has just begun.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unless_blank(path: &Path) -> Result<Option<Policy>, ClientsError> {
+    // Of one reading: the file may have grown by the time it is looked at again.
+    load_settings(path, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) })
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Clients {
@@ -299,6 +308,23 @@ mod tests {
                 "{text}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_blank_file_is_no_list_and_a_comment_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clients.toml");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(load_unless_blank(&path).unwrap(), None);
+        std::fs::write(
+            &path,
+            "# nobody
+",
+        )
+        .unwrap();
+        assert_eq!(load_unless_blank(&path).unwrap(), Some(Policy::default()));
+        std::fs::write(&path, "[").unwrap();
+        assert!(load_unless_blank(&path).is_err());
     }
 
     #[test]

@@ -41,10 +41,11 @@ pub(super) async fn answer(
     if !shared.enrolment {
         return Err(NotShown::Off);
     }
+    // What is not going to be answered takes nothing from others.
+    let choice = offer.choice().ok_or(NotShown::Version)?;
     if !shared.gate.may_enrol(source) {
         return Err(NotShown::TooOften);
     }
-    let choice = offer.choice().ok_or(NotShown::Version)?;
     let step = move || EnrolResponder::read(&identity, &hello, &mut SystemEntropy)?.finish(choice);
     Ok(shared.compute(step).await??)
 }

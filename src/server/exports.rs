@@ -235,7 +235,15 @@ impl Exports {
             file.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
         let places = [Some(file), folder].into_iter().flatten();
         for place in places.filter_map(|place| std::fs::canonicalize(place).ok()) {
-            if let Some(export) = self.by_name.values().find(|export| place.starts_with(&export.path)) {
+            // Not only by its name: a file system may be mounted in several places.
+            let above: Vec<FileIdentity> = place
+                .ancestors()
+                .filter_map(|folder| rustix::fs::stat(folder).ok())
+                .map(|stat| FileIdentity { device: stat.st_dev, inode: stat.st_ino })
+                .collect();
+            let holds =
+                |export: &&Export| place.starts_with(&export.path) || above.contains(&export.identity);
+            if let Some(export) = self.by_name.values().find(holds) {
                 return Err(ExportError::Settings {
                     name: export.name.clone(),
                     path: export.path.clone(),

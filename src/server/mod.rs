@@ -30,7 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use change::ModePolicy;
-pub use clients::{ClientsError, ClientsProblem, load as load_clients, parse as parse_clients};
+pub use clients::{
+    ClientsError, ClientsProblem, load as load_clients, load_unless_blank as load_clients_unless_blank,
+    parse as parse_clients,
+};
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
 

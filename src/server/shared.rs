@@ -26,6 +26,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     clock: Clock,
     identities: RwLock<Identities>,
+    /// Held by whoever changes them, so that the core ends with those that hellos are read with.
+    changing: Mutex<()>,
     limits: Limits,
     /// What is decided before a client is known.
     pub(super) gate: Arc<Gate>,
@@ -77,6 +79,7 @@ impl Shared {
             state: Mutex::new(State { core, connections: HashMap::new(), next_connection: 0 }),
             clock: Clock,
             identities: RwLock::new(identities),
+            changing: Mutex::default(),
             limits,
             gate,
             workers,
@@ -148,9 +151,11 @@ impl Shared {
 
     /// Puts other keys in force. Sessions under a key that is no longer one of them end now.
     pub(super) fn set_identities(self: &Arc<Self>, identities: Identities) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = identities.public();
-        // New hellos are read with the new keys before the core ends the old sessions; one that is between its messages
-        // is judged by the core when its first record comes.
+        // First the core takes the new keys beside the old ones, then hellos are read with the new ones alone, then the
+        // old sessions end: no hello is read with a key that its first record is then refused for, unless the key ends.
+        self.drive(|core, _| core.allow_server_keys(keys));
         *self.identities.write().unwrap_or_else(PoisonError::into_inner) = identities;
         self.drive(|core, now| core.handle_server_keys(now, keys));
     }

@@ -160,7 +160,8 @@ impl Pin {
             return Err(PinError::Name(self.name.clone()));
         }
         let replacement = Replacement::begin(path)?;
-        let (text, peers) = load_text(path)?;
+        // Where it is now: a link that moves meanwhile leads elsewhere.
+        let (text, peers) = load_text(replacement.path())?;
         let (edited, meant, pinned) = match self.standing(&peers) {
             Standing::Pinned { has_line: true, .. } => return Ok(Pinned::AsBefore),
             Standing::New => self.with_entry(&text, peers),

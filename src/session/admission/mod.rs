@@ -152,7 +152,9 @@ impl Admission {
     pub fn may_enrol(&mut self, now: Time, source: IpAddr) -> bool {
         let at = self.networks.place(now, Network::of(source));
         // The network's first: whoever has none left takes nothing from the others.
-        self.networks.take_token(now, at) && self.enrolments.take(now, self.enrolment_rule)
+        self.networks.take_token(now, at)
+            && self.networks.take_enrolment(now, at)
+            && self.enrolments.take(now, self.enrolment_rule)
     }
 
     /// A connection from `source` was refused; tells whether our log is to say so.

@@ -63,10 +63,14 @@ pub(super) struct Networks {
 struct Entry {
     network: Network,
     bucket: Bucket,
+    enrolments: Bucket,
     /// Short: a share of the cap at most.
     half_open: Vec<HalfOpenId>,
     told: Told,
 }
+
+/// What one network may ask for the server's key: so many at once and so many a second, far fewer than all together.
+const ENROLMENTS: Rule = Rule { size: 4, rate: 1 };
 
 /// How many networks are looked at for one that may be forgotten.
 const LOOKS: usize = 8;
@@ -89,8 +93,14 @@ impl Networks {
         }
         if self.entries.len() < Limits::NETWORKS_MAX {
             let at = self.entries.len();
-            let bucket = Bucket::full(self.rule);
-            self.entries.push(Entry { network, bucket, half_open: Vec::new(), told: Told::default() });
+            let (bucket, enrolments) = (Bucket::full(self.rule), Bucket::full(ENROLMENTS));
+            self.entries.push(Entry {
+                network,
+                bucket,
+                enrolments,
+                half_open: Vec::new(),
+                told: Told::default(),
+            });
             self.places.insert(network, at);
             return at;
         }
@@ -109,6 +119,11 @@ impl Networks {
     pub(super) fn take_token(&mut self, now: Time, at: usize) -> bool {
         let rule = self.rule;
         self.entries.get_mut(at).is_some_and(|entry| entry.bucket.take(now, rule))
+    }
+
+    /// Takes one of the network's own enrolments.
+    pub(super) fn take_enrolment(&mut self, now: Time, at: usize) -> bool {
+        self.entries.get_mut(at).is_some_and(|entry| entry.enrolments.take(now, ENROLMENTS))
     }
 
     pub(super) fn give_back(&mut self, now: Time, at: usize) {

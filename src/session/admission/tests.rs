@@ -257,6 +257,17 @@ fn enrolments_have_a_small_bucket_for_all() {
 }
 
 #[test]
+fn one_network_does_not_use_up_the_enrolments_of_all() {
+    let mut admission = new();
+    let asked = |admission: &mut Admission, now| {
+        (0..100).filter(|&host| admission.may_enrol(now, v4(7, host))).count()
+    };
+    assert_eq!(asked(&mut admission, START), 4);
+    assert!(admission.may_enrol(START, v4(8, 1)), "another one has its own");
+    assert_eq!(asked(&mut admission, START.after(Duration::from_secs(1))), 1);
+}
+
+#[test]
 fn without_random_bytes_nobody_is_drawn_and_nothing_leaks() {
     let (mut admission, mut seed) = (new(), Seeded(8));
     for network in 0..513 {

@@ -248,7 +248,7 @@ impl<P: Clone> ServerCore<P> {
             return Err(BindDenial::NotAllowed);
         }
         // And so may the server's keys.
-        if !self.server_keys.contains(&facts.server) {
+        if !self.is_server_key(&facts.server) {
             return Err(BindDenial::KeyRetired);
         }
         let own = self.sessions.values().filter(|session| session.client == facts.client).count();

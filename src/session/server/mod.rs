@@ -28,7 +28,8 @@ use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
     Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, ExportName, HandleId, Limits, Locator,
-    OpenId, Policy, Protection, ProtectionMinima, Refusal, RequestId, Rights, SessionId, SuiteSet, Time,
+    OpenId, Policy, Protection, ProtectionMinima, PublicKey, Refusal, RequestId, Rights, SessionId, SuiteSet,
+    Time,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -39,6 +40,8 @@ use crate::wire::{ServerControl, ServerData};
 pub struct ServerCore<P> {
     limits: Limits,
     server_keys: ServerKeys,
+    /// Those that come, while they do: sessions may begin under them too.
+    next_server_keys: Option<ServerKeys>,
     policy: Policy,
     /// When the next entry of the list of clients ends, in seconds since 1970.
     next_end_s: Option<u64>,
@@ -114,6 +117,7 @@ impl<P: Clone> ServerCore<P> {
             // The first call finds the one that is next.
             next_end_s: Some(0),
             server_keys: setup.server_keys,
+            next_server_keys: None,
             policy: setup.policy,
             minima: setup.minima,
             suites: setup.suites,
@@ -149,10 +153,21 @@ impl<P: Clone> ServerCore<P> {
         self.settle_table();
     }
 
+    /// The server's keys are about to change: from now on sessions may begin under these beside the others. Follow it up
+    /// with [`Self::handle_server_keys`].
+    pub fn allow_server_keys(&mut self, keys: ServerKeys) {
+        self.next_server_keys = Some(keys);
+    }
+
+    fn is_server_key(&self, key: &PublicKey) -> bool {
+        self.server_keys.contains(key) || self.next_server_keys.is_some_and(|next| next.contains(key))
+    }
+
     /// The server's keys have changed. Sessions that began under one that is no longer valid end at once, with what they
     /// hold: for their clients the server has stopped.
     pub fn handle_server_keys(&mut self, now: Time, keys: ServerKeys) {
         self.server_keys = keys;
+        self.next_server_keys = None;
         let retired: Vec<SessionId> = self
             .sessions
             .values()

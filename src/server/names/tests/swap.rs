@@ -14,7 +14,7 @@ const ROUNDS: u64 = 100_000;
 const WORKERS: usize = 4;
 
 #[test]
-fn t12_a_directory_that_is_swapped_for_a_link_shows_and_loses_nothing() {
+fn t12_cve_2021_20316_cve_2021_43566_a_directory_that_is_swapped_for_a_link_shows_and_loses_nothing() {
     let rounds = std::env::var("BOWLINE_SWAP_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let ground = Ground::new();
     symlink("../outside", ground.at("swapped")).unwrap();
