@@ -460,7 +460,7 @@ fn the_last_channel_number_is_bound_once() {
 #[test]
 fn a_session_begins_under_a_key_that_is_just_coming() {
     let mut bare = Bare::new();
-    let coming = PublicKey([77; 32]);
+    let coming = PublicKey([123; 32]);
     let keys = ServerKeys { current: coming, previous: None };
     let begins = |bare: &mut Bare, connection| {
         let client = bare.facts.client;
