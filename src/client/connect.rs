@@ -1,6 +1,7 @@
 //! Connections of a client: the handshake that starts a session, the one that asks for it, and binds.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::net::{
     Buffers, Clock, GreetingError, Meter, RecordReader, RecordWriter, RekeyLimits, SystemEntropy, exchange,
     socket,
 };
-use crate::secure::{BindInitiator, Identity, Opener, RecordKeys, Sealer, SessionInitiator};
+use crate::secure::{BindInitiator, HandshakeError, Identity, Opener, RecordKeys, Sealer, SessionInitiator};
 use crate::session::client::ConnectFailure;
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
@@ -91,13 +92,20 @@ pub(super) async fn start(
     let mut failure = Error::NoControlLine(peer.to_owned());
     while let Some(joined) = attempts.join_next().await {
         match joined {
-            Ok(Ok(proven)) => {
-                attempts.abort_all();
-                return begin(party, proven).await;
+            Ok(outcome) => {
+                // The other lines stay at it until a session has begun.
+                let begun = match outcome {
+                    Ok(proven) => begin(party, proven).await,
+                    Err(error) => Err(error),
+                };
+                match begun {
+                    Ok(session) => return Ok(session),
+                    // A server that answers with the wrong key is worth more words than a line that is down.
+                    Err(error) if rank(&error) >= rank(&failure) => failure = error,
+                    Err(_) => {}
+                }
             }
-            // A server that answers with the wrong key is worth more words than a line that is down.
-            Ok(Err(error)) if rank(&error) >= rank(&failure) => failure = error,
-            Ok(Err(_)) | Err(_) => {}
+            Err(_) => {}
         }
     }
     Err(failure)
@@ -148,7 +156,19 @@ fn rank(error: &Error) -> u8 {
         Error::Unreachable { .. } => 1,
         Error::HandshakeTimedOut { .. } => 2,
         Error::HandshakeRefused { .. } => 3,
+        Error::ServerKeyChanged { .. } => 5,
         _ => 4,
+    }
+}
+
+/// What a failed handshake says of the server at `address`.
+fn of_handshake(error: HandshakeError, address: SocketAddr, pinned: PublicKey) -> Error {
+    match error {
+        // It says nothing of the server.
+        HandshakeError::Entropy(error) => Error::Entropy(error),
+        // What these are about was read: so it was the server that wrote it.
+        HandshakeError::Unoffered | HandshakeError::Choice(_) => Error::Protocol,
+        _ => Error::ServerKeyChanged { address, pinned },
     }
 }
 
@@ -162,17 +182,17 @@ pub(super) async fn prove(
     let proving = async {
         let unreachable = |source| Error::Unreachable { peer: peer.to_owned(), address, source };
         let mut stream = socket::connect(address, config.via.as_ref()).await.map_err(unreachable)?;
-        let changed = |_| Error::ServerKeyChanged { address, pinned: party.server };
+        let failed = |error| of_handshake(error, address, party.server);
         let (initiator, hello) =
             SessionInitiator::begin(&party.identity, &party.server, SessionOffer::OURS, &mut SystemEntropy)
-                .map_err(changed)?;
+                .map_err(failed)?;
         let message = exchange(&mut stream, &hello).await.map_err(|error| match error {
             GreetingError::Connection(_) => {
                 Error::HandshakeRefused { address, pinned: party.server, own: party.identity.public() }
             }
             GreetingError::Hello(_) => Error::Protocol,
         })?;
-        let (choice, keys) = initiator.finish(&message).map_err(changed)?;
+        let (choice, keys) = initiator.finish(&message).map_err(failed)?;
         Ok(Proven { line, stream, choice, keys })
     };
     let limit = party.limit;
@@ -289,4 +309,21 @@ fn split<O: Message, I: Message>(
     let (reader, meter) = RecordReader::new(read_half, opener, party.buffers.clone());
     let writer = RecordWriter::new(write_half, sealer, Meter::clone(&meter), party.rekey);
     Ok(Halves { writer, reader, meter })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EntropyError;
+
+    #[test]
+    fn only_a_key_that_does_not_fit_is_a_changed_key() {
+        let (address, pinned) = (SocketAddr::from(([127, 0, 0, 1], 1)), PublicKey([1; 32]));
+        let of = |error| of_handshake(error, address, pinned);
+        assert!(matches!(of(HandshakeError::Entropy(EntropyError)), Error::Entropy(_)));
+        assert!(matches!(of(HandshakeError::Unoffered), Error::Protocol));
+        let changed = of(HandshakeError::WeakKey);
+        assert!(matches!(changed, Error::ServerKeyChanged { .. }));
+        assert!(rank(&changed) > rank(&Error::Protocol), "which line comes last does not matter");
+    }
 }

@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// The server was reached and closed the connection during the handshake, as it does for every cause.
     #[error(
-        "the server at {address} ended the handshake: its key has changed and is not {pinned} any more, or it does not allow this client's key {own}"
+        "the server at {address} ended the handshake: its key has changed and is not {pinned} any more, it does not allow this client's key {own}, or it has too many connections at the moment"
     )]
     HandshakeRefused {
         /// The address.

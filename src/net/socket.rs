@@ -65,7 +65,8 @@ pub struct Accepted {
     peer: SocketAddr,
 }
 
-/// A listener on `at`; port 0 takes a free one.
+/// A listener on `at`; port 0 takes a free one. Its connections are reset where they end (`SO_LINGER` with 0 s, which they
+/// have from it) until [`keep`].
 ///
 /// # Errors
 /// What the kernel says, most often that the address is in use or not this machine's.
@@ -77,7 +78,7 @@ pub fn listen(at: SocketAddr) -> io::Result<Listener> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     // A connection has it from its listener: whoever is not wanted is reset, and leaves no memory of itself with the
-    // kernel for the next minute. A connection that has proven itself takes it back.
+    // kernel for the next minute. A connection whose handshake is answered takes it back.
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     socket.bind(at)?;
     Ok(Listener(AsyncFd::new(socket.listen(BACKLOG)?.into_std()?)?))
@@ -122,7 +123,8 @@ impl Accepted {
     }
 }
 
-/// From now on an accepted connection ends in order: what was sent on it arrives.
+/// From now on an accepted connection ends in order: the kernel goes on sending what was given to it, also after the
+/// connection was closed. For connections whose handshake is answered.
 ///
 /// # Errors
 /// What the kernel says.

@@ -8,9 +8,9 @@ use bowline::model::{
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, Offence, ServerCore,
-    ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts,
+    ServerKeys, ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts,
 };
-use bowline::session::{Input, UnknownKind};
+use bowline::session::{Input, LossReason, UnknownKind};
 use bowline::wire::control::{
     Attach, Begin, Close, IssueKey, KeyIssued, Lock, LockWanted, Open, Opened, Purpose, Refused, Resume,
     Stat, Sync, Synced, WelcomeAnswer,
@@ -438,6 +438,43 @@ fn a_first_record_that_differs_from_what_was_negotiated_begins_nothing() {
     bare.server.handle_begin(NOW, connection, &facts, RequestId::NONE, &begin).ok();
     bare.drain();
     assert_eq!((bare.server.sessions_len(), bare.closed.as_slice()), (1, [connection].as_slice()));
+}
+
+#[test]
+fn the_last_channel_number_is_bound_once() {
+    let mut bare = Bare::new();
+    // The gaps below it are closed over, so that it is the floor that has to know it.
+    for at in (0_u32..1100).rev() {
+        let number = u32::MAX - at;
+        let connection = ConnectionId(100 + u64::from(at));
+        bare.bind(connection, number, at + 1_000);
+        bare.server.handle_lost(NOW, connection, LossReason::Broken);
+    }
+    bare.notes.clear();
+    assert_eq!(bare.bind(ConnectionId(9), u32::MAX, 5_000), Some(BindDenial::NumberUsed));
+    assert_eq!(bare.server.channels_len(), 3);
+}
+
+#[test]
+fn a_session_begins_under_a_key_that_is_just_coming() {
+    let mut bare = Bare::new();
+    let coming = PublicKey([123; 32]);
+    let keys = ServerKeys { current: coming, previous: None };
+    let begins = |bare: &mut Bare, connection| {
+        let client = bare.facts.client;
+        let choice = bare.server.session_choice(NOW, &client, &bare.facts.offer).unwrap().unwrap();
+        let facts = SessionFacts { server: coming, choice, ..bare.facts };
+        let begin = Begin { choice, ..bare.begin.clone() };
+        let begun = bare.server.handle_begin(NOW, ConnectionId(connection), &facts, RequestId::NONE, &begin);
+        while bare.server.poll_output().is_some() {}
+        begun
+    };
+    assert_eq!(begins(&mut bare, 50), Err(BindDenial::KeyRetired));
+    bare.server.allow_server_keys(keys);
+    assert_eq!(begins(&mut bare, 51), Ok(()));
+    assert_eq!(bare.server.sessions_len(), 2, "the old key's session is there too");
+    bare.server.handle_server_keys(NOW, keys);
+    assert_eq!(bare.server.sessions_len(), 1);
 }
 
 /// The kernel reports a failed write-back once for a descriptor, and all handles of an open share one: whoever did
