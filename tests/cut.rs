@@ -31,6 +31,8 @@ use tokio::time::timeout;
 
 const CHUNK: u32 = 512 << 10;
 const READS: u32 = 8;
+/// The same as a number of records.
+const READS_LEN: usize = 8;
 /// Less than what a connection that is closed in order may take to put out what is queued.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,7 @@ async fn t26_a_revoked_client_that_does_not_read_is_sent_nothing_more() {
     let (mut session, mut data) = place.slow_reader().await;
     place.server.set_policy(Policy::default());
     timeout(SOON, data.is_reset()).await.expect("the connection ends though nobody reads");
-    assert!(data.until_closed().await < READS as usize - 1, "what was on its way is thrown away");
+    assert!(data.until_closed().await < READS_LEN - 1, "what was on its way is thrown away");
     match session.control.answer().await.1 {
         ServerControl::Ended(ended) => assert_eq!(ended.reason, EndReason::NotAllowed),
         other => panic!("{other:?}"),
@@ -124,7 +126,7 @@ async fn t06_a_channel_that_has_become_too_weak_sends_nothing_more() {
     let (mut session, mut data) = place.slow_reader().await;
     place.server.set_policy(policy(place.identity.public(), Protection::Sealed));
     timeout(SOON, data.is_reset()).await.expect("the connection ends though nobody reads");
-    assert!(data.until_closed().await < READS as usize - 1, "what was on its way is thrown away");
+    assert!(data.until_closed().await < READS_LEN - 1, "what was on its way is thrown away");
     // The session lives.
     place.client().bind(&session, 2, Protection::Sealed).await;
     open(&mut session).await;
@@ -135,7 +137,7 @@ async fn t27_a_beginning_that_is_refused_at_its_first_record_is_paid_for() {
     let mut limits = Limits::default();
     limits.handshake_rate = 0;
     let place = Place::start(limits);
-    let (client, from) = (place.client(), IpAddr::from([127, 0, 0, 1]));
+    let (client, from) = (place.client(), IpAddr::from([127, 77, 1, 1]));
     let tokens = || place.server.tokens(from);
     let session = client.start().await;
     let full = tokens();

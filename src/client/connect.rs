@@ -91,20 +91,16 @@ pub(super) async fn start(
     }
     let mut failure = Error::NoControlLine(peer.to_owned());
     while let Some(joined) = attempts.join_next().await {
-        match joined {
-            Ok(outcome) => {
-                // The other lines stay at it until a session has begun.
-                let begun = match outcome {
-                    Ok(proven) => begin(party, proven).await,
-                    Err(error) => Err(error),
-                };
-                match begun {
-                    Ok(session) => return Ok(session),
-                    // A server that answers with the wrong key is worth more words than a line that is down.
-                    Err(error) if rank(&error) >= rank(&failure) => failure = error,
-                    Err(_) => {}
-                }
-            }
+        let Ok(outcome) = joined else { continue };
+        // The other lines stay at it until a session has begun.
+        let begun = match outcome {
+            Ok(proven) => begin(party, proven).await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(session) => return Ok(session),
+            // A server that answers with the wrong key is worth more words than a line that is down.
+            Err(error) if rank(&error) >= rank(&failure) => failure = error,
             Err(_) => {}
         }
     }

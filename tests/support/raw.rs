@@ -2,7 +2,8 @@
 //! `bowline::secure`, and then whatever a test wants to send, sealed or not.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bowline::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, Limits, Protection, PublicKey,
@@ -15,8 +16,8 @@ use bowline::wire::data::Rekey;
 use bowline::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, DecodeError, Message, ServerControl, ServerData};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::LONG;
 
@@ -164,7 +165,14 @@ pub(crate) struct RawSession {
 
 impl RawClient<'_> {
     pub(crate) async fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        // Who breaks the protocol pays for it with his network's tokens: a new network for every hundred connections,
+        // 127.77.1.0 first.
+        static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+        let network = 1 + CONNECTIONS.fetch_add(1, Ordering::Relaxed) / 100 % 250;
+        let from = Ipv4Addr::new(127, 77, u8::try_from(network).unwrap(), 1);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }

@@ -70,7 +70,7 @@ struct Entry {
 }
 
 /// What one network may ask for the server's key: so many at once and so many a second, far fewer than all together.
-const ENROLMENTS: Rule = Rule { size: 4, rate: 1 };
+const ENROLMENTS: Rule = Rule { size: 10, rate: 1 };
 
 /// How many networks are looked at for one that may be forgotten.
 const LOOKS: usize = 8;
