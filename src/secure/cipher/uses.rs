@@ -230,7 +230,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
-    fn no_key_and_number_come_twice_over_attempts_rekeys_and_eight_channels(
+    fn t29_no_key_and_number_come_twice_over_attempts_rekeys_and_eight_channels(
         seed in any::<u64>(),
         steps in prop::collection::vec(step(), 1..120),
     ) {
