@@ -138,12 +138,14 @@ fn a_yes_pins_the_shown_key() {
 
 #[test]
 fn anything_but_a_yes_is_a_no() {
-    let scene = Scene::start();
+    // One server for each answer: one is asked for its key a few times at once, and then once a second.
     for answer in ["no\n", "", "\n", "yess\n", "YES please\n", "n\nyes\n", &"y".repeat(100)] {
+        let scene = Scene::start();
         let done = scene.trust(answer, &[]);
         refused(&done, &["[yes/no]", "the answer was not yes", &scene.server_key, "bowline key new"]);
         assert_eq!(scene.peers(), None, "{answer:?}");
     }
+    let scene = Scene::start();
     for answer in ["y\n", "yes"] {
         let station = User::new();
         trust(&station, answer, &[&scene.address()]).success();
@@ -206,11 +208,16 @@ fn another_way_to_a_pinned_server_is_a_line_more() {
 
 #[test]
 fn a_changed_key_is_never_taken_silently() {
-    let scene = Scene::start();
     let old = User::new().make_key();
-    let here = scene.address();
-    for before in [entry("store", &old, "10.0.0.7:1"), entry("attic", &old, &here)] {
-        let before = format!("# kept\n{before}# kept as well\n");
+    // The name is another server's, or the address is.
+    let pinned = |scene: &Scene, is_name: bool| {
+        let entry =
+            if is_name { entry("store", &old, "10.0.0.7:1") } else { entry("attic", &old, &scene.address()) };
+        format!("# kept\n{entry}# kept as well\n")
+    };
+    for is_name in [true, false] {
+        let scene = Scene::start();
+        let before = pinned(&scene, is_name);
         for answer in ["", "yes\n", "yes\nyes\n"] {
             scene.station.set("peers.toml", &before);
             let done = scene.trust(answer, &["--name", "store"]);
@@ -219,6 +226,10 @@ fn a_changed_key_is_never_taken_silently() {
             assert!(!done.err.contains("[yes/no]"), "{}", done.err);
             assert_eq!(scene.peers().unwrap(), before);
         }
+        // One server is asked for its key a few times at once, and then once a second.
+        let scene = Scene::start();
+        let before = pinned(&scene, is_name);
+        scene.station.set("peers.toml", &before);
         let done = scene.trust("no\n", &["--name", "store", "--replace"]);
         refused(&done, &["[yes/no]", &old, &scene.server_key]);
         assert_eq!(scene.peers().unwrap(), before);

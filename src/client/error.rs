@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// The server was reached and did not show its key.
     #[error(
-        "the server at {address} does not show its key: enrolment is switched off there, or it is none of this kind"
+        "the server at {address} does not show its key: enrolment is switched off there, it was asked too often just now, or it is none of this kind"
     )]
     KeyNotShown {
         /// The address.

@@ -69,6 +69,11 @@ pub struct Limits {
     pub enrol_burst: u32,
     /// Enrolments that a server answers in a second, all sources together.
     pub enrol_rate: u32,
+    /// Enrolments of them that one source network may have at once: far fewer, so that no single one keeps the others from
+    /// learning the server's key.
+    pub enrol_burst_per_network: u32,
+    /// Enrolments of them that one source network may have in a second.
+    pub enrol_rate_per_network: u32,
     /// Lines about refused connections that the log gets at once, all sources together; from one source network it
     /// gets one a minute.
     pub refusal_lines_burst: u32,
@@ -108,6 +113,8 @@ impl Default for Limits {
             handshake_rate: 64,
             enrol_burst: 16,
             enrol_rate: 4,
+            enrol_burst_per_network: 4,
+            enrol_rate_per_network: 1,
             refusal_lines_burst: 64,
             refusal_lines_rate: 4,
         }

@@ -45,6 +45,12 @@ pub enum KeyFileError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else is changing files in the folder, and does not come to an end.
+    #[error("another program has held the lock on the folder {path:?} for 10 s: end it, or try again later")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The file could not be written; there is no file of this name now.
     #[error("cannot write the key file {path:?}: check the folder's file system and its free space")]
     Write {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -20,20 +21,31 @@ pub(crate) struct Replacement {
     path: PathBuf,
 }
 
+/// How often the lock is tried, and how long after a try the next one comes: 10 s in all.
+const LOCK_TRIES: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 impl Replacement {
     /// Waits for the lock on the folder of `path`, which is made if it is missing. A link is followed, so that it stays
-    /// one.
+    /// one. Whoever can open the folder can take the lock, so the wait is bounded. It blocks the thread.
     ///
     /// # Errors
-    /// [`KeyFileError::Folder`].
+    /// [`KeyFileError::Folder`]; [`KeyFileError::Locked`] after 10 s.
     pub(crate) fn begin(path: &Path) -> Result<Self, KeyFileError> {
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = folder_of(&path);
         make_folders(folder)?;
         let opened = open_folder(folder)?;
-        rustix::fs::flock(&opened, FlockOperation::LockExclusive)
-            .map_err(|errno| KeyFileError::Folder { path: folder.to_owned(), source: errno.into() })?;
-        Ok(Self { folder: opened, path })
+        for _ in 0..LOCK_TRIES {
+            match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { folder: opened, path }),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(errno) => {
+                    return Err(KeyFileError::Folder { path: folder.to_owned(), source: errno.into() });
+                }
+            }
+        }
+        Err(KeyFileError::Locked { path: folder.to_owned() })
     }
 
     /// Where the file is, links followed.

@@ -89,8 +89,10 @@ impl Admission {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let enrolment_rule = Rule { size: limits.enrol_burst, rate: limits.enrol_rate };
+        let of_one = Rule { size: limits.enrol_burst_per_network, rate: limits.enrol_rate_per_network };
+        let handshakes = Rule { size: limits.handshake_burst, rate: limits.handshake_rate };
         Self {
-            networks: Networks::new(Rule { size: limits.handshake_burst, rate: limits.handshake_rate }),
+            networks: Networks::new(handshakes, of_one),
             half_open: Crowd::new(),
             enrolments: Bucket::full(enrolment_rule),
             enrolment_rule,

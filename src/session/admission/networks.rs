@@ -54,6 +54,7 @@ impl core::fmt::Display for Network {
 #[derive(Debug)]
 pub(super) struct Networks {
     rule: Rule,
+    enrolment_rule: Rule,
     entries: Vec<Entry>,
     places: HashMap<Network, usize>,
     hand: usize,
@@ -69,16 +70,14 @@ struct Entry {
     told: Told,
 }
 
-/// What one network may ask for the server's key: so many at once and so many a second, far fewer than all together.
-const ENROLMENTS: Rule = Rule { size: 10, rate: 1 };
-
 /// How many networks are looked at for one that may be forgotten.
 const LOOKS: usize = 8;
 
 impl Networks {
-    pub(super) fn new(rule: Rule) -> Self {
+    pub(super) fn new(rule: Rule, enrolment_rule: Rule) -> Self {
         Self {
             rule,
+            enrolment_rule,
             entries: Vec::with_capacity(Limits::NETWORKS_MAX),
             // With so much room that a table in which names come and go never grows.
             places: HashMap::with_capacity(2 * Limits::NETWORKS_MAX),
@@ -93,7 +92,7 @@ impl Networks {
         }
         if self.entries.len() < Limits::NETWORKS_MAX {
             let at = self.entries.len();
-            let (bucket, enrolments) = (Bucket::full(self.rule), Bucket::full(ENROLMENTS));
+            let (bucket, enrolments) = (Bucket::full(self.rule), Bucket::full(self.enrolment_rule));
             self.entries.push(Entry {
                 network,
                 bucket,
@@ -123,7 +122,8 @@ impl Networks {
 
     /// Takes one of the network's own enrolments.
     pub(super) fn take_enrolment(&mut self, now: Time, at: usize) -> bool {
-        self.entries.get_mut(at).is_some_and(|entry| entry.enrolments.take(now, ENROLMENTS))
+        let rule = self.enrolment_rule;
+        self.entries.get_mut(at).is_some_and(|entry| entry.enrolments.take(now, rule))
     }
 
     pub(super) fn give_back(&mut self, now: Time, at: usize) {
