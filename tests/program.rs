@@ -282,7 +282,11 @@ fn a_server_needs_its_settings() {
     let twice = ["serve", &media, &media, "--listen", "127.0.0.1:0"];
     user.run(&twice).failure(&["two exports \"media\""]);
     let unknown = ["serve", &media, "--listen", "127.0.0.1:0", "--export-protection", "medai=sealed"];
-    user.run(&unknown).failure(&["cannot serve", "no export \"medai\" to protect"]);
+    user.run(&unknown).failure(&["cannot serve", "no export \"medai\" to protect", "try: serve medai=DIR"]);
+    let before = user.at("before").display().to_string();
+    let missing = ["serve", &media, "--listen", "127.0.0.1:0", "--previous-key", &before];
+    let said = user.run(&missing).failure(&["there is no identity in", &before, "or no --previous-key"]);
+    assert!(!said.contains("key new"), "a new key is no previous one: {said}");
 }
 
 #[test]

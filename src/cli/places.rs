@@ -28,7 +28,7 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
 /// The identity in `given`, or in the usual place.
 pub(super) fn identity(given: Option<PathBuf>) -> Result<Arc<Identity>, Failure> {
     let path = place(given, "key")?;
-    let text = key_file::read(&path).map_err(|error| describe(&path, error))?;
+    let text = key_file::read(&path).map_err(|error| describe(&path, error, &make_one(&path)))?;
     parse(&path, &text)
 }
 
@@ -38,13 +38,14 @@ pub(super) fn identity_if_any(given: Option<PathBuf>) -> Result<Option<Arc<Ident
     match key_file::read(&path) {
         Ok(text) => parse(&path, &text).map(Some),
         Err(KeyFileError::Missing { .. }) => Ok(None),
-        Err(error) => Err(describe(&path, error)),
+        Err(error) => Err(describe(&path, error, &make_one(&path))),
     }
 }
 
-/// A server's identity in `path`, which no other server uses as long as the lock is held.
-pub(super) fn server_identity(path: &Path) -> Result<(Arc<Identity>, KeyLock), Failure> {
-    let (text, lock) = key_file::read_locked(path).map_err(|error| describe(path, error))?;
+/// A server's identity in `path`, which no other server uses as long as the lock is held; `if_missing` is what to try
+/// if there is none.
+pub(super) fn server_identity(path: &Path, if_missing: &str) -> Result<(Arc<Identity>, KeyLock), Failure> {
+    let (text, lock) = key_file::read_locked(path).map_err(|error| describe(path, error, if_missing))?;
     Ok((parse(path, &text)?, lock))
 }
 
@@ -54,10 +55,16 @@ fn parse(path: &Path, text: &str) -> Result<Arc<Identity>, Failure> {
     Ok(Arc::new(identity))
 }
 
-fn describe(path: &Path, error: KeyFileError) -> Failure {
+/// What makes an identity in `path`.
+pub(super) fn make_one(path: &Path) -> String {
+    format!("bowline key new --key {}", path.display())
+}
+
+fn describe(path: &Path, error: KeyFileError, if_missing: &str) -> Failure {
     match error {
-        KeyFileError::Missing { .. } => Failure::new(format!("there is no identity in {}", path.display()))
-            .try_this(format!("bowline key new --key {}", path.display())),
+        KeyFileError::Missing { .. } => {
+            Failure::new(format!("there is no identity in {}", path.display())).try_this(if_missing)
+        }
         error => Failure::of("cannot use the identity", &error),
     }
 }

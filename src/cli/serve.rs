@@ -13,16 +13,18 @@ use bowline::server::{
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::places::{is_missing, place, server_identity};
+use super::places::{is_missing, make_one, place, server_identity};
 use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let key = place(arguments.key, "key")?;
-    let (identity, _lock) = server_identity(&key)?;
+    let (identity, _lock) = server_identity(&key, &make_one(&key))?;
     if let Some(previous) = &arguments.previous_key {
         keys_differ(&key, previous)?;
     }
-    let previous = arguments.previous_key.as_deref().map(server_identity).transpose()?;
+    // One that is missing is not to be made anew: nobody would know it.
+    let known = "the file of the key that clients know so far, or no --previous-key";
+    let previous = arguments.previous_key.as_deref().map(|file| server_identity(file, known)).transpose()?;
     let (previous_identity, _previous_lock) = previous.unzip();
     let clients = place(arguments.clients, "clients.toml")?;
     let exports = exports(arguments.exports, &arguments.export_protection)?;
@@ -95,7 +97,9 @@ fn exports(
     let cannot = |error| Failure::of("cannot serve", &error);
     let mut exports = Exports::open(list).map_err(cannot)?;
     for (name, least) in protection {
-        exports.protect(name, *least).map_err(cannot)?;
+        exports.protect(name, *least).map_err(|error| {
+            cannot(error).try_this(format!("serve {name}=DIR as well, or name an export that is served"))
+        })?;
     }
     Ok(exports)
 }
