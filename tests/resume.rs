@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bowline::client::{ChannelState, ChannelStatus, File, OpenOptions, Session};
 use bowline::model::{ChannelKind, LineRole, LineSet, Reason, ResumeKey, Rights};
-use support::{EXPORT, LONG, World, only, pattern, reason};
+use support::{EXPORT, LONG, World, lost, only, pattern, reason};
 
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
 
@@ -32,16 +32,6 @@ async fn read_all(file: &File, len: usize) -> Vec<u8> {
 fn live(session: &Session, kind: ChannelKind) -> Vec<ChannelStatus> {
     let is_meant = |status: &ChannelStatus| status.kind == kind && status.state == ChannelState::Live;
     session.channels().into_iter().filter(is_meant).collect()
-}
-
-/// Waits until every connection of a line is gone on the client's side.
-async fn lost(session: &Session, line: usize) {
-    let mut events = session.events();
-    let line = bowline::model::LineId(u8::try_from(line).unwrap());
-    let is_live = |status: &ChannelStatus| status.line == line && status.state == ChannelState::Live;
-    while session.channels().iter().any(is_live) {
-        tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

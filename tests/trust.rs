@@ -25,7 +25,7 @@ use bowline::wire::hello::Hello;
 use program::{Done, Server, User, export, finish_child};
 use socket2::{Domain, Socket, Type};
 use support::recorder::{Kind, Recorder, contains_secret};
-use support::{LINE_1, LONG, World, new_identity};
+use support::{LINE_1, LONG, World, lost, new_identity};
 
 mod support;
 
@@ -412,11 +412,15 @@ async fn t25_a_failed_handshake_never_becomes_an_enrolment() {
 async fn t25_a_session_that_loses_its_lines_asks_nobody_for_a_key() {
     let world = World::start(b"content").await;
     let session = world.connect([LineRole::Both; 2]).await;
-    let mut events = session.events();
     for recorder in &world.recorders {
+        recorder.refuse(true);
         recorder.cut_all();
     }
-    tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
+    lost(&session, 0).await;
+    lost(&session, 1).await;
+    for recorder in &world.recorders {
+        recorder.refuse(false);
+    }
     session.all_lines_up(LONG).await.unwrap();
     session.close().await;
     let kinds: Vec<Kind> =

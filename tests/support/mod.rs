@@ -24,7 +24,7 @@ use std::time::Duration;
 use bowline::client::{
     ChannelState, ChannelStatus, Client, Error, File, LineConfig, OpenOptions, Peer, Session,
 };
-use bowline::model::{ChannelKind, LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
+use bowline::model::{ChannelKind, LineId, LineRole, LineSet, Protection, PublicKey, Reason, ResumeKey};
 use bowline::net::{SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
 use recorder::{Kind, Recorder, Recording, contains_secret};
@@ -281,6 +281,16 @@ impl Drop for World {
     }
 }
 
+/// Waits until every connection of a line is gone on the client's side.
+pub(crate) async fn lost(session: &Session, line: usize) {
+    let mut events = session.events();
+    let line = LineId(u8::try_from(line).unwrap());
+    let is_live = |status: &ChannelStatus| status.line == line && status.state == ChannelState::Live;
+    while session.channels().iter().any(is_live) {
+        tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
+    }
+}
+
 /// A world with a second client, and a session of each over both lines.
 pub(crate) async fn two(content: &[u8]) -> (World, Session, Session) {
     let (first, second) = (new_identity(), new_identity());
@@ -400,7 +410,7 @@ pub(crate) fn shows(recorded: &[u8], content: &[u8]) -> bool {
 }
 
 pub(crate) fn only(line: usize) -> LineSet {
-    [bowline::model::LineId(u8::try_from(line).unwrap())].into_iter().collect()
+    [LineId(u8::try_from(line).unwrap())].into_iter().collect()
 }
 
 /// The reason of an expected refusal.
