@@ -391,6 +391,7 @@ fn admission(owner: PublicKey) -> Admission {
         grace: Duration::from_secs(60),
         lock: None,
         resumable: true,
+        guard: false,
     }
 }
 

@@ -46,6 +46,9 @@ fn row(reason: Reason) -> (Errno, ErrorKind) {
         Reason::Interrupted => (Errno::INTR, ErrorKind::Conflict),
         Reason::AttributeTooBig => (Errno::TOOBIG, ErrorKind::Full),
         Reason::AttributeNameTooLong => (Errno::RANGE, ErrorKind::Misuse),
+        Reason::TakenOver | Reason::Expired | Reason::Released | Reason::Revoked => {
+            (Errno::STALE, ErrorKind::Conflict)
+        }
     }
 }
 

@@ -48,6 +48,18 @@ pub struct Limits {
     pub grace_default: Duration,
     /// The longest grace that a client can ask for.
     pub grace_max: Duration,
+    /// How long an open without a reachable channel stays after its grace while nobody else wants its file. A day: who
+    /// shuts the lid in the evening goes on in the morning.
+    pub orphan_age_max: Duration,
+    /// Opens of one client that stay after their grace; beyond it the one that has waited longest goes. With less than
+    /// 1 KiB each they cost a client's bound 1 MiB.
+    pub lapsed_per_client: usize,
+    /// Opens of all clients that stay after their grace; beyond it the oldest goes of the client that has most.
+    pub lapsed_total: usize,
+    /// Opens of one client that ended under it and of which is remembered why; about 200 bytes each.
+    pub tombstones_per_client: usize,
+    /// Such opens of all clients.
+    pub tombstones_total: usize,
     /// Records under one key, after which a channel's sender replaces it.
     pub rekey_records: u64,
     /// Bytes under one key, after which a channel's sender replaces it.
@@ -104,6 +116,11 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             grace_default: Duration::from_secs(60),
             grace_max: Duration::from_secs(300),
+            orphan_age_max: Duration::from_secs(86_400),
+            lapsed_per_client: 1000,
+            lapsed_total: 65_536,
+            tombstones_per_client: 1000,
+            tombstones_total: 65_536,
             rekey_records: 1 << 32,
             rekey_bytes: 1 << 40,
             rekey_after: Duration::from_secs(3600),

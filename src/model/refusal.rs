@@ -94,6 +94,18 @@ pub enum Reason {
     /// The name of an extended attribute is longer than the system allows.
     #[error("the attribute's name is too long")]
     AttributeNameTooLong,
+    /// The open that the key named was closed after its grace, because another client took the file.
+    #[error("the open was closed because another client took the file")]
+    TakenOver,
+    /// The open that the key named was closed because nobody came back for too long.
+    #[error("the open was closed: nobody came back for too long")]
+    Expired,
+    /// The open was ended by the server's administrator.
+    #[error("the open was ended by the server's administrator")]
+    Released,
+    /// The grant was revoked or has ended.
+    #[error("the grant was revoked or has ended")]
+    Revoked,
 }
 
 /// A refused request.

@@ -1,6 +1,6 @@
 //! The rules that hold between any two calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::open::{Holder, Open, rights_max};
 use super::state::{HolderPhase, OpenPhase};
@@ -51,7 +51,8 @@ impl OpenTable {
         };
         assert_eq!((open.phase, open.deadline), (phase, deadline), "{id:?} and its holders differ");
         if let Some(deadline) = open.deadline {
-            assert!(self.deadlines.contains(&(deadline, id)), "nobody watches the deadline of {id:?}");
+            let is_watched = self.deadlines.contains(&(deadline, id)) != self.lapsed.contains((deadline, id));
+            assert!(is_watched, "nobody watches the deadline of {id:?}");
         }
         self.check_keys(id, open);
     }
@@ -130,7 +131,10 @@ impl OpenTable {
             assert_eq!(self.opens.values().filter(|open| open.owner == *owner).count(), *len, "{owner:?}");
         }
         let orphans = self.opens.values().filter(|open| open.deadline.is_some()).count();
-        assert_eq!(self.deadlines.len(), orphans, "the deadlines");
+        assert_eq!(self.deadlines.len() + self.lapsed.len(), orphans, "the deadlines");
+        self.tombstones.check();
+        let guards = self.opens.iter().filter(|(_, open)| open.guard && open.phase == OpenPhase::Orphaned);
+        assert_eq!(guards.count(), self.guards.values().map(BTreeSet::len).sum::<usize>(), "the guards");
         let handles: usize = self.by_session.values().map(|part| part.handles.len()).sum();
         assert_eq!(handles, self.holders.len(), "the index of sessions");
         let is_empty = |part: &super::sessions::SessionPart| part.handles.is_empty() && !part.is_away;

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::collections::hash_map::Entry;
 
+use super::ended::Ending;
 use super::open::{Admission, Standing};
 use super::ranges::Splice;
 use super::table::OpenTable;
@@ -59,11 +60,12 @@ impl OpenTable {
         let keeping = groups.filter(|(mode, _)| !mode.share.contains(ShareMode::DELETE));
         let others = keeping.flat_map(|(_, ids)| ids).copied().filter(|id| !self.has_part(session, *id));
         let over = self.weigh(now, others).map_err(Refusal::busy)?;
+        files.iter().try_for_each(|file| self.guard_left(now, *file, Some(session)))?;
         self.stop_opens(&over)
     }
 
     /// Whether a session has a handle of an open that it can use.
-    fn has_part(&self, session: SessionId, id: OpenId) -> bool {
+    pub(super) fn has_part(&self, session: SessionId, id: OpenId) -> bool {
         let handles = self.opens.get(&id).into_iter().flat_map(|open| &open.holders);
         let mut holders = handles.filter_map(|handle| self.holders.get(handle));
         holders.any(|holder| holder.session == session && !holder.is_draining())
@@ -80,6 +82,7 @@ impl OpenTable {
         if !mode.share.contains(ShareMode::DELETE) && self.removals.contains_key(&file) {
             return Err(Refusal::busy(Self::DRAIN_RETRY));
         }
+        self.guard_left(now, file, None)?;
         let groups = self.by_file.get(&file).into_iter().flatten();
         let rivals = groups.filter(|(other, _)| !mode.is_compatible(*other)).flat_map(|(_, ids)| ids);
         let over = self.weigh(now, rivals.copied()).map_err(Refusal::busy)?;
@@ -114,8 +117,8 @@ impl OpenTable {
         if wait > Duration::ZERO { Err(wait) } else { Ok(over) }
     }
 
-    /// Stops several opens, every one, so that one retry finds all of them gone.
+    /// Stops several opens for somebody who wants what they have, every one, so that one retry finds all of them gone.
     pub(super) fn stop_opens(&mut self, ids: &[OpenId]) -> Result<(), Refusal> {
-        ids.iter().map(|id| self.stop_open(*id)).fold(Ok(()), Result::and)
+        ids.iter().map(|id| self.stop_open(*id, Ending::TakenOver)).fold(Ok(()), Result::and)
     }
 }

@@ -17,8 +17,12 @@ use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::ended::{Ending, Tombstone};
 use super::open::{Open, Standing, is_of_use};
-use crate::model::{ExportName, HandleId, OpenId, PublicKey, ResumeKey, Rights, SessionId, Time};
+use super::table::OpenTable;
+use crate::model::{
+    ExportName, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId, Time,
+};
 
 /// Who presents a resume key, and what for.
 pub struct Claim<'a> {
@@ -45,7 +49,8 @@ impl fmt::Debug for Claim<'_> {
     }
 }
 
-/// Why a resume key was refused: for the server's own log, never for the client.
+/// Why a resume key was refused, exactly: for the server's own log. What the client is told is
+/// [`ResumeDenial::told`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum ResumeDenial {
@@ -64,9 +69,9 @@ pub enum ResumeDenial {
     /// The last holder is being closed.
     #[error("the open is being closed")]
     Closing,
-    /// The grace of the orphan is over.
-    #[error("the grace of the open is over")]
-    Expired,
+    /// The open has ended under its absent owner.
+    #[error("the open has ended: {0:?}")]
+    Ended(Ending),
     /// The configuration does not allow the identity on the export any more.
     #[error("the export is not allowed to this identity any more")]
     ExportNotAllowed,
@@ -84,10 +89,30 @@ pub enum ResumeDenial {
     HandleTaken,
 }
 
+impl ResumeDenial {
+    /// What the client hears: the rightful owner exactly what it is, everybody else one answer for every cause.
+    #[must_use]
+    pub fn told(self) -> Refusal {
+        match self {
+            Self::NoSuchOpen | Self::NoSuchKey | Self::WrongSecret | Self::WrongIdentity => {
+                Reason::ResumeRefused.into()
+            }
+            Self::Closing => Refusal::busy(OpenTable::DRAIN_RETRY),
+            Self::Ended(ending) => ending.reason().into(),
+            Self::ExportNotAllowed | Self::NoRights => Reason::PermissionDenied.into(),
+            Self::WrongPredecessor => Reason::Invalid.into(),
+            Self::TooManyHolders => Reason::Quota.into(),
+            Self::HandleTaken => Reason::Exhausted.into(),
+        }
+    }
+}
+
 /// What the table looked up for a claim before anything was decided.
 pub(super) struct Facts<'a> {
     /// The open that the key names.
     pub(super) open: Option<&'a Open>,
+    /// What is left of the open that the key names, where it has ended.
+    pub(super) tombstone: Option<&'a Tombstone>,
     /// The open of the predecessor that the claim names, where that predecessor exists.
     pub(super) predecessor_open: Option<OpenId>,
     /// Whether the id for the new holder is taken.
@@ -110,10 +135,10 @@ pub(super) fn decide<'a>(
     claim: &Claim<'_>,
     facts: &Facts<'a>,
 ) -> Result<(&'a Open, Rights), ResumeDenial> {
-    let (open, record) = authenticate(hasher, key, claim, facts.open)?;
+    let (open, record) = authenticate(hasher, key, claim, facts)?;
     match open.standing(now) {
-        Standing::Held | Standing::Grace(_) => {}
-        Standing::Over => return Err(ResumeDenial::Expired),
+        // Whoever comes back after the grace comes back to what nobody has wanted.
+        Standing::Held | Standing::Grace(_) | Standing::Over => {}
         Standing::Closing => return Err(ResumeDenial::Closing),
     }
     let allowed = (claim.may_use)(&open.export).ok_or(ResumeDenial::ExportNotAllowed)?;
@@ -145,27 +170,59 @@ fn rights_left(issued: Rights, allowed: Rights) -> Rights {
     }
 }
 
+/// What a key names.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Key(&'a Open, &'a KeyRecord),
+    Ended(&'a Tombstone, &'a super::ended::EndedKey),
+    NoKey,
+    Nothing,
+}
+
+impl<'a> Named<'a> {
+    fn find(key: &ResumeKey, facts: &Facts<'a>) -> Self {
+        if let Some(open) = facts.open
+            && let Some(record) = open.keys.record(key.generation)
+        {
+            return Self::Key(open, record);
+        }
+        let ended = facts.tombstone.and_then(|tombstone| Some((tombstone, tombstone.key(key.generation)?)));
+        match (ended, facts.open.is_some() || facts.tombstone.is_some()) {
+            (Some((tombstone, record)), _) => Self::Ended(tombstone, record),
+            (None, true) => Self::NoKey,
+            (None, false) => Self::Nothing,
+        }
+    }
+
+    /// Whose it is, and the hash that the right key has; where there is neither, values that match nothing, so that the
+    /// work is the same.
+    fn expected(self) -> (PublicKey, KeyHash) {
+        match self {
+            Self::Key(open, record) => (open.owner, record.hash),
+            Self::Ended(tombstone, record) => (tombstone.owner, record.hash),
+            Self::NoKey | Self::Nothing => (PublicKey([0; 32]), KeyHash([0; 32])),
+        }
+    }
+}
+
 fn authenticate<'a>(
     hasher: &KeyHasher,
     key: &ResumeKey,
     claim: &Claim<'_>,
-    open: Option<&'a Open>,
+    facts: &Facts<'a>,
 ) -> Result<(&'a Open, &'a KeyRecord), ResumeDenial> {
-    let found = open.map(|open| (open, open.keys.record(key.generation)));
-    let (owner, hash) = match found {
-        Some((open, Some(record))) => (open.owner, record.hash),
-        // The same work against values that match nothing.
-        Some((_, None)) | None => (PublicKey([0; 32]), KeyHash([0; 32])),
-    };
+    let named = Named::find(key, facts);
+    let (owner, hash) = named.expected();
     let is_secret_right = hasher.hash(key, &owner).ct_eq(&hash);
     let is_identity_right = owner.0.ct_eq(&claim.identity.0);
     let is_right = bool::from(is_secret_right & is_identity_right);
-    match found {
-        Some((open, Some(record))) if is_right => Ok((open, record)),
-        Some((_, Some(_))) if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
-        Some((_, Some(_))) => Err(ResumeDenial::WrongSecret),
-        Some((_, None)) => Err(ResumeDenial::NoSuchKey),
-        None => Err(ResumeDenial::NoSuchOpen),
+    match named {
+        Named::Key(open, record) if is_right => Ok((open, record)),
+        Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
+        Named::NoKey => Err(ResumeDenial::NoSuchKey),
+        Named::Nothing => Err(ResumeDenial::NoSuchOpen),
+        Named::Key(..) | Named::Ended(..) if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
+        Named::Key(..) | Named::Ended(..) => Err(ResumeDenial::WrongSecret),
     }
 }
 
@@ -213,7 +270,7 @@ impl fmt::Debug for KeyHasher {
 pub(super) struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    fn ct_eq(&self, other: &Self) -> Choice {
+    pub(super) fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 

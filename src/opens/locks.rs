@@ -71,6 +71,8 @@ struct Owner {
     behind: BTreeSet<Turn>,
     /// The waiters whose obstacle its locks are.
     blocks: BTreeSet<Turn>,
+    /// Whether it is an orphan whose grace is over: its locks go as soon as they are all that keeps somebody out.
+    is_lapsed: bool,
 }
 
 /// The locks of one file.
@@ -84,6 +86,8 @@ pub(super) struct FileLocks {
     waiting_shared: WaitIndex,
     waiting_exclusive: WaitIndex,
     stirred: BTreeSet<Turn>,
+    /// Waiters that nothing but lapsed orphans keeps out, until somebody asks.
+    pressing: Vec<Turn>,
 }
 
 impl FileLocks {
@@ -145,11 +149,33 @@ impl FileLocks {
                 .obstacle_held(&waiter)
                 .or_else(|| self.obstacle_before(turn, waiter.owner, waiter.range, waiter.mode));
             match obstacle {
-                Some(obstacle) => self.attach(turn, obstacle),
+                Some(obstacle) => {
+                    self.attach(turn, obstacle);
+                    if matches!(obstacle, Obstacle::Held(id) if self.is_lapsed(id)) {
+                        self.pressing.push(turn);
+                    }
+                }
                 None => return Some((turn, waiter)),
             }
         }
         None
+    }
+
+    /// Says of an owner whether it is an orphan whose grace is over; those who wait for it are looked at again then.
+    pub(super) fn set_lapsed(&mut self, id: OpenId, is_lapsed: bool) {
+        let Some(owner) = self.owners.get_mut(&id) else { return };
+        owner.is_lapsed = is_lapsed;
+        if is_lapsed {
+            let blocks = owner.blocks.clone();
+            self.stir(blocks, |_| true);
+        }
+    }
+
+    /// The lapsed orphans that are all that keeps somebody out.
+    pub(super) fn take_pressed(&mut self) -> BTreeSet<OpenId> {
+        let turns = core::mem::take(&mut self.pressing);
+        let waiters = turns.iter().filter_map(|turn| self.queue.get(turn)).map(|queued| queued.waiter);
+        waiters.flat_map(|waiter| self.keepers(waiter.owner, waiter.range, waiter.mode)).collect()
     }
 
     /// What it takes to give an owner `range` in the mode `target`, or to unlock it for `None`.
@@ -200,8 +226,15 @@ impl FileLocks {
         self.owners.is_empty()
     }
 
+    /// A lock that keeps a waiter out; one of a lapsed orphan only if there is no other.
     fn obstacle_held(&self, waiter: &Waiter) -> Option<Obstacle> {
-        self.keepers(waiter.owner, waiter.range, waiter.mode).next().map(Obstacle::Held)
+        let keepers = || self.keepers(waiter.owner, waiter.range, waiter.mode);
+        let lasting = keepers().find(|id| !self.is_lapsed(*id));
+        lasting.or_else(|| keepers().next()).map(Obstacle::Held)
+    }
+
+    fn is_lapsed(&self, id: OpenId) -> bool {
+        self.owners.get(&id).is_some_and(|owner| owner.is_lapsed)
     }
 
     /// A waiter before `turn` that a request has to let pass; for a new request the last one.
@@ -279,6 +312,7 @@ impl FileLocks {
     /// indexes agree with the owners.
     pub(super) fn check(&self) {
         assert!(self.stirred.is_empty(), "somebody was woken and not looked at");
+        assert!(self.pressing.is_empty(), "an orphan was in the way and not closed");
         let (mut shared, mut exclusive) = (RangeIndex::default(), RangeIndex::default());
         for (id, owner) in &self.owners {
             owner.pieces.check();

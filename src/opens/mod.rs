@@ -15,7 +15,7 @@
 //!                  |      session back    |           |          one Live           |
 //!                  |                      |           |                             |
 //!                  | close, replaced, session ended,  | every holder that           |
-//!                  | grace over           |           | is left drains              |
+//!                  | broken, aged out     |           | is left drains              |
 //!                  v                      |           v                             |
 //!               Draining <----------------+        Closing <------------------------+
 //!                  | nothing executing                | no holder left
@@ -24,15 +24,18 @@
 //! ```
 //!
 //! The transitions stand as data in `state.rs`. The one function that decides whether a resume key may resume
-//! is `keys::decide`. Locks stand in `locks.rs` (the rules of one file), with its indexes in `ranges.rs` (held) and
+//! is `keys::decide`. What happens to orphans stands in `orphans.rs`, what is kept of those that ended in
+//! `ended.rs`. Locks stand in `locks.rs` (the rules of one file), with its indexes in `ranges.rs` (held) and
 //! `queued.rs` (waited for), and `waits.rs` (the table's).
 //!
 //! **Rules that hold at every moment** ([`OpenTable::check_invariants`]):
 //! - Two opens of one file that exist side by side are compatible. An open that ends counts until nothing of it
 //!   is executing.
 //! - A holder that drains takes no new operation, and it is gone as soon as nothing of it is executing.
-//! - An open is orphaned when it has holders that are away and none that is live; its deadline is the latest of
-//!   theirs. A deadline is over from its very microsecond on, whether a sweeper has run or not.
+//! - An open is orphaned when it has holders that are away and none that is live; its deadline, the end of its grace, is
+//!   the latest of theirs. A deadline is over from its very microsecond on, whether a sweeper has run or not. An orphan
+//!   keeps out whoever conflicts with it until then, a guarded one everybody; afterwards it stays while nobody conflicts.
+//! - An open that ends under its absent owner leaves a tombstone if it has keys.
 //! - Two locks of different opens that overlap are shared ones. A lock lasts as long as its open, a waiting lock as
 //!   long as its holder is reachable; each waiter has something before it that really keeps it out.
 //! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
@@ -44,9 +47,11 @@
 
 mod check;
 mod contenders;
+mod ended;
 mod keys;
 mod locks;
 mod open;
+mod orphans;
 mod queued;
 mod ranges;
 mod resume;
@@ -57,6 +62,7 @@ mod table;
 mod tests;
 mod waits;
 
+pub use ended::Ending;
 pub use keys::{Claim, ResumeDenial};
 pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};
 pub use state::{HolderPhase, OpenPhase};

@@ -44,20 +44,23 @@ impl OpenTable {
     }
 
     /// Adds a holder to the open that `key` names, if the key may resume: the right secret, presented by the
-    /// identity that it was issued to, before the open's grace is over.
+    /// identity that it was issued to, while the open is there: within its grace, and after it for as long as nobody
+    /// else wanted the file.
     ///
     /// The new handle has the rights of the handle that the key was issued to, as far as the configuration
     /// allows them now. The key stays valid. The predecessor that the claim names is drained and dropped, and
     /// its keys move to the new holder; one that does not exist any more is none.
     ///
     /// # Errors
-    /// [`Reason::ResumeRefused`] for every cause; [`TableEvent::ResumeRefused`] tells it to the server's log.
-    /// A resume that fails changes nothing.
+    /// [`Reason::ResumeRefused`] for every cause, unless secret and identity are right: then the cause, among them why
+    /// the open has ended ([`ResumeDenial::told`](super::ResumeDenial::told)). [`TableEvent::ResumeRefused`] tells the
+    /// server's log in any case. A resume that fails changes nothing.
     #[expect(clippy::needless_pass_by_value, reason = "a claim is made for one attempt and used up by it")]
     pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
         let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
         let facts = Facts {
             open: self.opens.get(&key.file_id),
+            tombstone: self.tombstones.find(key.file_id),
             predecessor_open: predecessor.map(|holder| holder.open),
             is_handle_taken: self.holders.contains_key(&claim.handle),
             holders_max: Self::HOLDERS_PER_OPEN_MAX,
@@ -67,7 +70,7 @@ impl OpenTable {
             Err(why) => {
                 let (session, open) = (claim.session, key.file_id);
                 self.events.push_back(TableEvent::ResumeRefused { session, open, why });
-                return Err(Reason::ResumeRefused.into());
+                return Err(why.told());
             }
         };
         self.end_overdue(now);

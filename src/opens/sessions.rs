@@ -82,17 +82,6 @@ impl OpenTable {
         self.by_session.get(&session).map_or(0, |part| part.handles.len())
     }
 
-    /// Ends every waiting lock whose time is over, then closes every orphan whose grace is over: its holders stop,
-    /// and it ends when nothing of it is executing.
-    pub fn expire(&mut self, now: Time) {
-        self.end_overdue(now);
-        while let Some((_, id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
-            // One that still executes is closing now: it has no deadline any more and ends by itself.
-            let _still_executing = self.stop_open(id);
-        }
-        self.finish();
-    }
-
     /// Takes a handle that is gone out of its session.
     pub(super) fn forget_handle(&mut self, session: SessionId, handle: HandleId) {
         if let Some(part) = self.by_session.get_mut(&session) {

@@ -6,11 +6,13 @@ use core::time::Duration;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::ended::{Ending, TombstoneBounds, Tombstones};
 use super::keys::{KeyHasher, ResumeDenial};
 use super::locks::FileLocks;
 use super::open::{
     Admission, Admitted, Holder, HolderView, Open, OpenView, Origin, Repeat, Standing, first_rights,
 };
+use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
@@ -90,6 +92,7 @@ pub enum TableEvent {
 ///     grace: Duration::from_secs(60),
 ///     lock: None,
 ///     resumable: true,
+///     guard: false,
 /// })?;
 /// let key = table.issue_key(first, admitted.handle, 1_700_000_000_000_000, 4711, [9; 16])?;
 ///
@@ -119,8 +122,15 @@ pub struct OpenTable {
     /// How many opens each identity has.
     pub(super) by_owner: HashMap<PublicKey, usize>,
     pub(super) by_session: HashMap<SessionId, SessionPart>,
-    /// The orphans in the order of their deadlines.
+    /// The orphans in the order of their deadlines, until these are known to be over.
     pub(super) deadlines: BTreeSet<(Time, OpenId)>,
+    /// The orphans whose deadlines are known to be over.
+    pub(super) lapsed: Lapsed,
+    pub(super) lapsed_bounds: LapsedBounds,
+    /// The orphans of each file that keep everybody out.
+    pub(super) guards: HashMap<FileIdentity, BTreeSet<OpenId>>,
+    pub(super) tombstones: Tombstones,
+    pub(super) tombstone_bounds: TombstoneBounds,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -165,6 +175,11 @@ impl OpenTable {
             by_owner: HashMap::new(),
             by_session: HashMap::new(),
             deadlines: BTreeSet::new(),
+            lapsed: Lapsed::default(),
+            lapsed_bounds: limits.into(),
+            guards: HashMap::new(),
+            tombstones: Tombstones::default(),
+            tombstone_bounds: limits.into(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,
@@ -183,8 +198,7 @@ impl OpenTable {
     /// Looks for the open that an earlier request with the same create id made, before any file work.
     ///
     /// The session that made it, or repeated it before, gets the same handle again. Another session of the same
-    /// identity gets a holder of its own, and an orphan is held again by that. An open whose grace is over is
-    /// closed, and the answer is `None`: the request makes a new one.
+    /// identity gets a holder of its own, and an orphan is held again by that, as with a resume key.
     ///
     /// # Errors
     /// - [`Reason::Invalid`]: the create id was used with another export or mode, or for an open that can be
@@ -296,7 +310,8 @@ impl OpenTable {
     pub fn next_deadline(&self) -> Option<Time> {
         let orphan = self.deadlines.first().map(|(deadline, _)| *deadline);
         let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
-        orphan.into_iter().chain(wait).min()
+        let aged = self.lapsed.first().map(|(since, _)| since.after(self.lapsed_bounds.age));
+        orphan.into_iter().chain(wait).chain(aged).min()
     }
 
     /// Which file an open is.
@@ -305,10 +320,10 @@ impl OpenTable {
         self.opens.get(&open).map(|open| open.file)
     }
 
-    /// Whether this identity may have one more open.
+    /// Whether this identity may have one more open, or has one that would go for it: an orphan whose grace is over.
     #[must_use]
-    pub fn has_room(&self, owner: &PublicKey) -> bool {
-        self.by_owner.get(owner).is_none_or(|&len| len < self.opens_per_client)
+    pub fn has_room(&self, now: Time, owner: &PublicKey) -> bool {
+        self.is_below_quota(owner) || self.spare(now, owner).is_some()
     }
 
     /// How many opens there are.
@@ -347,6 +362,10 @@ impl OpenTable {
         })
     }
 
+    pub(super) fn is_below_quota(&self, owner: &PublicKey) -> bool {
+        self.by_owner.get(owner).is_none_or(|&len| len < self.opens_per_client)
+    }
+
     fn try_admit(&mut self, now: Time, admission: &Admission) -> Result<Admitted, Refusal> {
         let repeat = Repeat {
             session: admission.session,
@@ -365,13 +384,14 @@ impl OpenTable {
         if admission.lock.is_some() && !rights.permits(Rights::LOCK) {
             return Err(Reason::PermissionDenied.into());
         }
-        if self.by_owner.get(&admission.owner).is_some_and(|&len| len >= self.opens_per_client) {
+        if !self.has_room(now, &admission.owner) {
             return Err(Reason::Quota.into());
         }
         if self.opens.contains_key(&admission.open) || self.holders.contains_key(&admission.handle) {
             return Err(Reason::Exhausted.into());
         }
         let first_lock = self.make_way(now, admission)?;
+        self.make_room(now, &admission.owner)?;
         let admitted = self.insert_open(admission, rights);
         self.add_holder(
             now,
@@ -394,9 +414,8 @@ impl OpenTable {
         let Some(&id) = self.by_create_id.get(&(*repeat.owner, repeat.create_id)) else { return Ok(None) };
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
         match open.standing(now) {
-            Standing::Held | Standing::Grace(_) => {}
+            Standing::Held | Standing::Grace(_) | Standing::Over => {}
             Standing::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
-            Standing::Over => return self.stop_open(id).map(|()| None),
         }
         let is_same =
             open.export == *repeat.export && open.mode == repeat.mode && open.resumable == repeat.resumable;
@@ -471,8 +490,10 @@ impl OpenTable {
         }
     }
 
-    /// Stops every holder of an open. `Err` says that it is still executing and when to ask again.
-    pub(super) fn stop_open(&mut self, id: OpenId) -> Result<(), Refusal> {
+    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
+    /// when to ask again.
+    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
+        self.bury(id, ending);
         let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
         handles.into_iter().for_each(|handle| self.stop_holder(handle));
         if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
@@ -516,12 +537,24 @@ impl OpenTable {
                 (_, HolderPhase::Draining | HolderPhase::Gone) => OpenEvent::Stopped,
             };
         }
-        if let Some(deadline) = open.deadline {
-            self.deadlines.remove(&(deadline, id));
-        }
+        let before = open.deadline;
         open.step(event, latest);
-        if let Some(deadline) = open.deadline {
-            self.deadlines.insert((deadline, id));
+        if open.deadline != before {
+            if let Some(deadline) = before {
+                self.deadlines.remove(&(deadline, id));
+                self.lapsed.remove(open.owner, (deadline, id));
+                if let Some(locks) = self.locks.get_mut(&open.file) {
+                    locks.set_lapsed(id, false);
+                }
+            }
+            self.deadlines.extend(open.deadline.map(|deadline| (deadline, id)));
+        }
+        if open.guard {
+            let guards = self.guards.entry(open.file).or_default();
+            if open.phase == OpenPhase::Orphaned { guards.insert(id) } else { guards.remove(&id) };
+            if guards.is_empty() {
+                self.guards.remove(&open.file);
+            }
         }
         if open.phase == OpenPhase::Ended {
             self.remove_open(id);
@@ -567,7 +600,7 @@ impl fmt::Debug for OpenTable {
         f.debug_struct("OpenTable")
             .field("opens", &self.opens.len())
             .field("holders", &self.holders.len())
-            .field("orphans", &self.deadlines.len())
+            .field("orphans", &self.deadlines.len().saturating_add(self.lapsed.len()))
             .field("waits", &self.waits.len())
             .finish_non_exhaustive()
     }

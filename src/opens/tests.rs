@@ -2,6 +2,7 @@
 
 mod keys;
 mod locks;
+mod orphans;
 mod removal;
 mod shadow;
 mod sharing;
@@ -64,6 +65,7 @@ fn admission(session: SessionId, n: u64, file: FileIdentity, mode: OpenMode) -> 
         grace: GRACE,
         lock: None,
         resumable: true,
+        guard: false,
     }
 }
 
@@ -213,10 +215,9 @@ fn the_deadline_of_an_orphan_is_the_latest_of_its_holders() {
     assert_eq!(table.next_deadline(), None, "a holder is live");
     table.session_away(second(15), A2);
     assert_eq!(table.next_deadline(), Some(second(75)));
-    table.expire(Time(second(75).0 - 1));
-    assert_eq!(table.opens_len(), 1);
-    table.expire(second(75));
-    assert_eq!((table.opens_len(), table.holders_len()), (0, 0));
+    let asked = || admission(B1, 3, FILE, EXCLUSIVE);
+    assert_eq!(table.admit(Time(second(75).0 - 1), asked()), Err(Refusal::busy(Duration::from_millis(1))));
+    assert!(table.admit(second(75), asked()).is_ok());
     assert_eq!(events(&mut table), [drained(A1, 1), drained(A2, 2), closed(1)]);
 }
 

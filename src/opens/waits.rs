@@ -12,6 +12,7 @@
 
 use core::time::Duration;
 
+use super::ended::Ending;
 use super::locks::{FileLocks, Obstacle, Turn, Waiter};
 use super::ranges::{Lock, Splice};
 use super::table::{OpenTable, TableEvent};
@@ -132,21 +133,41 @@ impl OpenTable {
         self.finish();
     }
 
-    /// Whether another open's lock keeps `open` from reading or writing `range`: an exclusive one does both, a
-    /// shared one keeps from writing. Locks are mandatory, for opens without any lock too.
+    /// Lets `open` read or write `range`, unless another open's lock keeps it out: an exclusive one does both, a shared
+    /// one keeps from writing. Locks are mandatory, for opens without any lock too. Orphans whose grace is over are
+    /// stopped if nothing else is in the way.
     ///
     /// # Errors
     /// [`Reason::Locked`], with a time as [`OpenTable::lock`] names it.
-    pub fn check_io(&self, now: Time, open: OpenId, range: ByteRange, is_write: bool) -> Result<(), Refusal> {
-        if self.locks.is_empty() {
-            return Ok(());
-        }
-        let Some(file) = self.file_of(open) else { return Ok(()) };
+    pub fn check_io(
+        &mut self,
+        now: Time,
+        open: OpenId,
+        range: ByteRange,
+        is_write: bool,
+    ) -> Result<(), Refusal> {
         let lock = (range, if is_write { LockMode::Exclusive } else { LockMode::Shared });
-        if self.keepers(open, file, lock).next().is_none() {
-            return Ok(());
+        let Some(file) = self.file_of(open).filter(|_| self.is_kept_out(open, lock)) else { return Ok(()) };
+        let over = self.weigh(now, self.keepers(open, file, lock)).map_err(locked)?;
+        let ended = self.stop_opens(&over);
+        self.finish();
+        // There may be more than were looked at.
+        match ended {
+            Ok(()) if !self.is_kept_out(open, lock) => Ok(()),
+            Ok(()) | Err(_) => Err(locked(Self::DRAIN_RETRY)),
         }
-        Err(locked(self.wait_for(now, open, file, lock).unwrap_or(Self::DRAIN_RETRY)))
+    }
+
+    /// Whether any byte of the file is locked by another open than `open`, one way or the other.
+    #[must_use]
+    pub fn has_foreign_locks(&self, open: OpenId) -> bool {
+        self.is_kept_out(open, (ByteRange::ALL, LockMode::Exclusive))
+    }
+
+    fn is_kept_out(&self, open: OpenId, lock: Lock) -> bool {
+        // Most files have no locks, and every read asks.
+        !self.locks.is_empty()
+            && self.file_of(open).is_some_and(|file| self.keepers(open, file, lock).next().is_some())
     }
 
     /// The locks of an open, in the order of the file; none for an open that does not exist.
@@ -373,6 +394,9 @@ impl OpenTable {
             while let Some((_, waiter)) = self.locks.get_mut(&file).and_then(FileLocks::next_ready) {
                 self.serve(&waiter);
             }
+            let pressed = self.locks.get_mut(&file).map(FileLocks::take_pressed).unwrap_or_default();
+            // One that still executes keeps its locks until it has done.
+            pressed.into_iter().for_each(|id| self.end_absent(id, Ending::TakenOver));
             if self.locks.get(&file).is_some_and(FileLocks::is_empty) {
                 self.locks.remove(&file);
             }

@@ -163,13 +163,27 @@ fn an_orphan_keeps_its_locks_for_its_grace_and_says_how_long() {
     // A live one beside it: nobody knows.
     attempt(&mut table, second(30), 2, range(20, 30), SHARED).unwrap();
     assert_eq!(attempt(&mut table, second(30), 3, range(5, 25), WRITER), Err(held(NOBODY_KNOWS)));
-    // The grace is over: who only reads cannot stop it, the sweeper is on its way.
-    let swept = Err(held(OpenTable::DRAIN_RETRY));
-    assert_eq!(table.check_io(second(70), OpenId(3), range(0, 1), false), swept);
+    // The grace is over.
     assert_eq!(attempt(&mut table, second(70), 3, range(5, 25), WRITER), Err(held(NOBODY_KNOWS)));
     assert_eq!(table.opens_len(), 3, "a contender that must wait anyway breaks nothing");
     assert_eq!(attempt(&mut table, second(70), 3, range(0, 1), WRITER), Ok(LockAnswer::Granted));
     assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
+}
+
+#[test]
+fn who_reads_or_writes_locked_bytes_is_a_contender_too() {
+    for is_write in [false, true] {
+        let mut table = three();
+        attempt(&mut table, second(0), 1, range(0, 10), WRITER).unwrap();
+        table.session_away(second(10), A1);
+        let left = Err(held(Duration::from_millis(1)));
+        assert_eq!(table.check_io(Time(second(70).0 - 1), OpenId(3), range(0, 1), is_write), left);
+        table.expire(second(70));
+        assert_eq!(table.check_io(second(70), OpenId(3), range(10, 11), is_write), Ok(()), "no lock is in the way");
+        assert_eq!(table.opens_len(), 3);
+        assert_eq!(table.check_io(second(70), OpenId(3), range(0, 1), is_write), Ok(()));
+        assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn b15_a_contender_after_the_grace_breaks_the_orphan_without_a_sweeper() {
     assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
     table.session_back(A1);
     assert_eq!(table.holder(A1, HandleId(1)), Err(refused(Reason::BadHandle)));
-    assert_eq!(table.resume(second(71), &key, claim(A1, 3)), Err(refused(Reason::ResumeRefused)));
+    assert_eq!(table.resume(second(71), &key, claim(A1, 3)), Err(refused(Reason::TakenOver)));
 }
 
 #[test]
@@ -84,19 +84,6 @@ fn an_orphan_that_still_writes_after_its_grace_is_waited_for() {
     table.end_operation(HandleId(1));
     assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
     assert!(admit(&mut table, second(72), B1, 2, EXCLUSIVE).is_ok());
-}
-
-#[test]
-fn expiry_waits_for_a_write_and_is_not_asked_again_meanwhile() {
-    let mut table = table();
-    admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
-    table.begin_operation(A1, HandleId(1), Rights::WRITE).unwrap();
-    table.session_away(second(10), A1);
-    table.expire(second(70));
-    assert_eq!((table.opens_len(), table.next_deadline()), (1, None));
-    assert_eq!(events(&mut table), []);
-    table.end_operation(HandleId(1));
-    assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
 }
 
 #[test]
@@ -186,15 +173,15 @@ fn a_create_id_is_of_one_file_export_and_mode() {
 }
 
 #[test]
-fn a_create_id_whose_open_expired_makes_a_new_open() {
+fn a_create_id_finds_its_open_after_the_grace_too() {
     let mut table = table();
     let export = export();
     admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
     table.session_away(second(0), A1);
-    assert_eq!(table.find_created(second(60), &repeat(A2, 1, 9, &export)), Ok(None));
-    assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);
-    let asked = Admission { open: OpenId(2), handle: HandleId(2), ..admission(A2, 1, FILE, EXCLUSIVE) };
-    assert!(table.admit(second(60), asked).unwrap().is_new_open);
+    table.expire(second(60));
+    let found = table.find_created(second(61), &repeat(A2, 1, 9, &export)).unwrap().unwrap();
+    assert_eq!((found.open, found.handle), (OpenId(1), HandleId(9)));
+    assert_eq!(table.opens().next().unwrap().phase, OpenPhase::Held);
 }
 
 #[test]

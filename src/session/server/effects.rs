@@ -326,6 +326,7 @@ impl<P: Clone> ServerCore<P> {
                 grace: self.grace(open.grace_ms),
                 lock: *lock,
                 resumable: open.resumable,
+                guard: false,
             },
         )?;
         if !admitted.is_new_open {

@@ -114,7 +114,7 @@ impl<P: Clone> ServerCore<P> {
         let open = self.begin(now, ticket, handle, Rights::APPEND)?;
         let payload = payload.map(|(payload, _)| payload);
         match payload {
-            Some(payload) if self.is_unlocked(now, open) => {
+            Some(payload) if self.is_unlocked(open) => {
                 self.append(ticket, (handle, open), ByteRange::ALL, payload);
             }
             payload => self.find_end(ticket, (handle, open), AtEnd::Append(payload)),
@@ -176,7 +176,7 @@ impl<P: Clone> ServerCore<P> {
                     self.table.end_operation(handle);
                     return Err(Reason::Invalid.into());
                 }
-                if !self.is_unlocked(now, open) {
+                if !self.is_unlocked(open) {
                     self.find_end(ticket, (handle, open), AtEnd::Change(change));
                     return Ok(());
                 }
@@ -209,7 +209,7 @@ impl<P: Clone> ServerCore<P> {
         let range = Some(range).filter(|range| range.len > 0).and_then(ByteRange::new);
         let range = range.filter(|range| range.end() < ByteRange::END_MAX).ok_or(Reason::Invalid)?;
         let open = self.begin(now, ticket, handle, Rights::WRITE)?;
-        if !self.is_unlocked(now, open) {
+        if !self.is_unlocked(open) {
             self.find_end(ticket, (handle, open), AtEnd::Allocate(range, how));
             return Ok(());
         }
@@ -303,8 +303,8 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// Whether no other open has locked any byte of the file.
-    fn is_unlocked(&self, now: Time, open: OpenId) -> bool {
-        self.table.check_io(now, open, ByteRange::ALL, true).is_ok()
+    fn is_unlocked(&self, open: OpenId) -> bool {
+        !self.table.has_foreign_locks(open)
     }
 
     /// Looks for the end of a file before anything is done there.

@@ -203,7 +203,7 @@ impl<P: Clone> ServerCore<P> {
             let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
             return self.describe(ticket, admitted.handle, task);
         }
-        if open.create != Create::Never && !self.table.has_room(&owner) {
+        if open.create != Create::Never && !self.table.has_room(now, &owner) {
             // Before a file is made that nobody gets.
             return Err(Reason::Quota.into());
         }
@@ -244,7 +244,12 @@ impl<P: Clone> ServerCore<P> {
         // The old handle's operations must not run behind the new one's back.
         let draining = resume.predecessor.filter(|&predecessor| self.table.has_holder(predecessor));
         let resumed = self.table.resume(now, &resume.key, claim);
-        let admitted = resumed.inspect_err(|_| self.throttle.on_failure(now, client))?;
+        let admitted = resumed.inspect_err(|refusal| {
+            // Who has the secret guesses nothing.
+            if refusal.reason == Reason::ResumeRefused {
+                self.throttle.on_failure(now, client);
+            }
+        })?;
         let task = Task::Admitted { handle: admitted.handle, with_key: resume.with_key };
         match draining {
             Some(predecessor) => {

@@ -34,6 +34,7 @@ pub(super) struct How {
     pub(super) may_lock: bool,
     pub(super) lock: Option<Wish>,
     pub(super) resumable: bool,
+    pub(super) guard: bool,
 }
 
 /// The files of removals.
@@ -41,11 +42,9 @@ pub(super) const REMOVED: [&[FileIdentity]; 3] = [&[FILE], &[OTHER_FILE], &[FILE
 
 fn how() -> impl Strategy<Value = How> {
     let often = || proptest::bool::weighted(0.9);
-    (often(), proptest::option::weighted(0.2, wish()), often()).prop_map(|(may_lock, lock, resumable)| How {
-        may_lock,
-        lock,
-        resumable,
-    })
+    let guard = proptest::bool::weighted(0.1);
+    (often(), proptest::option::weighted(0.2, wish()), often(), guard)
+        .prop_map(|(may_lock, lock, resumable, guard)| How { may_lock, lock, resumable, guard })
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
@@ -96,7 +95,7 @@ fn lock_call() -> impl Strategy<Value = Call> {
 
 /// A few opens of one file that let each other be, and then above all locks.
 pub(super) fn locking() -> impl Strategy<Value = Vec<Call>> {
-    let how = How { may_lock: true, lock: None, resumable: true };
+    let how = How { may_lock: true, lock: None, resumable: true, guard: false };
     let open = move |create: u8| {
         let session = usize::from(create) % SESSIONS.len();
         Call::Open { session, file: 0, mode: 1, create, looks_first: false, how }

@@ -87,9 +87,10 @@ impl Model {
     }
 
     /// Stops opens; whether one of them is still executing.
-    pub(super) fn stop_all(&mut self, ids: &[OpenId]) -> bool {
+    pub(super) fn stop_all(&mut self, ids: &[OpenId], told: Reason) -> bool {
         let mut is_executing = false;
         for open in self.opens.iter_mut().filter(|open| ids.contains(&open.id)) {
+            self.ended.extend(open.keys.iter().map(|kept| (kept.key.clone(), open.owner, told)));
             open.stop(|_| true);
             is_executing |= open.holders.iter().any(|holder| holder.executing > 0);
         }
@@ -176,6 +177,16 @@ impl Model {
             model.keepers(wait.open, file, wait.wish).is_empty()
                 && !model.is_behind(at, wait.open, file, wait.wish)
         };
+        self.sweep_lapsed();
+        let pressed: Vec<OpenId> = (self.locks.waits.iter())
+            .map(|wait| self.keepers(wait.open, self.file(wait.open).unwrap(), wait.wish))
+            .filter(|keepers| keepers.iter().all(|id| self.lapsed.iter().any(|(_, lapsed)| lapsed == id)))
+            .flatten()
+            .collect();
+        if !pressed.is_empty() {
+            self.stop_all(&pressed, Reason::TakenOver);
+            return self.settle_locks();
+        }
         while let Some(at) = (0..self.locks.waits.len()).find(|at| is_ready(self, *at)) {
             let (id, wish) = (self.locks.waits[at].open, self.locks.waits[at].wish);
             if self.is_too_much(id, self.owner(id).unwrap(), wish, Some(wish.2)) {
@@ -219,7 +230,7 @@ impl Model {
         match self.standing(now, &keepers) {
             Err(wait) => wait,
             Ok(()) => {
-                let is_executing = self.stop_all(&keepers);
+                let is_executing = self.stop_all(&keepers, Reason::TakenOver);
                 if is_executing { OpenTable::DRAIN_RETRY } else { Duration::ZERO }
             }
         }
@@ -287,13 +298,14 @@ impl Model {
         }
     }
 
-    pub(super) fn check_io(&self, now: Time, id: OpenId, wish: Wish) -> Result<(), Refusal> {
+    pub(super) fn check_io(&mut self, now: Time, id: OpenId, wish: Wish) -> Result<(), Refusal> {
         let Some(file) = self.file(id) else { return Ok(()) };
         let keepers = self.keepers(id, file, wish);
         if keepers.is_empty() {
             return Ok(());
         }
-        Err(held(self.standing(now, &keepers).err().unwrap_or(OpenTable::DRAIN_RETRY)))
+        self.standing(now, &keepers).map_err(held)?;
+        if self.stop_all(&keepers, Reason::TakenOver) { Err(held(OpenTable::DRAIN_RETRY)) } else { Ok(()) }
     }
 
     pub(super) fn begin_removal(
@@ -311,7 +323,13 @@ impl Model {
         };
         let keeping: Vec<OpenId> = self.opens.iter().filter(keeps).map(|open| open.id).collect();
         self.standing(now, &keeping).map_err(busy)?;
-        if self.stop_all(&keeping) {
+        let is_guarded = |open: &&ModelOpen| files.contains(&open.file) && open.guard;
+        let guarded = self.opens.iter().filter(is_guarded).filter(|open| !open.holders.iter().any(is_own));
+        let left = guarded.filter_map(|open| open.deadline()).map(|deadline| deadline.since(now)).max();
+        if let Some(left) = left.filter(|left| *left > Duration::ZERO) {
+            return Err(busy(left));
+        }
+        if self.stop_all(&keeping, Reason::TakenOver) {
             return Err(busy(OpenTable::DRAIN_RETRY));
         }
         self.removals.push(files.to_vec());

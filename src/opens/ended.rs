@@ -1,0 +1,147 @@
+//! Tombstones: what is kept of an open that ended under its absent owner, so that the owner hears why when it comes
+//! back with a key.
+//!
+//! A tombstone has the file id, the hashes of the keys, whose they are, and why the open ended; no path and nobody
+//! else's name. There is a bound for each client and for all; beyond it the oldest goes, and its owner hears what
+//! everybody else hears.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::keys::{KeyHash, KeyRing};
+use crate::model::{Limits, OpenId, PublicKey, Reason};
+
+/// Why an open ended under its absent owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Its grace was over, and another client wanted the file.
+    TakenOver,
+    /// Nobody came back to it for too long, or too many such opens were kept.
+    Expired,
+    /// The server's administrator ended it.
+    Released,
+}
+
+impl Ending {
+    /// What the rightful owner is told.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::TakenOver => Reason::TakenOver,
+            Self::Expired => Reason::Expired,
+            Self::Released => Reason::Released,
+        }
+    }
+}
+
+/// What is left of an open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Tombstone {
+    pub(super) owner: PublicKey,
+    pub(super) keys: Vec<EndedKey>,
+    pub(super) ending: Ending,
+}
+
+/// What is left of a resume key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndedKey {
+    pub(super) generation: u32,
+    pub(super) hash: KeyHash,
+}
+
+impl PartialEq for EndedKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation && bool::from(self.hash.ct_eq(&other.hash))
+    }
+}
+
+impl Eq for EndedKey {}
+
+/// All tombstones, within their bounds.
+#[derive(Debug, Default)]
+pub(super) struct Tombstones {
+    by_open: HashMap<OpenId, (u64, Tombstone)>,
+    /// In the order in which they came.
+    order: BTreeSet<(u64, OpenId)>,
+    by_owner: HashMap<PublicKey, BTreeSet<(u64, OpenId)>>,
+    next: u64,
+    /// Those that came or went since somebody asked.
+    changed: BTreeSet<OpenId>,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TombstoneBounds {
+    pub(super) per_client: usize,
+    pub(super) total: usize,
+}
+
+impl From<&Limits> for TombstoneBounds {
+    fn from(limits: &Limits) -> Self {
+        Self { per_client: limits.tombstones_per_client, total: limits.tombstones_total }
+    }
+}
+
+impl Tombstones {
+    /// Puts one in; beyond the bounds the oldest one goes, of its owner or of all.
+    pub(super) fn insert(&mut self, open: OpenId, tombstone: Tombstone, bounds: TombstoneBounds) {
+        self.remove(open);
+        let owner = tombstone.owner;
+        self.next = self.next.saturating_add(1);
+        let place = (self.next, open);
+        self.order.insert(place);
+        self.by_owner.entry(owner).or_default().insert(place);
+        self.by_open.insert(open, (self.next, tombstone));
+        self.changed.insert(open);
+        let of_owner = |all: &Self| all.by_owner.get(&owner).map_or(0, BTreeSet::len);
+        while of_owner(self) > bounds.per_client {
+            let Some(&(_, oldest)) = self.by_owner.get(&owner).and_then(BTreeSet::first) else { break };
+            self.remove(oldest);
+        }
+        while self.order.len() > bounds.total {
+            let Some(&(_, oldest)) = self.order.first() else { break };
+            self.remove(oldest);
+        }
+    }
+
+    pub(super) fn remove(&mut self, open: OpenId) {
+        let Some((at, tombstone)) = self.by_open.remove(&open) else { return };
+        self.order.remove(&(at, open));
+        if let Some(places) = self.by_owner.get_mut(&tombstone.owner) {
+            places.remove(&(at, open));
+            if places.is_empty() {
+                self.by_owner.remove(&tombstone.owner);
+            }
+        }
+        self.changed.insert(open);
+    }
+
+    pub(super) fn find(&self, open: OpenId) -> Option<&Tombstone> {
+        self.by_open.get(&open).map(|(_, tombstone)| tombstone)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_open.len()
+    }
+
+    /// Those that came or went since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<OpenId> {
+        core::mem::take(&mut self.changed)
+    }
+
+    /// Asserts that the indexes agree.
+    pub(super) fn check(&self) {
+        assert_eq!(self.order.len(), self.by_open.len(), "the order of tombstones");
+        assert_eq!(self.by_owner.values().map(BTreeSet::len).sum::<usize>(), self.by_open.len(), "by owner");
+    }
+}
+
+impl Tombstone {
+    pub(super) fn new(owner: PublicKey, keys: &KeyRing, ending: Ending) -> Self {
+        let ended = |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
+        Self { owner, keys: keys.records().iter().map(ended).collect(), ending }
+    }
+
+    pub(super) fn key(&self, generation: u32) -> Option<&EndedKey> {
+        self.keys.iter().find(|key| key.generation == generation)
+    }
+}
