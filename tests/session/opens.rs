@@ -134,23 +134,53 @@ fn a_contender_hears_the_time_left_and_gets_the_file_when_the_grace_is_over() {
     assert_eq!((pair.server.table().opens_len(), pair.disk.descriptors()), (1, 1), "the orphan was closed");
 }
 
+/// B13, B14, B15, B16 in one life: refused with the time that is left, let in after it, and the owner is told.
 #[test]
-fn an_orphan_closes_when_its_grace_is_over_and_not_before() {
+fn b14_b15_b16_an_orphan_keeps_a_contender_out_for_its_grace_and_gives_way_after_it() {
     let (mut pair, who) = start();
     let open = exclusive(&mut pair, who, 1, 30_000);
-    pair.opened(who, open);
+    let (_, key) = pair.opened(who, open);
     cut_all(&mut pair, who);
-    let away_at = pair.now();
-    pair.run_for(seconds(29));
-    assert_eq!((pair.disk.closed.len(), pair.server.table().opens_len()), (0, 1));
-    pair.run_until("the open is closed", seconds(2), |pair| pair.disk.closed.len() == 1);
-    let took = pair.now().since(away_at);
-    assert!(took <= seconds(30) && took > seconds(29), "{took:?}");
+    let contender = pair.complete_client(2, &LINES);
+    pair.run_for(seconds(10));
+    let early = exclusive(&mut pair, contender, 2, 30_000);
+    let busy = refusal(pair.error(contender, early));
+    assert_eq!(busy.reason, Reason::Busy);
+    let left = busy.retry_after().unwrap();
+    assert!(left > seconds(15) && left < seconds(20), "{left:?}");
+    // The one who waits just so long is let in, though nothing else has happened meanwhile.
+    pair.run_for(left);
+    assert_eq!((pair.disk.descriptors(), pair.server.table().opens_len()), (1, 1));
+    let late = exclusive(&mut pair, contender, 3, 30_000);
+    pair.opened(contender, late);
+    assert_eq!((pair.disk.descriptors(), pair.server.table().opens_len()), (1, 1));
+    // The first client's session lives on, and hears what became of its file.
     heal_all(&mut pair, who);
     pair.run_for(seconds(5));
     assert_eq!(pair.core(who).loss(), None, "its session is kept for the default grace");
-    let bad = pair.read(who, HandleId(77), 0, 1);
-    assert_eq!(refusal(pair.error(who, bad)).reason, Reason::BadHandle);
+    let back = pair.resume(who, &key.unwrap(), None);
+    assert_eq!(refusal(pair.error(who, back)).reason, Reason::TakenOver);
+}
+
+#[test]
+fn b13_an_orphan_that_nobody_wants_is_there_after_its_grace_and_not_for_ever() {
+    let (mut pair, who) = start();
+    let open = exclusive(&mut pair, who, 1, 30_000);
+    let (_, key) = pair.opened(who, open);
+    let key = key.unwrap();
+    cut_all(&mut pair, who);
+    pair.run_for(seconds(3600));
+    assert_eq!((pair.disk.closed.len(), pair.server.table().opens_len()), (0, 1));
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key, None);
+    let (duplicate, _) = pair.opened(heir, resumed);
+    let write = pair.write(heir, duplicate, 0, *b"heir");
+    pair.finish(heir, write);
+    pair.close_session(heir);
+    pair.run_until("it is closed", seconds(2 * 86_400), |pair| pair.disk.closed.len() == 1);
+    let late = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(late, &key, None);
+    assert_eq!(refusal(pair.error(late, resumed)).reason, Reason::Expired);
 }
 
 #[test]
@@ -297,7 +327,10 @@ fn a_session_that_is_closed_on_purpose_leaves_an_orphan_only_where_it_kept_handl
     pair.run_for(seconds(1));
     assert_eq!((pair.server.sessions_len(), pair.server.table().opens_len()), (1, 1));
     assert!(is_over(&pair, tidy, SessionLoss::Closed));
+    // The one who left it is gone, and it stays for whoever has the key, within the bounds of such opens.
     pair.run_for(seconds(61));
+    assert_eq!((pair.server.sessions_len(), pair.disk.descriptors()), (1, 1));
+    pair.run_for(seconds(86_400));
     assert_eq!((pair.server.sessions_len(), pair.disk.descriptors()), (0, 0));
 }
 
