@@ -71,6 +71,7 @@ fn table() -> OpenTable {
             grace: Duration::from_secs(60),
             lock: None,
             resumable: true,
+            guard: false,
         };
         table.admit(NOW, admission).unwrap();
     }

@@ -39,6 +39,8 @@ pub struct Admission {
     pub lock: Option<(ByteRange, LockMode)>,
     /// Whether the open can have resume keys. One that cannot ends when its session is closed on purpose.
     pub resumable: bool,
+    /// Whether everybody is kept out of the orphan, compatible or not, until its grace is over.
+    pub guard: bool,
 }
 
 impl Admission {
@@ -218,6 +220,7 @@ pub(super) struct Open {
     pub(super) create_id: CreateId,
     pub(super) grace: Duration,
     pub(super) resumable: bool,
+    pub(super) guard: bool,
     pub(super) phase: OpenPhase,
     /// Present while it is orphaned.
     pub(super) deadline: Option<Time>,
@@ -248,6 +251,7 @@ impl Open {
             create_id: admission.create_id,
             grace,
             resumable: admission.resumable,
+            guard: admission.guard,
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),

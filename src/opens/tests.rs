@@ -64,6 +64,7 @@ fn admission(session: SessionId, n: u64, file: FileIdentity, mode: OpenMode) -> 
         grace: GRACE,
         lock: None,
         resumable: true,
+        guard: false,
     }
 }
 

@@ -67,6 +67,7 @@ fn t09_guessed_handles_hit_nothing_among_10_000_opens() {
             grace: Duration::from_secs(60),
             lock: None,
             resumable: true,
+            guard: false,
         };
         handles.push(table.admit(Time(0), admission).unwrap().handle);
     }

@@ -50,6 +50,16 @@ fn is_over(pair: &Pair, who: Who, loss: SessionLoss) -> bool {
 }
 
 #[test]
+fn a_guard_needs_an_open_that_can_be_resumed() {
+    let (mut pair, who) = start();
+    let guarded = OpenSpec { guard: true, with_key: false, ..OpenSpec::of("a") };
+    let open = pair.open_as(who, OpenSpec { create_id: CreateId([1; 16]), ..guarded });
+    assert!(pair.opened(who, open).1.is_none());
+    let open = pair.open_as(who, OpenSpec { create_id: CreateId([2; 16]), resumable: false, ..guarded });
+    assert_eq!(refusal(pair.error(who, open)), Reason::Invalid.into());
+}
+
+#[test]
 fn a_session_that_lost_all_channels_goes_on_with_its_handles() {
     let (mut pair, who) = start();
     let handle = pair.handle(who, "a");
