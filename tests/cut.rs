@@ -98,6 +98,7 @@ async fn open(session: &mut RawSession) -> HandleId {
         create_id: CreateId([1; 16]),
         with_key: false,
         grace_ms: 0,
+        guard: false,
     };
     session.control.send(&ClientControl::from(open), 1).await;
     match session.control.answer().await.1 {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bowline::client::{Client, Error, OpenOptions, OptionsError, Peers, SessionEvent, SessionLoss};
 use bowline::model::{
-    AttemptNonce, ByteRange, ChannelKind, ChannelNumber, CreateId, Entropy, EntropyError, ExportPath,
-    FileIdentity, FileState, HandleId, InstanceId, Limits, LineId, LineRole, LineSet, Locator, LockMode,
-    OpenId, OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights,
-    SessionId, SetTime, Suite, SuiteSet, Time, XattrHow,
+    AttemptNonce, BootId, ByteRange, ChannelKind, ChannelNumber, CreateId, Entropy, EntropyError, Epoch,
+    ExportPath, FileIdentity, FileState, GrantId, HandleId, InstanceId, Limits, LineId, LineRole, LineSet,
+    Locator, LockMode, OpenId, OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId,
+    ResumeKey, Rights, SessionId, SetTime, StoreId, Suite, SuiteSet, Time, Verifier, XattrHow,
 };
 use bowline::net::{KeyFileError, key_file};
 use bowline::opens::{Admission, Claim, OpenTable};
@@ -28,7 +28,9 @@ use bowline::session::client::{
 use bowline::session::server::{
     BindFacts, ClientMessage, ConnectionId, ServerCore, ServerKeys, ServerMessage, ServerOutput, ServerSetup,
 };
-use bowline::wire::control::{BindSecret, KeyIssued, Opened, Resume, Started, Welcome, WelcomeAnswer};
+use bowline::wire::control::{
+    BindSecret, Granted, KeyIssued, Opened, Resume, Started, Welcome, WelcomeAnswer,
+};
 use bowline::wire::hello::{BindChoice, BindOffer, Hello, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 use support::recorder::contains_secret;
@@ -269,6 +271,8 @@ impl Secrets {
             bytes: 1 << 20,
             payload_max: 1 << 20,
             suites,
+            epoch: Epoch(1),
+            verifier: VERIFIER,
         }
     }
 
@@ -282,8 +286,9 @@ impl Secrets {
         let state = FileState { rights: Rights::ALL, mode: OpenMode::READ, ..state() };
         vec![
             Welcome { offer: SessionOffer::OURS, choice, answer }.into(),
-            Opened { handle: HandleId(9), state, key: Some(self.key.clone()) }.into(),
+            Opened { handle: HandleId(9), state, key: Some(self.key.clone()), meanwhile: None }.into(),
             KeyIssued { key: Some(self.key.clone()) }.into(),
+            Granted { grant: GrantId(3), key: Some(self.key.clone()) }.into(),
         ]
     }
 }
@@ -291,6 +296,8 @@ impl Secrets {
 fn state() -> FileState {
     FileState { rights: Rights::ALL, mode: OpenMode::READ, attributes: bowline::model::Attributes::default() }
 }
+
+const VERIFIER: Verifier = Verifier { store: StoreId([1; 16]), boot: BootId([2; 16]), takeovers: 0 };
 
 #[test]
 fn t39_values_with_secrets_in_them_print_none() {
@@ -352,6 +359,8 @@ fn t39_values_with_secrets_in_them_print_none() {
         suites: SuiteSet::ALWAYS,
         entropy,
         wall_start_us: 0,
+        epoch: Epoch(1),
+        verifier: VERIFIER,
     };
     search.debug(&setup);
     search.debug(&ServerCore::<Vec<u8>>::new(setup).unwrap());

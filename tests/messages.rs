@@ -28,7 +28,7 @@ mod golden;
 mod samples;
 
 /// The reasons of refusals by their numbers, in the words of docs/protocol.md.
-const REASONS: [(Reason, &str); 28] = [
+const REASONS: [(Reason, &str); 32] = [
     (Reason::NotFound, "not found"),
     (Reason::PermissionDenied, "permission denied"),
     (Reason::Busy, "busy"),
@@ -57,6 +57,10 @@ const REASONS: [(Reason, &str); 28] = [
     (Reason::Interrupted, "interrupted"),
     (Reason::AttributeTooBig, "attribute too big"),
     (Reason::AttributeNameTooLong, "attribute name too long"),
+    (Reason::TakenOver, "taken over"),
+    (Reason::Expired, "expired"),
+    (Reason::Released, "released"),
+    (Reason::Revoked, "revoked"),
 ];
 
 #[test]
@@ -176,6 +180,27 @@ fn names_that_are_none_are_refused() {
         [&b"."[..], b"..", b"/", b"/f", b"f/", b"a//b", b"a/../b", b"./f", b"a\0b", &[b'x'; 256], &long(4097)]
     {
         assert_eq!(open(b"m", path), Err(DecodeError::Malformed), "{path:?}");
+    }
+}
+
+/// A key with the highest bit set would be a second name of somebody, and one of low order is nobody's.
+#[test]
+fn keys_that_no_handshake_can_prove_are_refused() {
+    let to = |key: &[u8]| {
+        let body = [&[1; 8][..], key, &[5], &[0; 8], &[0, 0]].concat();
+        ClientControl::decode_body(0x1c, &body).map(drop)
+    };
+    assert_eq!(to(&[9; 32]), Ok(()));
+    let near_prime = |first: u8| [&[first][..], &[0xff; 30], &[0x7f]].concat();
+    let one = [&[1][..], &[0; 31]].concat();
+    let of_order_8 = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800 \
+                      5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157";
+    let weak = [vec![0; 32], one, near_prime(0xec), near_prime(0xed), near_prime(0xee)];
+    for key in weak.iter().map(Vec::as_slice).chain(bytes_of(of_order_8).chunks(32)) {
+        assert_eq!(to(key), Err(DecodeError::Malformed), "{}", hex(key));
+    }
+    for last in 0x80..=u8::MAX {
+        assert_eq!(to(&[&[9; 31][..], &[last]].concat()), Err(DecodeError::Malformed));
     }
 }
 
@@ -304,7 +329,7 @@ fn kinds_are_its_own<M: Message + PartialEq + Debug>(stream: &str) {
 
 /// An `Open` with these names decodes.
 fn open(export: &[u8], path: &[u8]) -> Result<(), DecodeError> {
-    let rest = bytes_of("03 00  00000000 00 00000000 00 01  06x16 01 3075000000000000");
+    let rest = bytes_of("03 00  00000000 00 00000000 00 01  06x16 01 3075000000000000 00");
     let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap().to_le_bytes();
     let body = [&len(export)[..], export, &len(path), path, &rest].concat();
     ClientControl::decode_body(0x10, &body).map(drop)

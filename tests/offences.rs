@@ -102,6 +102,7 @@ fn open() -> ClientControl {
         create_id: CreateId([1; 16]),
         with_key: false,
         grace_ms: 0,
+        guard: false,
     }
     .into()
 }

@@ -256,7 +256,13 @@ async fn t26_a_session_that_is_half_begun_when_its_key_is_retired_does_not_begin
         RecordWriter::new(writer, sealer, Meter::default(), (&bowline::model::Limits::default()).into());
     let (mut reader, _): (RecordReader<ServerControl, _>, _) =
         RecordReader::new(reader, opener, Buffers::default());
-    let begin = Begin { offer, choice, instance: InstanceId([1; 16]), process_id: 1, purpose: Purpose::New };
+    let begin = Begin {
+        offer,
+        choice,
+        instance: InstanceId([1; 16]),
+        process_id: 1,
+        purpose: Purpose::New { former: None },
+    };
     writer.write(&begin.into(), (RequestId::NONE, RequestId::FIRST), None).await.unwrap();
     writer.flush().await.unwrap();
     assert!(timeout(LONG, reader.next()).await.unwrap().is_err(), "the connection ends without an answer");

@@ -198,7 +198,7 @@ pub(super) async fn prove(
 
 async fn begin(party: &Party, proven: Proven) -> Result<(LineId, Credentials, ControlHalves), Error> {
     let (line, session) = (proven.line, proven.choice.session);
-    let (halves, answer) = first_record(party, proven, Purpose::New).await?;
+    let (halves, answer) = first_record(party, proven, Purpose::New { former: None }).await?;
     match answer {
         WelcomeAnswer::Started(started) => Ok((line, Credentials { session, started }, halves)),
         WelcomeAnswer::Lives | WelcomeAnswer::Gone => Err(Error::Protocol),

@@ -11,7 +11,9 @@ use super::error::{Error, refused};
 use super::options::OpenOptions;
 use super::session::Session;
 use super::stream::FileStream;
-use crate::model::{Attributes, FileState, HandleId, Limits, LineSet, Reason, ResumeKey, Rights, SyncScope};
+use crate::model::{
+    Attributes, FileState, HandleId, Limits, LineSet, Meanwhile, Reason, ResumeKey, Rights, SyncScope,
+};
 use crate::wire::ServerControl;
 use crate::wire::control::{Close, IssueKey, Opened, Resume, Stat, Sync};
 
@@ -91,6 +93,7 @@ pub struct File {
     lines: LineSet,
     state: Mutex<FileState>,
     key: Mutex<Option<ResumeKey>>,
+    meanwhile: Option<Meanwhile>,
     ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
@@ -132,6 +135,13 @@ impl File {
     #[must_use]
     pub fn handle(&self) -> HandleId {
         self.handle
+    }
+
+    /// What became of the file while no channel reached it, of a handle that came of a resume key; none for a first
+    /// handle.
+    #[must_use]
+    pub fn meanwhile(&self) -> Option<Meanwhile> {
+        self.meanwhile
     }
 
     /// Waits until the server has every write of this handle that was begun before. That is so already for writes
@@ -253,7 +263,7 @@ impl File {
     }
 
     pub(super) fn from_answer(caller: Caller, answer: ServerControl, lines: LineSet) -> Result<Self, Error> {
-        let ServerControl::Opened(Opened { handle, state, key }) = answer else {
+        let ServerControl::Opened(Opened { handle, state, key, meanwhile }) = answer else {
             return Err(Error::Protocol);
         };
         Ok(Self {
@@ -262,6 +272,7 @@ impl File {
             lines,
             state: Mutex::new(state),
             key: Mutex::new(key),
+            meanwhile,
             ledger: Arc::default(),
             is_closed: AtomicBool::new(false),
         })

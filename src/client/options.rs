@@ -33,6 +33,7 @@ pub struct OpenOptions {
     resumable: bool,
     with_key: bool,
     grace: Duration,
+    guard: bool,
     pub(super) lines: LineSet,
 }
 
@@ -60,6 +61,7 @@ impl OpenOptions {
             resumable: true,
             with_key: true,
             grace: Duration::ZERO,
+            guard: false,
             lines: LineSet::ALL,
         }
     }
@@ -146,6 +148,14 @@ impl OpenOptions {
         Self { grace, ..self }
     }
 
+    /// Whether the server keeps everybody out while no channel reaches the open, until its grace is over: also those
+    /// whom its share mode would let in. Nobody is by default but who conflicts with it. It needs an open that is
+    /// [`resumable`](Self::resumable): without, the server refuses it as invalid.
+    #[must_use]
+    pub fn guard(self, guard: bool) -> Self {
+        Self { guard, ..self }
+    }
+
     /// The lines that the handle's reads and writes may use; all of them by default.
     #[must_use]
     pub fn lines(self, lines: LineSet) -> Self {
@@ -172,6 +182,7 @@ impl OpenOptions {
             create_id,
             with_key: self.with_key && self.resumable,
             grace_ms: millis(self.grace),
+            guard: self.guard,
         })
     }
 
@@ -284,12 +295,18 @@ mod tests {
         assert_eq!((open.create, open.truncate, open.permissions), (Create::Never, false, 0o666));
         assert!(open.resumable && open.with_key && open.lock.is_none());
         assert_eq!(open.grace_ms, 0, "the server's default");
+        assert!(!open.guard);
     }
 
     #[test]
     fn an_open_that_cannot_be_resumed_asks_for_no_key() {
         let open = request(&OpenOptions::new().read(true).resumable(false)).unwrap();
         assert!(!open.resumable && !open.with_key);
+    }
+
+    #[test]
+    fn a_guard_is_asked_for() {
+        assert!(request(&OpenOptions::new().read(true).guard(true)).unwrap().guard);
     }
 
     #[test]

@@ -46,9 +46,9 @@ fn row(reason: Reason) -> (Errno, ErrorKind) {
         Reason::Interrupted => (Errno::INTR, ErrorKind::Conflict),
         Reason::AttributeTooBig => (Errno::TOOBIG, ErrorKind::Full),
         Reason::AttributeNameTooLong => (Errno::RANGE, ErrorKind::Misuse),
-        Reason::TakenOver | Reason::Expired | Reason::Released | Reason::Revoked => {
-            (Errno::STALE, ErrorKind::Conflict)
-        }
+        // What the key or the handle led to is not there any more.
+        Reason::TakenOver | Reason::Expired | Reason::Released => (Errno::STALE, ErrorKind::Files),
+        Reason::Revoked => (Errno::STALE, ErrorKind::Denied),
     }
 }
 
@@ -89,6 +89,10 @@ mod tests {
         (Reason::Interrupted, Some(io::ErrorKind::Interrupted)),
         (Reason::AttributeTooBig, Some(io::ErrorKind::ArgumentListTooLong)),
         (Reason::AttributeNameTooLong, None),
+        (Reason::TakenOver, Some(io::ErrorKind::StaleNetworkFileHandle)),
+        (Reason::Expired, Some(io::ErrorKind::StaleNetworkFileHandle)),
+        (Reason::Released, Some(io::ErrorKind::StaleNetworkFileHandle)),
+        (Reason::Revoked, Some(io::ErrorKind::StaleNetworkFileHandle)),
     ];
 
     #[test]

@@ -64,6 +64,14 @@ bytes_id! {
     /// Made by the client for one attempt to bind a channel; used once.
     AttemptNonce
 }
+bytes_id! {
+    /// Names a data store; random, made once for it.
+    StoreId
+}
+bytes_id! {
+    /// Names one running of a host's system, from its start to its end.
+    BootId
+}
 number_id! {
     /// Number of a channel within its session; chosen by the client, used up by its first verified record.
     ChannelNumber(u32)
@@ -79,6 +87,14 @@ number_id! {
 number_id! {
     /// Names a holder's handle; random, valid in its own session only.
     HandleId(u64)
+}
+number_id! {
+    /// Names a grant; random, valid on the server that made it, and no secret.
+    GrantId(u64)
+}
+number_id! {
+    /// Number of a server's life on a data store: it rises at each start or take-over and never falls.
+    Epoch(u64)
 }
 number_id! {
     /// Index of a line in its session's list of lines.

@@ -34,6 +34,13 @@ pub(crate) fn base32() -> Encoding {
 }
 
 impl PublicKey {
+    /// Whether a handshake can prove that somebody has this key, under this name. X25519 ignores the highest bit
+    /// (RFC 7748, section 5), so a key with that bit set would be a second name; one of low order is nobody's.
+    #[must_use]
+    pub fn is_provable(&self) -> bool {
+        self.0.last().is_some_and(|last| last & 0x80 == 0) && !LOW_ORDER.contains(&self.0)
+    }
+
     /// A short form for people to compare: four groups of four characters, 80 bits.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -83,9 +90,42 @@ impl<'de> Deserialize<'de> for PublicKey {
             let text = String::deserialize(deserializer)?;
             text.parse().map_err(serde::de::Error::custom)
         } else {
-            <[u8; 32]>::deserialize(deserializer).map(Self)
+            // What comes over a wire names somebody who can be met.
+            let key = Self(<[u8; 32]>::deserialize(deserializer)?);
+            if key.is_provable() { Ok(key) } else { Err(serde::de::Error::custom(NOT_PROVABLE)) }
         }
     }
+}
+
+const NOT_PROVABLE: &str = "a public key is of low order or not in its one form";
+
+/// The public keys below 2^255 of low order: 0, 1, two of order 8 and the prime less one, then the prime and the prime
+/// plus one, which are other spellings of 0 and 1.
+const LOW_ORDER: [[u8; 32]; 7] = {
+    let mut one = [0; 32];
+    one[0] = 1;
+    [
+        [0; 32],
+        one,
+        [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+            0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+        ],
+        [
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+            0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+        ],
+        near_prime(0xec),
+        near_prime(0xed),
+        near_prime(0xee),
+    ]
+};
+
+const fn near_prime(first: u8) -> [u8; 32] {
+    let mut key = [0xff; 32];
+    key[0] = first;
+    key[31] = 0x7f;
+    key
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod entropy;
 mod id;
 mod key;
 mod limits;
+mod meanwhile;
 mod mode;
 mod name;
 mod protection;
@@ -14,6 +15,7 @@ mod range;
 mod refusal;
 mod resume_key;
 mod time;
+mod verifier;
 
 pub use access::{Access, EffectiveProtection, Policy, ProtectionMinima};
 pub use attr::{
@@ -22,12 +24,13 @@ pub use attr::{
 };
 pub use entropy::{Entropy, EntropyError};
 pub use id::{
-    AttemptNonce, ChannelNumber, CreateId, HandleId, InstanceId, LineId, LineSet, Locator, OpenId, RequestId,
-    SessionId,
+    AttemptNonce, BootId, ChannelNumber, CreateId, Epoch, GrantId, HandleId, InstanceId, LineId, LineSet,
+    Locator, OpenId, RequestId, SessionId, StoreId,
 };
 pub(crate) use key::base32;
 pub use key::{KeyTextError, PublicKey};
 pub use limits::{Limits, len_u64};
+pub use meanwhile::Meanwhile;
 pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, FileName, LinkTarget, NameError, XattrName};
 pub use protection::{ChannelKind, LineRole, Protection, Suite, SuiteSet};
@@ -35,3 +38,4 @@ pub use range::{ByteRange, LockMode, RawRange};
 pub use refusal::{Reason, Refusal};
 pub use resume_key::{ResumeKey, ResumeKeyTextError, SECRET_LEN};
 pub use time::Time;
+pub use verifier::Verifier;

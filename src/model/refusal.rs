@@ -94,16 +94,16 @@ pub enum Reason {
     /// The name of an extended attribute is longer than the system allows.
     #[error("the attribute's name is too long")]
     AttributeNameTooLong,
-    /// The open that the key named was closed after its grace, because another client took the file.
+    /// Told to the rightful owner of a resume key only: while nobody held the open, another client took the file.
     #[error("the open was closed because another client took the file")]
     TakenOver,
-    /// The open that the key named was closed because nobody came back for too long.
+    /// Told to the rightful owner of a resume key only: the open waited as long as the server keeps one.
     #[error("the open was closed: nobody came back for too long")]
     Expired,
-    /// The open was ended by the server's administrator.
+    /// Told to the rightful owner of a resume key, or of a handle, only: the server's administrator ended the open.
     #[error("the open was ended by the server's administrator")]
     Released,
-    /// The grant was revoked or has ended.
+    /// Told to the rightful owner of a resume key, or of a handle, only: what it was granted is not granted any more.
     #[error("the grant was revoked or has ended")]
     Revoked,
 }

@@ -3,6 +3,7 @@
 //! The only place with asynchronous I/O on sockets, a clock or randomness. It decides nothing about sessions or
 //! opens: `session` does.
 
+mod boot_id;
 mod buffers;
 mod channel;
 mod clock;
@@ -17,6 +18,7 @@ pub mod socket;
 mod watch;
 mod workers;
 
+pub use boot_id::boot_id;
 pub use buffers::Buffers;
 pub use channel::{Backlog, Outbox, Queue, outbox, run_channel, with_sources};
 pub use clock::Clock;

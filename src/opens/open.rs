@@ -39,7 +39,7 @@ pub struct Admission {
     pub lock: Option<(ByteRange, LockMode)>,
     /// Whether the open can have resume keys. One that cannot ends when its session is closed on purpose.
     pub resumable: bool,
-    /// Whether the open keeps everybody out while it is an orphan within its grace, compatible or not.
+    /// Whether everybody is kept out of the orphan, compatible or not, until its grace is over.
     pub guard: bool,
 }
 

@@ -89,12 +89,7 @@ pub(super) fn read(state: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>
 pub(super) fn remote_key(state: &HandshakeState) -> Result<PublicKey, HandshakeError> {
     let remote = state.get_remote_static().and_then(|key| key.try_into().ok());
     let key = remote.map(PublicKey).ok_or(HandshakeError::Derive)?;
-    // X25519 ignores the highest bit (RFC 7748, section 5), so a key with that bit set would be a second name of
-    // the same identity.
-    if key.0.last().is_some_and(|last| last & 0x80 != 0) {
-        return Err(HandshakeError::WeakKey);
-    }
-    Ok(key)
+    if key.is_provable() { Ok(key) } else { Err(HandshakeError::WeakKey) }
 }
 
 /// Takes the raw keys out of a finished handshake, whose state ends here.
@@ -305,8 +300,10 @@ mod tests {
         curve.set(&Seeded::new(1).bytes::<32>().unwrap());
         for mut key in low_order() {
             assert_eq!(curve.dh(&key, &mut [0; 32]), Err(Error::Dh), "{key:x?}");
+            assert!(!PublicKey(key).is_provable(), "{key:x?}");
             key[31] |= 0x80;
             assert_eq!(curve.dh(&key, &mut [0; 32]), Err(Error::Dh), "{key:x?}");
+            assert!(!PublicKey(key).is_provable(), "{key:x?}");
         }
         assert_eq!(curve.dh(&[9; 31], &mut [0; 32]), Err(Error::Dh));
     }

@@ -42,11 +42,11 @@ use self::identities::Identities;
 use self::names::Names;
 use self::shared::Shared;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, Suite,
-    SuiteSet,
+    EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, Policy, Protection, ProtectionMinima,
+    StoreId, Suite, SuiteSet, Verifier,
 };
 use crate::net::socket::Listener;
-use crate::net::{Clock, SystemEntropy, Workers, socket};
+use crate::net::{Clock, SystemEntropy, Workers, boot_id, socket};
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
 use crate::session::server::{ServerCore, ServerSetup};
@@ -199,6 +199,9 @@ impl Server {
             suites: config.suites.intersection(suites()).with(Suite::ChaCha20Poly1305),
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
+            // The table is in memory: each start begins a store of its own.
+            epoch: Epoch(1),
+            verifier: Verifier { store: StoreId(SystemEntropy.bytes()?), boot: boot_id()?, takeovers: 0 },
         })?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
         let gate = Arc::new(Gate::new(clock, &config.limits));

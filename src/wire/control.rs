@@ -3,16 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::data::{Farewell, Ping, Pong, Rekey};
+use super::grants::{Grant, Revoke, TakeGrant};
 use super::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use super::message::stream;
 use super::names::{
     Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename, SpaceStated,
     StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
 };
+use super::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
 use crate::model::{
-    Allocation, AttributeChange, Attributes, Create, CreateId, ExportName, ExportPath, FileState, HandleId,
-    InstanceId, Locator, LockMode, OpenMode, RawRange, Refusal, RequestId, ResumeKey, Seekable, SessionId,
-    SuiteSet, SyncScope,
+    Allocation, AttributeChange, Attributes, Create, CreateId, Epoch, ExportName, ExportPath, FileState,
+    GrantId, HandleId, InstanceId, Locator, LockMode, Meanwhile, OpenMode, RawRange, Refusal, RequestId,
+    ResumeKey, Seekable, SessionId, SuiteSet, SyncScope, Verifier,
 };
 pub use secret::BindSecret;
 
@@ -55,6 +57,12 @@ stream! {
         Unlock = 0x1a,
         /// Wait for a lock no longer.
         CancelLock = 0x1b,
+        /// Let somebody else have a part in an open.
+        Grant = 0x1c,
+        /// Take a grant back.
+        Revoke = 0x1d,
+        /// Get the key of a grant that was offered.
+        TakeGrant = 0x1e,
         /// Up to here notices have arrived.
         Heard = 0x33,
         /// Tell what a name stands for.
@@ -103,7 +111,7 @@ stream! {
         Rekey = 0x34,
         /// Answer to [`Open`] and [`Resume`].
         Opened = 0x90,
-        /// Answer to [`IssueKey`].
+        /// Answer to [`IssueKey`] and [`TakeGrant`].
         KeyIssued = 0x92,
         /// Answer to [`Close`].
         Closed = 0x93,
@@ -121,12 +129,18 @@ stream! {
         Locked = 0x99,
         /// Answer to [`Lock`]: it waits, and ends with [`LockEnded`].
         LockQueued = 0x9a,
+        /// Answer to [`Grant`].
+        Granted = 0x9c,
         /// Answer to any request.
         Refused = 0x9f,
         /// The session is over.
         Ended = 0xb0,
         /// A lock that waited waits no longer.
         LockEnded = 0xb1,
+        /// Another client lets this one have a part in an open.
+        GrantOffered = 0xb2,
+        /// The server has ended a handle.
+        HandleEnded = 0xb3,
         /// Answer to [`Lookup`].
         Found = 0xc0,
         /// Answer to [`List`]; the payload is the entries.
@@ -161,7 +175,11 @@ pub struct Begin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Start a session; the connection becomes its first control channel, number 0.
-    New,
+    New {
+        /// A session of the same instance that the client has given up: its channels are dead by the client's word, and
+        /// end before the new session starts. What it holds stays, and may be resumed.
+        former: Option<SessionId>,
+    },
     /// Ask whether a session still lives; the connection ends with the answer.
     Ask(SessionId),
 }
@@ -204,6 +222,10 @@ pub struct Started {
     pub payload_max: u32,
     /// The suites that the server has for data channels.
     pub suites: SuiteSet,
+    /// The server's life on its data store.
+    pub epoch: Epoch,
+    /// Whether what was acknowledged before can still be there.
+    pub verifier: Verifier,
 }
 
 /// First record of a bound channel: repeats what was negotiated, and uses up the channel number.
@@ -249,6 +271,8 @@ pub struct Open {
     pub with_key: bool,
     /// How long the open is to stay when no channel reaches it, in milliseconds; 0: the server's default.
     pub grace_ms: u64,
+    /// Whether everybody is kept out of the orphan, compatible or not, until the grace is over; only with `resumable`.
+    pub guard: bool,
 }
 
 /// Get a duplicate handle with a resume key. Mutating.
@@ -369,13 +393,6 @@ pub struct CancelLock {
     pub lock: RequestId,
 }
 
-/// Notices up to this one have arrived, and need not be repeated. Neither request nor answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
-    /// The notice's number.
-    pub notice: u64,
-}
-
 /// The attributes as they are after the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
@@ -407,17 +424,6 @@ pub struct Locked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockQueued {}
 
-/// A lock that waited waits no longer. A notice: repeated on another channel until it is [`Heard`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockEnded {
-    /// Its number among the notices of the session, from 1.
-    pub notice: u64,
-    /// The request that asked for it.
-    pub lock: RequestId,
-    /// The lock, as [`Locked`] tells it; or why there is none.
-    pub outcome: Result<Locked, Refusal>,
-}
-
 /// A handle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
@@ -428,12 +434,24 @@ pub struct Opened {
     /// The resume key, where one was wanted. A repeated answer has none: kept answers hold no secrets.
     #[serde(with = "resume_key::option")]
     pub key: Option<ResumeKey>,
+    /// What became of the file while no channel reached the holder; none for a first handle.
+    pub meanwhile: Option<Meanwhile>,
 }
 
 /// A resume key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyIssued {
     /// The key; none in a repeated answer: ask again under a new request id.
+    #[serde(with = "resume_key::option")]
+    pub key: Option<ResumeKey>,
+}
+
+/// Somebody else may have a part in the open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Names the grant, to revoke it.
+    pub grant: GrantId,
+    /// The grantee's resume key; none where the server delivers it, and in a repeated answer: revoke and grant again.
     #[serde(with = "resume_key::option")]
     pub key: Option<ResumeKey>,
 }

@@ -6,10 +6,12 @@
 pub mod codec;
 pub mod control;
 pub mod data;
+pub mod grants;
 pub mod head;
 pub mod hello;
 pub mod message;
 pub mod names;
+pub mod notices;
 
 pub use codec::DecodeError;
 pub use control::{ClientControl, ServerControl};

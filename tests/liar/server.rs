@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use bowline::client::{LineConfig, Peer};
 use bowline::model::{
-    Attributes, ByteRange, ChannelNumber, Entropy as _, FileKind, FileState, HandleId, LinkTarget, Locator,
-    OpenId, OpenMode, Protection, PublicKey, Reason, Refusal, RequestId, ResumeKey, Rights, SessionId, Space,
-    Stability, Suite, SuiteSet, XattrName,
+    Attributes, BootId, ByteRange, ChannelNumber, Entropy as _, Epoch, ExportPath, FileKind, FileState,
+    GrantId, HandleId, LinkTarget, Locator, OpenId, OpenMode, Protection, PublicKey, Reason, Refusal,
+    RequestId, ResumeKey, Rights, SessionId, Space, Stability, StoreId, Suite, SuiteSet, Verifier, XattrName,
 };
 use bowline::net::{SystemEntropy, read_hello};
 use bowline::secure::{BindResponder, Identity, SessionResponder};
 use bowline::wire::control::{
-    Attached, BindSecret, Changed, Closed, Done, EndReason, Ended, KeyIssued, LockEnded, LockQueued, Locked,
+    Attached, BindSecret, Changed, Closed, Done, EndReason, Ended, Granted, KeyIssued, LockQueued, Locked,
     Opened, Refused, Sought, Started, Stated, Synced, Welcome, WelcomeAnswer,
 };
 use bowline::wire::data::{AppendDone, Farewell, Ping, Pong, ReadDone, WriteDone};
@@ -19,6 +19,7 @@ use bowline::wire::hello::{BindChoice, Hello, Offer, SessionChoice};
 use bowline::wire::names::{
     Cookie, DirectoryEntry, Found, Link, Listed, SpaceStated, XattrNames, XattrValue, encode_list,
 };
+use bowline::wire::notices::{GrantOffered, HandleEnded, LockEnded};
 use bowline::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -154,6 +155,8 @@ fn started(random: &mut Seed, is_lie: bool) -> Started {
         bytes: 8 << 20,
         payload_max: 1 << 20,
         suites: SuiteSet::ALWAYS,
+        epoch: Epoch(1),
+        verifier: Verifier { store: StoreId([1; 16]), boot: BootId([2; 16]), takeovers: 0 },
     };
     if is_lie {
         let edges = [0, 1, u32::MAX];
@@ -271,7 +274,20 @@ async fn flood<const IS_CONTROL: bool>(
             let lock = RequestId(random.below(50));
             let locked = Locked { handle: HandleId(1), range: ByteRange::between(0, 10).unwrap().raw() };
             let outcome = if random.chance(50) { Ok(locked) } else { Err(refusal(random)) };
-            Odd::of(&ServerControl::from(LockEnded { notice: *notice, lock, outcome }))
+            let told = match random.below(3) {
+                0 => LockEnded { notice: *notice, lock, outcome }.into(),
+                1 => HandleEnded { notice: *notice, handle: HandleId(1), refusal: refusal(random) }.into(),
+                _ => GrantOffered {
+                    notice: *notice,
+                    grant: GrantId(1),
+                    from: PublicKey([1; 32]),
+                    export: "data".parse().unwrap(),
+                    path: ExportPath::ROOT,
+                    rights: Rights::ALL,
+                }
+                .into(),
+            };
+            Odd::of::<ServerControl>(&told)
         } else if random.chance(50) {
             Odd::of(&ServerControl::from(Ping {}))
         } else {
@@ -427,9 +443,11 @@ fn right_control(asked: &ClientControl, random: &mut Seed) -> Option<Answer> {
         C::Ping(_) => control(Pong {}),
         C::Open(_) | C::Resume(_) => {
             let handle = HandleId(random.next() | 1);
-            control(Opened { handle, state: state(1 << 20), key: Some(key(random)) })
+            let key = Some(key(random));
+            control(Opened { handle, state: state(1 << 20), key, meanwhile: None })
         }
-        C::IssueKey(_) => control(KeyIssued { key: Some(key(random)) }),
+        C::IssueKey(_) | C::TakeGrant(_) => control(KeyIssued { key: Some(key(random)) }),
+        C::Grant(_) => control(Granted { grant: GrantId(random.next()), key: Some(key(random)) }),
         C::Close(_) => control(Closed {}),
         C::Stat(_) => control(Stated { state: state(1 << 20) }),
         C::Sync(_) => control(Synced {}),
@@ -456,6 +474,7 @@ fn right_control(asked: &ClientControl, random: &mut Seed) -> Option<Answer> {
         C::Allocate(_)
         | C::Unlock(_)
         | C::CancelLock(_)
+        | C::Revoke(_)
         | C::MakeDirectory(_)
         | C::Remove(_)
         | C::Rename(_)

@@ -21,7 +21,7 @@ use bowline::wire::control::{Attach, Begin, Open, Purpose, Started, WelcomeAnswe
 use bowline::wire::hello::{BindOffer, SessionOffer};
 use bowline::wire::{ServerControl, ServerData};
 
-use super::pair::{Payload, SERVER_KEYS, Seed, policy};
+use super::pair::{EPOCH, Payload, SERVER_KEYS, Seed, VERIFIER, policy};
 
 /// How many schedules there are; `BOWLINE_SCHEDULES` sets another number.
 const SCHEDULES: u64 = 10_000;
@@ -60,13 +60,15 @@ impl Race {
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(seed, 1)),
             wall_start_us: 1_700_000_000_000_000,
+            epoch: EPOCH,
+            verifier: VERIFIER,
         })
         .unwrap();
         let (now, client, offer) = (Time(1_000_000), PublicKey([1; 32]), SessionOffer::OURS);
         let choice = server.session_choice(now, &client, &offer).unwrap().unwrap();
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
-        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } };
         server.handle_begin(now, CONTROL, &facts, RequestId::NONE, &begin).unwrap();
         let mut started = None;
         while let Some(output) = server.poll_output() {
@@ -204,6 +206,7 @@ impl Race {
             create_id: CreateId(self.seed.bytes().unwrap()),
             with_key: false,
             grace_ms: 0,
+            guard: false,
         };
         let input = Input {
             request: RequestId(id),

@@ -19,7 +19,7 @@ use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
-use super::pair::{Payload, SERVER_KEYS, Seed, policy};
+use super::pair::{EPOCH, Payload, SERVER_KEYS, Seed, VERIFIER, policy};
 
 const NOW: Time = Time(5_000_000);
 const CONTROL: ConnectionId = ConnectionId(0);
@@ -58,13 +58,15 @@ impl Bare {
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(1, 1)),
             wall_start_us: 1_700_000_000_000_000,
+            epoch: EPOCH,
+            verifier: VERIFIER,
         })
         .unwrap();
         let (client, offer) = (PublicKey([1; 32]), SessionOffer::OURS);
         let choice = server.session_choice(NOW, &client, &offer).unwrap().unwrap();
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         let instance = InstanceId([1; 16]);
-        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } };
         server.handle_begin(NOW, CONTROL, &facts, RequestId::NONE, &begin).ok();
         let mut bare = Self {
             server,
@@ -136,6 +138,7 @@ impl Bare {
             create_id: CreateId([number; 16]),
             with_key: false,
             grace_ms: 0,
+            guard: false,
         };
         let id = self.control(CONTROL, open);
         let (effect, _) = self.work.pop().unwrap();

@@ -1,6 +1,6 @@
 //! What becomes of opens when sessions go away, come back, end, or belong to somebody else.
 
-use bowline::model::{CreateId, HandleId, OpenMode, PublicKey, Reason, Refusal, Rights, Time};
+use bowline::model::{CreateId, OpenMode, PublicKey, Reason, Refusal, Rights, Time};
 use bowline::session::client::{ConnectFailure, RequestError, SessionEvent, SessionLoss};
 use bowline::session::server::{ServerNote, SessionEnd};
 
@@ -47,6 +47,16 @@ fn refusal(error: RequestError) -> Refusal {
 
 fn is_over(pair: &Pair, who: Who, loss: SessionLoss) -> bool {
     pair.events(who).iter().any(|(_, event)| *event == SessionEvent::Ended(loss))
+}
+
+#[test]
+fn a_guard_needs_an_open_that_can_be_resumed() {
+    let (mut pair, who) = start();
+    let guarded = OpenSpec { guard: true, with_key: false, ..OpenSpec::of("a") };
+    let open = pair.open_as(who, OpenSpec { create_id: CreateId([1; 16]), ..guarded });
+    assert!(pair.opened(who, open).1.is_none());
+    let open = pair.open_as(who, OpenSpec { create_id: CreateId([2; 16]), resumable: false, ..guarded });
+    assert_eq!(refusal(pair.error(who, open)), Reason::Invalid.into());
 }
 
 #[test]

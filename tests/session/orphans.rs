@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bowline::model::{
     Attributes, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, ExportPath,
-    FileIdentity, HandleId, InstanceId, Limits, LockMode, OpenId, OpenMode, Policy, Protection,
-    ProtectionMinima, PublicKey, RequestId, ResumeKey, Suite, SyncScope, Time,
+    FileIdentity, HandleId, InstanceId, Limits, LockMode, Meanwhile, OpenId, OpenMode, Policy, Protection,
+    ProtectionMinima, PublicKey, RequestId, ResumeKey, SessionId, Suite, SyncScope, Time,
 };
-use bowline::opens::OpenPhase;
+use bowline::opens::{HolderPhase, OpenPhase};
 use bowline::session::server::{
     Binding, ClientMessage, Completion, ConnectionId, Effect, EffectId, ServerCore, ServerMessage,
     ServerOutput, ServerSetup, SessionFacts,
@@ -22,7 +22,7 @@ use bowline::wire::control::{
 use bowline::wire::hello::{BindOffer, SessionOffer};
 use bowline::wire::{ClientControl, ServerControl};
 
-use super::pair::{Payload, SERVER_KEYS, Seed, policy};
+use super::pair::{EPOCH, Payload, SERVER_KEYS, Seed, VERIFIER, policy};
 use super::seconds;
 
 const GRACE_MS: u64 = 1_000;
@@ -43,6 +43,8 @@ struct Scene {
 
 /// A session of a client, with one control channel.
 struct Member {
+    session: SessionId,
+    instance: InstanceId,
     started: Started,
     connection: ConnectionId,
     /// The number of its next channel.
@@ -66,6 +68,8 @@ impl Scene {
             suites: bowline::model::SuiteSet::ALWAYS,
             entropy: Box::new(Seed::new(seed, 1)),
             wall_start_us: 1_700_000_000_000_000,
+            epoch: EPOCH,
+            verifier: VERIFIER,
         });
         Self {
             server: server.unwrap(),
@@ -84,16 +88,20 @@ impl Scene {
     }
 
     fn member(&mut self, name: u8) -> Member {
+        let instance = InstanceId(self.random.bytes().unwrap());
+        self.begin(name, instance, None)
+    }
+
+    fn begin(&mut self, name: u8, instance: InstanceId, former: Option<SessionId>) -> Member {
         let (client, offer, connection) = (PublicKey([name; 32]), SessionOffer::OURS, self.connection());
         let choice = self.server.session_choice(self.now, &client, &offer).unwrap().unwrap();
-        let instance = InstanceId(self.random.bytes().unwrap());
-        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former } };
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
         self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
         self.drain();
         let Some((_, _, ServerControl::Welcome(welcome))) = self.sent.pop() else { panic!("no welcome") };
         let WelcomeAnswer::Started(started) = welcome.answer else { panic!("no session") };
-        Member { started, connection, number: 1, next: 1 }
+        Member { session: choice.session, instance, started, connection, number: 1, next: 1 }
     }
 
     fn drain(&mut self) {
@@ -153,6 +161,7 @@ impl Scene {
             create_id: CreateId(self.random.bytes().unwrap()),
             with_key,
             grace_ms: GRACE_MS,
+            guard: false,
         };
         let request = self.ask(member, open);
         match self.answer(member, request) {
@@ -248,6 +257,41 @@ fn assert_both_tried(one: u64, schedules: usize) {
 }
 
 /// A scavenger that ended a session while its client was coming back freed the locks of the one for the other.
+#[test]
+fn a_session_that_its_client_gives_up_is_away_at_once_and_its_opens_go_on_in_the_next_one() {
+    let mut scene = Scene::new(1);
+    let mut former = scene.member(1);
+    assert_eq!((former.started.epoch, former.started.verifier), (EPOCH, VERIFIER));
+    let (handle, key) = scene.open(&mut former, true);
+    let mut next = scene.begin(1, former.instance, Some(former.session));
+    assert_eq!(scene.closed, [former.connection], "dead by the client's word");
+    let holder = scene.server.table().holder(former.session, handle).unwrap();
+    assert_eq!(holder.phase, HolderPhase::Away);
+    let resume = Resume { key: key.unwrap(), predecessor: Some(handle), with_key: false };
+    let request = scene.ask(&mut next, resume);
+    match scene.answer(&next, request) {
+        Some(ServerControl::Opened(opened)) => assert_eq!(opened.meanwhile, Some(Meanwhile::Unknown)),
+        other => panic!("not resumed: {other:?}"),
+    }
+    assert!(scene.server.table().holder(former.session, handle).is_err(), "the predecessor is dropped");
+}
+
+#[test]
+fn a_session_is_given_up_by_its_own_instance_alone() {
+    let mut scene = Scene::new(1);
+    let mut member = scene.member(1);
+    let (handle, _) = scene.open(&mut member, false);
+    let other_instance = InstanceId([9; 16]);
+    assert_ne!(member.instance, other_instance);
+    scene.begin(2, member.instance, Some(member.session));
+    scene.begin(1, other_instance, Some(member.session));
+    scene.begin(1, member.instance, Some(SessionId([9; 16])));
+    scene.begin(1, member.instance, None);
+    assert!(scene.closed.is_empty());
+    let holder = scene.server.table().holder(member.session, handle).unwrap();
+    assert_eq!(holder.phase, HolderPhase::Live);
+}
+
 #[test]
 fn cve_2026_31718_locks_of_an_orphan_that_ends_during_a_reconnect_are_held_or_gone() {
     // 100 schedules share a server: what one leaks the next one misses.

@@ -5,7 +5,8 @@
 /// there; `03x16` is the byte 03 sixteen times, and what stands in quotes is text.
 pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     // Offer (2 · 2), choice (2 · 16), instance (16), process id (4), purpose (4, and what it carries).
-    ("ClientControl", "Begin", 0x01, "0100 0302  0200 03x16  04x16 67120000 00000000"),
+    ("ClientControl", "Begin", 0x01, "0100 0302  0200 03x16  04x16 67120000 00000000 00"),
+    ("ClientControl", "Begin_in_place", 0x01, "0100 0302  0200 03x16  04x16 67120000 00000000 01 09x16"),
     ("ClientControl", "Begin_ask", 0x01, "0100 0302  0200 03x16  04x16 67120000 01000000 05x16"),
     // Locator (16), number (4), nonce (16), kind (4), protection (4), suite (4); then protection (4), suite (4).
     ("ClientControl", "Attach", 0x02, "01x16 07000000 02x16 00000000 02000000 00000000  02000000 00000000"),
@@ -14,18 +15,18 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ClientControl", "Farewell", 0x32, ""),
     ("ClientControl", "Rekey", 0x34, ""),
     // Export (8 and text), path (8 and bytes), rights (1), share (1), create (4), truncate (1), permission bits (4), option
-    // of a lock (1; mode (4), start (8), length (8)), resumable (1), create id (16), with key (1), grace (8).
+    // of a lock (1; mode (4), start (8), length (8)), resumable (1), create id (16), with key (1), grace (8), guard (1).
     (
         "ClientControl",
         "Open",
         0x10,
-        "0500000000000000 'media'  0800000000000000 'films/a' ff  03 00  02000000 01 a0010000  01 01000000 0a00000000000000 0b00000000000000  01  06x16 01 3075000000000000",
+        "0500000000000000 'media'  0800000000000000 'films/a' ff  03 00  02000000 01 a0010000  01 01000000 0a00000000000000 0b00000000000000  01  06x16 01 3075000000000000 01",
     ),
     (
         "ClientControl",
         "Open_shared",
         0x10,
-        "0500000000000000 'media'  0800000000000000 'films/a' ff  0e 05  00000000 00 00000000  00  00  06x16 00 0000000000000000",
+        "0500000000000000 'media'  0800000000000000 'films/a' ff  0e 05  00000000 00 00000000  00  00  06x16 00 0000000000000000 00",
     ),
     // File id (8), time stamp (8), process id (4), generation (4), secret (16); predecessor (1, and 8), with key (1).
     (
@@ -47,6 +48,12 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     // Handle (8), scope (4).
     ("ClientControl", "Sync", 0x15, "0807060504030201 00000000"),
     ("ClientControl", "Sync_all", 0x15, "0807060504030201 01000000"),
+    // Handle (8), key (32), rights (1), time (8), delivered (1), given up (1).
+    ("ClientControl", "Grant", 0x1c, "0807060504030201 15x32 05 80ee360000000000 01 00"),
+    ("ClientControl", "Grant_move", 0x1c, "0807060504030201 15x32 05 0000000000000000 00 01"),
+    // Handle (8), grant (8).
+    ("ClientControl", "Revoke", 0x1d, "0807060504030201 2827262524232221"),
+    ("ClientControl", "TakeGrant", 0x1e, "2827262524232221"),
     // Target (4; handle (8) or export and path), options of: length (8), permission bits (4), accessed and modified (4; 8).
     (
         "ClientControl",
@@ -159,12 +166,13 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ),
     ("ClientControl", "XattrList", 0x4b, "00000000 0807060504030201"),
     ("ClientControl", "XattrRemove", 0x4c, "00000000 0807060504030201  0800000000000000 'user.tag'"),
-    // Offer, choice; answer (4), locator (16), session secret (32), requests (4), bytes (8), longest payload (4).
+    // Offer, choice; answer (4), locator (16), session secret (32), requests (4), bytes (8), longest payload (4),
+    // suites (1), epoch (8), store (16), boot (16), take-overs (8).
     (
         "ServerControl",
         "Welcome",
         0x81,
-        "0100 0302  0200 03x16  00000000 01x16 07x32 40000000 0000800000000000 00001000 03",
+        "0100 0302  0200 03x16  00000000 01x16 07x32 40000000 0000800000000000 00001000 03  3100000000000000 32x16 33x16 3400000000000000",
     ),
     ("ServerControl", "Welcome_lives", 0x81, "0100 0302  0200 03x16  01000000"),
     ("ServerControl", "Welcome_gone", 0x81, "0100 0302  0200 03x16  02000000"),
@@ -174,19 +182,32 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerControl", "Farewell", 0x32, ""),
     ("ServerControl", "Rekey", 0x34, ""),
     // Handle (8); rights (1), share (1), rights of the handle (1); kind (4), length (8), storage (8), permission bits (4),
-    // links (8), accessed (8), modified (8), changed (8); option of a resume key (1, and 40).
+    // links (8), accessed (8), modified (8), changed (8); option of a resume key (1, and 40), option of what became of the file (1, and 4).
     (
         "ServerControl",
         "Opened",
         0x90,
         "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000 \
-         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre'",
+         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 00",
+    ),
+    (
+        "ServerControl",
+        "Opened_again",
+        0x90,
+        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000 \
+         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 01 01000000",
     ),
     (
         "ServerControl",
         "Opened_without_key",
         0x90,
-        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00",
+        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 00",
+    ),
+    (
+        "ServerControl",
+        "Opened_again_without_key",
+        0x90,
+        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 01 03000000",
     ),
     (
         "ServerControl",
@@ -234,6 +255,23 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
         0xb1,
         "0400000000000000 0500000000000000 01000000 02000000 dc05000000000000",
     ),
+    // Grant (8), option of a resume key (1, and 40).
+    (
+        "ServerControl",
+        "Granted",
+        0x9c,
+        "2827262524232221 01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre'",
+    ),
+    ("ServerControl", "Granted_without_key", 0x9c, "2827262524232221 00"),
+    // Notice (8), grant (8), key (32), export, path, rights (1).
+    (
+        "ServerControl",
+        "GrantOffered",
+        0xb2,
+        "0600000000000000 2827262524232221 15x32 0500000000000000 'media'  0800000000000000 'films/a' ff  05",
+    ),
+    // Notice (8), handle (8), reason (4), retry after (8).
+    ("ServerControl", "HandleEnded", 0xb3, "0700000000000000 0807060504030201 1f000000 0000000000000000"),
     (
         "ServerControl",
         "Found",
@@ -295,7 +333,8 @@ pub(crate) enum Field {
 
 /// Every field that not all bytes spell: stream, the samples that have it, where, and what it is.
 pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
-    ("ClientControl", &["Begin", "Begin_ask"], 42, Field::Carrying(2)),
+    ("ClientControl", &["Begin", "Begin_in_place", "Begin_ask"], 42, Field::Carrying(2)),
+    ("ClientControl", &["Begin", "Begin_in_place"], 46, Field::Tag),
     ("ServerControl", &["Welcome", "Welcome_lives", "Welcome_gone"], 22, Field::Carrying(3)),
     ("ServerControl", &["Welcome"], 90, Field::Bits(0b11)),
     ("ClientControl", &["Attach"], 36, Field::Variant(2)),
@@ -328,18 +367,30 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ClientControl", &["Open"], 41, Field::Variant(2)),
     ("ClientControl", &["Open"], 61, Field::Tag),
     ("ClientControl", &["Open"], 78, Field::Tag),
+    ("ClientControl", &["Open"], 87, Field::Tag),
     ("ClientControl", &["Open_shared"], 41, Field::Tag),
     ("ClientControl", &["Open_shared"], 58, Field::Tag),
+    ("ClientControl", &["Open_shared"], 67, Field::Tag),
     ("ClientControl", &["Resume", "Resume_replacing_nothing"], 40, Field::Tag),
     ("ClientControl", &["Resume"], 49, Field::Tag),
     ("ClientControl", &["Resume_replacing_nothing"], 41, Field::Tag),
     ("ClientControl", &["Sync", "Sync_all"], 8, Field::Variant(2)),
-    ("ServerControl", &["Opened", "Opened_without_key"], 8, Field::Bits(0b1_1111)),
-    ("ServerControl", &["Opened", "Opened_without_key"], 9, Field::Bits(0b111)),
-    ("ServerControl", &["Opened", "Opened_without_key"], 10, Field::Bits(0b1_1111)),
-    ("ServerControl", &["Opened", "Opened_without_key"], 11, Field::Variant(4)),
-    ("ServerControl", &["Opened", "Opened_without_key"], 67, Field::Tag),
+    ("ServerControl", OPENED, 8, Field::Bits(0b1_1111)),
+    ("ServerControl", OPENED, 9, Field::Bits(0b111)),
+    ("ServerControl", OPENED, 10, Field::Bits(0b1_1111)),
+    ("ServerControl", OPENED, 11, Field::Variant(4)),
+    ("ServerControl", OPENED, 67, Field::Tag),
+    ("ServerControl", &["Opened", "Opened_again"], 108, Field::Tag),
+    ("ServerControl", &["Opened_again"], 109, Field::Variant(4)),
+    ("ServerControl", &["Opened_without_key", "Opened_again_without_key"], 68, Field::Tag),
+    ("ServerControl", &["Opened_again_without_key"], 69, Field::Variant(4)),
     ("ServerControl", &["KeyIssued", "KeyIssued_again"], 0, Field::Tag),
+    ("ServerControl", &["Granted", "Granted_without_key"], 8, Field::Tag),
+    ("ServerControl", &["GrantOffered"], 47, Field::Bits(0x7f)),
+    ("ServerControl", &["GrantOffered"], 48, Field::Text(5)),
+    ("ServerControl", &["GrantOffered"], 61, Field::Text(8)),
+    ("ServerControl", &["GrantOffered"], 77, Field::Bits(0b1_1111)),
+    ("ServerControl", &["HandleEnded"], 16, Field::Variant(32)),
     ("ServerControl", &["Stated"], 0, Field::Bits(0b1_1111)),
     ("ServerControl", &["Stated"], 1, Field::Bits(0b111)),
     ("ServerControl", &["Stated"], 2, Field::Bits(0b1_1111)),
@@ -347,7 +398,7 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", &["Changed", "Found"], 0, Field::Variant(4)),
     ("ServerControl", &["Sought", "Sought_nothing", "Listed", "Listed_the_last"], 0, Field::Tag),
     ("ServerControl", &["LockEnded", "LockEnded_refused"], 16, Field::Carrying(2)),
-    ("ServerControl", &["LockEnded_refused"], 20, Field::Variant(28)),
+    ("ServerControl", &["LockEnded_refused"], 20, Field::Variant(32)),
     ("ServerControl", &["Link"], 0, Field::Text(4)),
     ("ClientControl", &["Change", "Change_of_a_name"], 0, Field::Carrying(2)),
     ("ClientControl", &["Change_of_a_name", "XattrGet"], 4, Field::Text(5)),
@@ -365,6 +416,10 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ClientControl", &["Allocate", "Allocate_keep", "Allocate_punch"], 24, Field::Variant(3)),
     ("ClientControl", &["Seek", "Seek_hole"], 16, Field::Variant(2)),
     ("ClientControl", &["Lock", "Lock_shared"], 8, Field::Variant(2)),
+    ("ClientControl", &["Grant", "Grant_move"], 39, Field::Bits(0x7f)),
+    ("ClientControl", &["Grant", "Grant_move"], 40, Field::Bits(0b1_1111)),
+    ("ClientControl", &["Grant", "Grant_move"], 49, Field::Tag),
+    ("ClientControl", &["Grant", "Grant_move"], 50, Field::Tag),
     ("ClientControl", PLACES, 0, Field::Text(5)),
     ("ClientControl", PLACES, 13, Field::Text(8)),
     ("ClientControl", &["Lookup"], 29, Field::Tag),
@@ -383,14 +438,17 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ClientControl", XATTRS, 0, Field::Carrying(2)),
     ("ClientControl", XATTRS_NAMED, 12, Field::Text(8)),
     ("ClientControl", &["XattrSet", "XattrSet_create", "XattrSet_replace"], 28, Field::Variant(3)),
-    ("ServerControl", &["Refused", "Refused_for_good"], 0, Field::Variant(28)),
+    ("ServerControl", &["Refused", "Refused_for_good"], 0, Field::Variant(32)),
     ("ServerControl", &["Ended", "Ended_not_allowed"], 0, Field::Variant(2)),
-    ("ServerData", &["Refused"], 0, Field::Variant(28)),
+    ("ServerData", &["Refused"], 0, Field::Variant(32)),
     ("ServerData", &["Trailer", "Trailer_refused"], 4, Field::Tag),
-    ("ServerData", &["Trailer_refused"], 5, Field::Variant(28)),
+    ("ServerData", &["Trailer_refused"], 5, Field::Variant(32)),
     ("ServerData", &["WriteDone", "WriteDone_received"], 4, Field::Variant(2)),
     ("ServerData", &["AppendDone"], 12, Field::Variant(2)),
 ];
+
+/// The samples of a handle that was given.
+const OPENED: &[&str] = &["Opened", "Opened_again", "Opened_without_key", "Opened_again_without_key"];
 
 /// The samples that begin with an export and a path.
 const PLACES: &[&str] = &[

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
-    Access, AttributeChange, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId,
-    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, ProtectionMinima, PublicKey,
-    RequestId, ResumeKey, Rights, SessionId, Suite, SuiteSet, SyncScope, Time, len_u64,
+    Access, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _,
+    Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection,
+    ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId, StoreId, Suite, SuiteSet,
+    SyncScope, Time, Verifier, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -170,6 +171,13 @@ enum Event {
 
 /// The server has one key.
 pub(crate) const SERVER_KEYS: ServerKeys = ServerKeys { current: PublicKey([77; 32]), previous: None };
+
+/// The server's life on its data store.
+pub(crate) const EPOCH: Epoch = Epoch(1);
+
+/// And the page cache that has what is acknowledged.
+pub(crate) const VERIFIER: Verifier =
+    Verifier { store: StoreId([1; 16]), boot: BootId([2; 16]), takeovers: 0 };
 
 /// Three identities may use everything; tests take rights away.
 pub(crate) fn policy() -> Policy {
@@ -445,7 +453,7 @@ impl Pair {
             },
         );
         let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
-        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } };
         self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
         let mut started = None;
         while let Some(output) = self.server.poll_output() {
@@ -719,6 +727,8 @@ fn new_server(seed: u64, minima: ProtectionMinima, policy: Policy) -> ServerCore
         suites: SuiteSet::ALWAYS,
         entropy: Box::new(Seed::new(seed, 3)),
         wall_start_us: WALL_START_US,
+        epoch: EPOCH,
+        verifier: VERIFIER,
     })
     .unwrap()
 }
@@ -737,6 +747,7 @@ fn bears_secret(message: &ServerMessage) -> bool {
     match message {
         ServerMessage::Control(ServerControl::Opened(opened)) => opened.key.is_some(),
         ServerMessage::Control(ServerControl::KeyIssued(issued)) => issued.key.is_some(),
+        ServerMessage::Control(ServerControl::Granted(granted)) => granted.key.is_some(),
         ServerMessage::Control(ServerControl::Welcome(_)) => true,
         ServerMessage::Control(_) | ServerMessage::Data(_) => false,
     }

@@ -246,7 +246,7 @@ impl RawClient<'_> {
 /// The first record of a session.
 pub(crate) fn begin(offer: SessionOffer, choice: SessionChoice) -> ClientControl {
     let instance = InstanceId(SystemEntropy.bytes().unwrap());
-    Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New }.into()
+    Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } }.into()
 }
 
 /// A head as it would stand in front of a record, with these lengths.

@@ -3,25 +3,28 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use bowline::model::{
-    Allocation, AttemptNonce, AttributeChange, Attributes, ChannelKind, ChannelNumber, Create, CreateId,
-    ExportPath, FileKind, FileState, HandleId, InstanceId, LinkTarget, Locator, LockMode, OpenId, OpenMode,
-    Protection, RawRange, Reason, Refusal, Removal, RenameHow, RequestId, ResumeKey, Rights, Seekable,
-    SessionId, SetTime, ShareMode, Space, Stability, Suite, SuiteSet, SyncScope, XattrHow, XattrName,
+    Allocation, AttemptNonce, AttributeChange, Attributes, BootId, ChannelKind, ChannelNumber, Create,
+    CreateId, Epoch, ExportPath, FileKind, FileState, GrantId, HandleId, InstanceId, LinkTarget, Locator,
+    LockMode, Meanwhile, OpenId, OpenMode, Protection, PublicKey, RawRange, Reason, Refusal, Removal,
+    RenameHow, RequestId, ResumeKey, Rights, Seekable, SessionId, SetTime, ShareMode, Space, Stability,
+    StoreId, Suite, SuiteSet, SyncScope, Verifier, XattrHow, XattrName,
 };
 use bowline::wire::control::{
     Allocate, Attach, Attached, Begin, BindSecret, CancelLock, Change, Changed, Close, Closed, Done,
-    EndReason, Ended, Heard, IssueKey, KeyIssued, Lock, LockEnded, LockQueued, LockWanted, Locked, Open,
-    Opened, Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Sync, Synced, Target, Unlock,
-    Welcome, WelcomeAnswer,
+    EndReason, Ended, Granted, IssueKey, KeyIssued, Lock, LockQueued, LockWanted, Locked, Open, Opened,
+    Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Sync, Synced, Target, Unlock, Welcome,
+    WelcomeAnswer,
 };
 use bowline::wire::data::{
     Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Rekey, Trailer, Write, WriteDone,
 };
+use bowline::wire::grants::{Grant, Revoke, TakeGrant};
 use bowline::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::names::{
     Cookie, Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename,
     SpaceStated, StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
 };
+use bowline::wire::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
 use bowline::wire::{ClientControl, ClientData, DecodeError, Message, ServerControl, ServerData};
 
 pub(crate) const HANDLE: HandleId = HandleId(0x0102_0304_0506_0708);
@@ -69,13 +72,16 @@ pub(crate) fn client_control() -> Vec<(&'static str, ClientControl)> {
         choice: SESSION_CHOICE,
         instance: InstanceId([4; 16]),
         process_id: 4711,
-        purpose: Purpose::New,
+        purpose: Purpose::New { former: None },
     };
+    let former = Some(SessionId([9; 16]));
+    let in_place = Begin { purpose: Purpose::New { former }, ..begin.clone() };
     let ask = Begin { purpose: Purpose::Ask(SessionId([5; 16])), ..begin.clone() };
     let resume = Resume { key: key(), predecessor: Some(HANDLE), with_key: false };
     let replacing_nothing = Resume { predecessor: None, with_key: true, ..resume.clone() };
     vec![
         ("Begin", begin.into()),
+        ("Begin_in_place", in_place.into()),
         ("Begin_ask", ask.into()),
         ("Attach", Attach { offer: control_offer(), choice: BIND_CHOICE }.into()),
         ("Ping", Ping {}.into()),
@@ -91,11 +97,23 @@ pub(crate) fn client_control() -> Vec<(&'static str, ClientControl)> {
         ("Stat", Stat { handle: HANDLE }.into()),
         ("Sync", Sync { handle: HANDLE, scope: SyncScope::Data }.into()),
         ("Sync_all", Sync { handle: HANDLE, scope: SyncScope::All }.into()),
+        ("Grant", grant(3_600_000, true, false).into()),
+        ("Grant_move", grant(0, false, true).into()),
+        ("Revoke", Revoke { handle: HANDLE, grant: GRANT }.into()),
+        ("TakeGrant", TakeGrant { grant: GRANT }.into()),
     ]
     .into_iter()
     .chain(client_files())
     .chain(client_names())
     .collect()
+}
+
+const GRANT: GrantId = GrantId(0x2122_2324_2526_2728);
+const PEER: PublicKey = PublicKey([0x15; 32]);
+
+fn grant(lasts_ms: u64, deliver: bool, gives_up: bool) -> Grant {
+    let rights = Rights::READ.union(Rights::LOCK);
+    Grant { handle: HANDLE, to: PEER, rights, lasts_ms, deliver, gives_up }
 }
 
 fn place() -> Place {
@@ -184,8 +202,11 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         bytes: 8 << 20,
         payload_max: 1 << 20,
         suites: SuiteSet::ALWAYS.with(Suite::Aegis128X2),
+        epoch: Epoch(0x31),
+        verifier: Verifier { store: StoreId([0x32; 16]), boot: BootId([0x33; 16]), takeovers: 0x34 },
     };
     let state = state();
+    let opened = |key, meanwhile| Opened { handle: HANDLE, state, key, meanwhile }.into();
     vec![
         ("Welcome", welcome(WelcomeAnswer::Started(started))),
         ("Welcome_lives", welcome(WelcomeAnswer::Lives)),
@@ -195,8 +216,10 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("Pong", Pong {}.into()),
         ("Farewell", Farewell {}.into()),
         ("Rekey", Rekey {}.into()),
-        ("Opened", Opened { handle: HANDLE, state, key: Some(key()) }.into()),
-        ("Opened_without_key", Opened { handle: HANDLE, state, key: None }.into()),
+        ("Opened", opened(Some(key()), None)),
+        ("Opened_again", opened(Some(key()), Some(Meanwhile::ChangedByClient))),
+        ("Opened_without_key", opened(None, None)),
+        ("Opened_again_without_key", opened(None, Some(Meanwhile::Unknown))),
         ("KeyIssued", KeyIssued { key: Some(key()) }.into()),
         ("KeyIssued_again", KeyIssued { key: None }.into()),
         ("Closed", Closed {}.into()),
@@ -214,6 +237,10 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("LockQueued", LockQueued {}.into()),
         ("LockEnded", LockEnded { notice: 2, lock: RequestId(3), outcome: Ok(locked()) }.into()),
         ("LockEnded_refused", LockEnded { notice: 4, lock: RequestId(5), outcome: Err(BUSY) }.into()),
+        ("Granted", Granted { grant: GRANT, key: Some(key()) }.into()),
+        ("Granted_without_key", Granted { grant: GRANT, key: None }.into()),
+        ("GrantOffered", offered().into()),
+        ("HandleEnded", HandleEnded { notice: 7, handle: HANDLE, refusal: Reason::Revoked.into() }.into()),
         ("Found", Found { attributes: directory() }.into()),
         ("Listed", Listed { next: Some(Cookie([5; 24])) }.into()),
         ("Listed_the_last", Listed { next: None }.into()),
@@ -226,6 +253,18 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
 
 fn locked() -> Locked {
     Locked { handle: HANDLE, range: RANGE }
+}
+
+fn offered() -> GrantOffered {
+    let Place { export, path } = place();
+    GrantOffered {
+        notice: 6,
+        grant: GRANT,
+        from: PEER,
+        export,
+        path,
+        rights: Rights::READ.union(Rights::LOCK),
+    }
 }
 
 const SPACE: Space = Space { total: 9, free: 8, available: 7, files_total: 6, files_free: 5 };
@@ -305,6 +344,7 @@ fn open() -> Open {
         create_id: CreateId([6; 16]),
         with_key: true,
         grace_ms: 30_000,
+        guard: true,
     }
 }
 
@@ -322,6 +362,7 @@ fn open_shared() -> Open {
         resumable: false,
         with_key: false,
         grace_ms: 0,
+        guard: false,
         ..open()
     }
 }

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
-    Access, AttemptNonce, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, ExportPath,
-    HandleId, InstanceId, Limits, LineId, LineRole, LineSet, LockMode, OpenMode, Policy, Protection,
-    ProtectionMinima, RequestId, Rights, SessionId, Suite, SuiteSet, Time, len_u64,
+    Access, AttemptNonce, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _,
+    Epoch, ExportPath, HandleId, InstanceId, Limits, LineId, LineRole, LineSet, LockMode, OpenMode, Policy,
+    Protection, ProtectionMinima, RequestId, Rights, SessionId, StoreId, Suite, SuiteSet, Time, Verifier,
+    len_u64,
 };
 use bowline::secure::{BindInitiator, BindResponder, Identity, SessionInitiator, SessionResponder, suites};
 use bowline::session::client::{
@@ -198,6 +199,7 @@ impl World {
             create_id: CreateId(self.entropy.bytes().unwrap()),
             with_key: true,
             grace_ms: 0,
+            guard: false,
         };
         let ticket = self.request(Operation::Control(open.into()));
         self.run_until(|world| world.outcomes.contains_key(&ticket));
@@ -479,6 +481,8 @@ fn new_server((client, server): &(Identity, Identity)) -> ServerCore<Payload> {
         suites: suites(),
         entropy: Box::new(Seed::new(2, 40)),
         wall_start_us: 1_700_000_000_000_000,
+        epoch: Epoch(1),
+        verifier: VERIFIER,
     })
     .unwrap()
 }
@@ -500,7 +504,7 @@ fn greet_session(
     let greeted = Greeted::Session(SessionFacts { server: server.public(), client, offer, choice });
     let channel = (ChannelNumber(0), Protection::Sealed);
     let mut connection = control(greeted, channel, client_keys, server_keys);
-    let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New };
+    let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } };
     let begin = (connection.seal_up)(ToServer::Control(begin.into()), NO_REQUEST, None);
     (connection, begin)
 }
@@ -514,5 +518,9 @@ fn no_session() -> Started {
         bytes: 1,
         payload_max: 1,
         suites: SuiteSet::ALWAYS,
+        epoch: Epoch(1),
+        verifier: VERIFIER,
     }
 }
+
+const VERIFIER: Verifier = Verifier { store: StoreId([1; 16]), boot: BootId([2; 16]), takeovers: 0 };

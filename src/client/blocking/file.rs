@@ -16,8 +16,8 @@ use crate::client::cursor::Cursor;
 use crate::client::stream::as_io;
 use crate::client::{self, Error};
 use crate::model::{
-    Allocation, Attributes, ByteRange, FileState, HandleId, LockMode, ResumeKey, SetTime, SyncScope,
-    XattrHow, XattrName,
+    Allocation, Attributes, ByteRange, FileState, HandleId, LockMode, Meanwhile, ResumeKey, SetTime,
+    SyncScope, XattrHow, XattrName,
 };
 
 /// As [`crate::client::File`], and as [`std::fs::File`]: [`Read`], [`Write`] and [`Seek`] by a place in the file, also
@@ -123,6 +123,12 @@ impl File {
     #[must_use]
     pub fn handle(&self) -> HandleId {
         self.file.handle()
+    }
+
+    /// As [`crate::client::File::meanwhile`].
+    #[must_use]
+    pub fn meanwhile(&self) -> Option<Meanwhile> {
+        self.file.meanwhile()
     }
 
     /// As [`crate::client::File::kept_key`].

@@ -542,7 +542,7 @@ fn secrets_fit_into_the_room_that_is_made_first() {
         rights: OpenMode::READ_WRITE.rights,
         attributes: Attributes::default(),
     };
-    let opened = Opened { handle: HandleId(1), state, key: Some(key()) };
+    let opened = Opened { handle: HandleId(1), state, key: Some(key()), meanwhile: None };
     let started = Started {
         locator: Locator([1; 16]),
         secret: BindSecret([2; 32]),
@@ -550,6 +550,12 @@ fn secrets_fit_into_the_room_that_is_made_first() {
         bytes: 1,
         payload_max: 1,
         suites: crate::model::SuiteSet::ALWAYS,
+        epoch: crate::model::Epoch(1),
+        verifier: crate::model::Verifier {
+            store: crate::model::StoreId([1; 16]),
+            boot: crate::model::BootId([1; 16]),
+            takeovers: 0,
+        },
     };
     let welcome = Welcome {
         offer: SessionOffer::OURS,

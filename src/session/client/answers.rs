@@ -49,7 +49,8 @@ fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
         (asked, answer) => matches!(
             (asked, answer),
             (ClientControl::Open(_) | ClientControl::Resume(_), ServerControl::Opened(_))
-                | (ClientControl::IssueKey(_), ServerControl::KeyIssued(_))
+                | (ClientControl::IssueKey(_) | ClientControl::TakeGrant(_), ServerControl::KeyIssued(_))
+                | (ClientControl::Grant(_), ServerControl::Granted(_))
                 | (ClientControl::Close(_), ServerControl::Closed(_))
                 | (ClientControl::Stat(_), ServerControl::Stated(_))
                 | (ClientControl::Sync(_), ServerControl::Synced(_))
@@ -65,6 +66,7 @@ fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
                     ClientControl::Allocate(_)
                         | ClientControl::Unlock(_)
                         | ClientControl::CancelLock(_)
+                        | ClientControl::Revoke(_)
                         | ClientControl::MakeDirectory(_)
                         | ClientControl::Remove(_)
                         | ClientControl::Rename(_)

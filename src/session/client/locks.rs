@@ -1,4 +1,4 @@
-//! Locks that wait, and the notices by which they end. protocol.md: Locks, Notices.
+//! Locks that wait, and the notices by which they end. protocol.md: Locks.
 //!
 //! ```text
 //!  Lock ──▶ sent ──LockQueued──▶ waiting ──LockEnded──▶ answered
@@ -6,18 +6,18 @@
 //! ```
 //!
 //! A lock that waits has its answer, so it holds no credit, no window and no channel: it outlives the channel that it
-//! was asked for on. Its end comes as a numbered notice, which the server repeats until it was heard; a notice may
-//! overtake the answer that the lock is queued, if that was sent on another channel.
+//! was asked for on. Its end comes as a notice, which may overtake the answer that the lock is queued, if that was sent
+//! on another channel.
 //!
 //! A lock that nobody wants any more is unlocked if it is granted after all. That must not take a lock which was asked
 //! for later: one of the same handle with bytes of the same range is not sent before the unlock has its answer, or the
 //! unwanted lock has ended without one.
 
 use super::ClientCore;
-use super::output::{Answer, Operation, Ticket, ToServer};
-use crate::model::{ByteRange, ChannelNumber, LineSet, RawRange, RequestId, Time};
-use crate::session::LossReason;
-use crate::wire::control::{CancelLock, Heard, Lock, LockEnded};
+use super::output::{Answer, Operation, Ticket};
+use crate::model::{ByteRange, LineSet, RawRange, RequestId, Time};
+use crate::wire::control::{CancelLock, Lock};
+use crate::wire::notices::LockEnded;
 use crate::wire::{ClientControl, ServerControl};
 
 impl<P: Clone> ClientCore<P> {
@@ -34,36 +34,25 @@ impl<P: Clone> ClientCore<P> {
         self.handle_request(now, Operation::Control(CancelLock { lock }.into()), LineSet::ALL);
     }
 
-    /// A notice: numbers rise by one, a lower one is a repeat, a higher one means that one in between was never sent.
-    pub(super) fn on_lock_ended(&mut self, now: Time, number: ChannelNumber, ended: LockEnded) {
-        let LockEnded { notice, lock, outcome } = ended;
-        if notice > self.heard.saturating_add(1) || notice == 0 {
-            self.drop_channel(now, number, LossReason::Offence);
-            return;
+    /// A lock that waited has ended. False if that is none of what was asked for.
+    pub(super) fn on_lock_ended(&mut self, now: Time, ended: LockEnded) -> bool {
+        let LockEnded { lock, outcome, .. } = ended;
+        let ticket = self.waiting.get(&lock).or_else(|| self.sent.get(&lock)).copied();
+        // A lock that is not known here has had its answer otherwise.
+        let Some(ticket) = ticket else { return true };
+        let locked = outcome.as_ref().ok().map(|locked| (locked.handle, locked.range));
+        if !self.is_lock(ticket, locked) {
+            return false;
         }
-        if notice > self.heard {
-            let ticket = self.waiting.get(&lock).or_else(|| self.sent.get(&lock)).copied();
-            if let Some(ticket) = ticket {
-                let locked = outcome.as_ref().ok().map(|locked| (locked.handle, locked.range));
-                if !self.is_lock(ticket, locked) {
-                    self.drop_channel(now, number, LossReason::Offence);
-                    return;
-                }
-                self.waiting.remove(&lock);
-                // It may be under way still, if the notice has overtaken the answer.
-                self.release(ticket);
-                let outcome = match outcome {
-                    Ok(locked) => Ok(Answer::Control(ServerControl::Locked(locked), None)),
-                    Err(refusal) => Err(refusal.into()),
-                };
-                self.complete(now, ticket, outcome);
-            }
-            // A lock that is not known here has had its answer otherwise.
-            self.heard = notice;
-        }
-        let heard = ToServer::Control(Heard { notice: self.heard }.into());
-        self.send(number, (None, RequestId::NONE), heard, None);
-        self.pull(now);
+        self.waiting.remove(&lock);
+        // It may be under way still, if the notice has overtaken the answer.
+        self.release(ticket);
+        let outcome = match outcome {
+            Ok(locked) => Ok(Answer::Control(ServerControl::Locked(locked), None)),
+            Err(refusal) => Err(refusal.into()),
+        };
+        self.complete(now, ticket, outcome);
+        true
     }
 
     /// Whether a request is a lock that was never sent, and that an earlier request of its handle may unlock again.

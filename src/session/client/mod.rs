@@ -2,12 +2,13 @@
 //!
 //! `channels` keeps one data channel on every line that may carry one, one control channel in use and one spare on
 //! another line; `requests` queues what callers want and lets channels pull it; `answers` says which answer fits
-//! which request; `locks` keeps the locks that wait. Per-line rates, hedging and the `suspect` state have their place
+//! which request; `locks` keeps the locks that wait, `notices` hears what the server tells without being asked. Per-line rates, hedging and the `suspect` state have their place
 //! in `Channel` and `pull`; this form has a fixed window a channel. protocol.md: Sessions, Requests.
 
 mod answers;
 mod channels;
 mod locks;
+mod notices;
 mod output;
 mod requests;
 #[cfg(test)]

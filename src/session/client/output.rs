@@ -4,7 +4,10 @@ use core::time::Duration;
 
 use thiserror::Error;
 
-use crate::model::{ChannelKind, ChannelNumber, LineId, LineRole, Protection, Refusal, RequestId};
+use crate::model::{
+    ChannelKind, ChannelNumber, ExportName, ExportPath, GrantId, HandleId, LineId, LineRole, Protection,
+    PublicKey, Refusal, RequestId, Rights,
+};
 use crate::session::LossReason;
 use crate::wire::control::EndReason;
 use crate::wire::data::{Append, AppendDone, Read, Write, WriteDone};
@@ -177,7 +180,7 @@ pub enum ClientOutput<P> {
 }
 
 /// Something that a user of the session may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
     /// A channel is in use.
@@ -208,6 +211,26 @@ pub enum SessionEvent {
         failure: ConnectFailure,
         /// When it is tried again.
         retry_in: Duration,
+    },
+    /// Another client lets this one have a part in an open.
+    GrantOffered {
+        /// The grant.
+        grant: GrantId,
+        /// Who grants.
+        from: PublicKey,
+        /// The export.
+        export: ExportName,
+        /// The file in it.
+        path: ExportPath,
+        /// What the handle will be good for.
+        rights: Rights,
+    },
+    /// The server has ended a handle.
+    HandleEnded {
+        /// The handle.
+        handle: HandleId,
+        /// Why.
+        refusal: Refusal,
     },
     /// The session is over.
     Ended(SessionLoss),

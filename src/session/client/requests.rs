@@ -62,7 +62,10 @@ impl<P> Request<P> {
         matches!(
             &self.operation,
             Operation::Control(
-                ClientControl::Close(_) | ClientControl::Unlock(_) | ClientControl::CancelLock(_)
+                ClientControl::Close(_)
+                    | ClientControl::Unlock(_)
+                    | ClientControl::CancelLock(_)
+                    | ClientControl::Revoke(_)
             )
         )
     }
@@ -134,14 +137,9 @@ impl<P: Clone> ClientCore<P> {
                 let loss = SessionLoss::from(ended.reason);
                 self.end(now, loss);
             }
-            Ok(FromServer::Control(ServerControl::LockEnded(ended))) => {
-                if input.request != RequestId::NONE || input.payload_len > 0 {
-                    self.drop_channel(now, number, LossReason::Offence);
-                } else {
-                    let ended = ended.clone();
-                    self.on_lock_ended(now, number, ended);
-                }
-            }
+            Ok(FromServer::Control(
+                ServerControl::LockEnded(_) | ServerControl::GrantOffered(_) | ServerControl::HandleEnded(_),
+            )) => self.on_notice(now, number, input),
             Ok(_) => self.on_answer(now, number, input),
             // A server may say what an older client need not understand, as long as it answers nothing.
             Err(_) if input.request == RequestId::NONE && input.payload_len == 0 => {}

@@ -4,17 +4,18 @@ use core::time::Duration;
 
 use super::*;
 use crate::model::{
-    Attributes, HandleId, LineRole, LineSet, LockMode, Protection, RawRange, Reason, Refusal, Stability,
+    Attributes, GrantId, HandleId, LineRole, LineSet, LockMode, Protection, PublicKey, RawRange, Reason,
+    Refusal, Rights, Stability,
 };
 use crate::session::{Input, LossReason};
 use crate::wire::control::{
-    CancelLock, Done, Heard, Lock, LockEnded, LockQueued, LockWanted, Locked, Opened, Refused, Stat, Stated,
-    Unlock,
+    CancelLock, Done, Lock, LockQueued, LockWanted, Locked, Opened, Refused, Stat, Stated, Unlock,
 };
 use crate::wire::data::{Append, AppendDone, Read, ReadDone, Write, WriteDone};
 use crate::wire::names::{
     Found, List, Listed, Lookup, MakeDirectory, Place, XattrGet, XattrList, XattrNames, XattrSet, XattrValue,
 };
+use crate::wire::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 type Core = ClientCore<&'static str>;
@@ -229,6 +230,49 @@ fn notices_are_taken_in_order_once_and_a_gap_is_an_offence() {
 }
 
 #[test]
+fn notices_of_every_kind_are_numbered_together_told_once_and_heard() {
+    let mut bench = Bench::new();
+    let (ticket, id) = bench.queued_lock();
+    let offered = |notice| {
+        let (from, export, path) = (PublicKey([1; 32]), place().export, place().path);
+        GrantOffered { notice, grant: GrantId(5), from, export, path, rights: Rights::READ }
+    };
+    let ended = |notice| HandleEnded { notice, handle: HANDLE, refusal: Reason::Revoked.into() };
+    let hear = |bench: &mut Bench, notice: ServerControl| {
+        bench.hear(C0, RequestId::NONE, FromServer::Control(notice))
+    };
+    let events = |outputs: &[Output]| -> Vec<SessionEvent> {
+        let event = |output: &Output| match output {
+            ClientOutput::Event(event) => Some(event.clone()),
+            _ => None,
+        };
+        outputs.iter().filter_map(event).collect()
+    };
+    let outputs = hear(&mut bench, offered(1).into());
+    let GrantOffered { grant, from, export, path, rights, .. } = offered(1);
+    assert_eq!(events(&outputs), [SessionEvent::GrantOffered { grant, from, export, path, rights }]);
+    assert_eq!(sent(&outputs), [(C0, heard(1))]);
+    let outputs = hear(&mut bench, ended(2).into());
+    let refusal = Reason::Revoked.into();
+    assert_eq!(events(&outputs), [SessionEvent::HandleEnded { handle: HANDLE, refusal }]);
+    assert_eq!(sent(&outputs), [(C0, heard(2))]);
+    let outputs = bench.notice(C0, 3, id, true);
+    assert_eq!((completions(&outputs), sent(&outputs)), (vec![(ticket, true)], vec![(C0, heard(3))]));
+    for repeat in [offered(1).into(), ended(2).into()] {
+        let outputs = hear(&mut bench, repeat);
+        assert_eq!((events(&outputs), sent(&outputs)), (vec![], vec![(C0, heard(3))]), "a repeat");
+    }
+    for wrong in [offered(0).into(), offered(5).into(), ended(0).into(), ended(5).into()] {
+        let mut bench = Bench::new();
+        let outputs = hear(&mut bench, wrong);
+        assert!(is_offence(&outputs) && sent(&outputs).is_empty());
+    }
+    let mut bench = Bench::new();
+    let (_, stat) = bench.control(Stat { handle: HANDLE });
+    assert!(is_offence(&bench.answer(stat, offered(1))), "a notice is no answer");
+}
+
+#[test]
 fn a_notice_that_is_none_is_an_offence() {
     let mut bench = Bench::new();
     let (_, stat) = bench.control(Stat { handle: HANDLE });
@@ -365,7 +409,8 @@ fn a_lock_behind_an_unlock_waits_for_it_and_one_before_it_does_not() {
 fn a_handle_that_nobody_takes_is_closed() {
     let mode = crate::model::OpenMode::READ;
     let state = crate::model::FileState { mode, rights: mode.rights, attributes: Attributes::default() };
-    let outcome = Ok(Answer::<()>::Control(Opened { handle: HANDLE, state, key: None }.into(), None));
+    let outcome =
+        Ok(Answer::<()>::Control(Opened { handle: HANDLE, state, key: None, meanwhile: None }.into(), None));
     let close = crate::wire::control::Close { handle: HANDLE };
     assert_eq!(give_back(&outcome), Some(close.into()));
     let stated = Ok(Answer::<()>::Control(Stated { state }.into(), None));

@@ -7,8 +7,8 @@ use super::output::{
 use super::record::{Channel, Session};
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    ChannelKind, ChannelNumber, Entropy as _, EntropyError, Limits, Locator, Protection, PublicKey,
-    RequestId, SessionId, Suite, Time,
+    ChannelKind, ChannelNumber, Entropy as _, EntropyError, InstanceId, Limits, Locator, Protection,
+    PublicKey, RequestId, SessionId, Suite, Time,
 };
 use crate::session::liveness::Liveness;
 use crate::session::{LossReason, server::ServerOutput};
@@ -54,7 +54,10 @@ impl<P: Clone> ServerCore<P> {
             return Err(self.refuse_bind(connection, BindDenial::Mismatch));
         }
         let answer = match begin.purpose {
-            Purpose::New => {
+            Purpose::New { former } => {
+                if let Some(former) = former {
+                    self.end_channels_of(now, former, (&facts.client, begin.instance));
+                }
                 let started = self.start_session(now, facts, begin);
                 WelcomeAnswer::Started(started.map_err(|denial| self.refuse_bind(connection, denial))?)
             }
@@ -279,7 +282,28 @@ impl<P: Clone> ServerCore<P> {
             bytes: self.limits.bytes,
             payload_max: u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX),
             suites: self.suites,
+            epoch: self.epoch,
+            verifier: self.verifier,
         })
+    }
+
+    /// The client has given up a session of its own: its channels are dead by the client's word, whatever still seems to
+    /// live of them. So its holders are away at once, and what it has sent and is still on its way comes to nothing.
+    fn end_channels_of(
+        &mut self,
+        now: Time,
+        former: SessionId,
+        (client, instance): (&PublicKey, InstanceId),
+    ) {
+        let Some(session) = self.sessions.get(&former) else { return };
+        if session.client != *client || session.instance != instance {
+            return;
+        }
+        let connections: Vec<ConnectionId> = session.channels.values().copied().collect();
+        for connection in connections {
+            self.cut(now, connection);
+        }
+        self.settle_table();
     }
 
     fn join(

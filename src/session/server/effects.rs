@@ -6,8 +6,8 @@ use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    Attributes, ByteRange, Entropy as _, FileIdentity, FileState, HandleId, LockMode, OpenId, Reason,
-    Refusal, ResumeKey, Rights, SessionId, Stability, Time,
+    Attributes, ByteRange, Entropy as _, FileIdentity, FileState, HandleId, LockMode, Meanwhile, OpenId,
+    Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
 use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
@@ -36,9 +36,9 @@ pub(super) enum Task<P> {
     /// The file is being opened; the table decides then.
     Open(Box<Opening>),
     /// The handle exists; its state is being fetched for the answer.
-    Admitted { handle: HandleId, with_key: bool },
+    Admitted(Giving),
     /// The handle exists, and its file is being cut to no bytes before it is given out.
-    Truncate { handle: HandleId, with_key: bool },
+    Truncate(Giving),
     /// As named.
     Stat { handle: HandleId },
     /// As named; `None`: of a name.
@@ -63,6 +63,16 @@ pub(super) enum Task<P> {
     ChangeNames(Box<NameChange>, Vec<FileIdentity>),
     /// Other work on names, or on the attributes of an open file.
     Named { handle: Option<HandleId> },
+}
+
+/// A handle that is given out when its state is known, and what is told with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Giving {
+    pub(super) handle: HandleId,
+    /// Whether a resume key is to be issued.
+    pub(super) with_key: bool,
+    /// What became of the file while no channel reached the holder; `None` for a first handle.
+    pub(super) meanwhile: Option<Meanwhile>,
 }
 
 /// An open that waits for its file.
@@ -96,10 +106,9 @@ impl<P: Clone> ServerCore<P> {
             (Task::Open(opening), Completion::Opened(result)) => {
                 self.on_file_opened(now, ticket, &opening, result);
             }
-            (
-                Task::Admitted { handle, with_key } | Task::Truncate { handle, with_key },
-                Completion::Attributes(result),
-            ) => self.on_described(now, ticket, (handle, with_key), result),
+            (Task::Admitted(giving) | Task::Truncate(giving), Completion::Attributes(result)) => {
+                self.on_described(now, ticket, giving, result);
+            }
             (Task::Stat { handle }, Completion::Attributes(result)) => {
                 let state = result.and_then(|attributes| self.state(ticket.session, handle, attributes));
                 self.end(ticket, handle, plain(state.map(|state| Stated { state })));
@@ -236,21 +245,18 @@ impl<P: Clone> ServerCore<P> {
             return self.answer_refused(ticket, refusal);
         }
         let (handle, with_key) = (admitted.handle, opening.open.with_key);
+        let giving = Giving { handle, with_key, meanwhile: None };
         if let Some((range, mode)) = opening.lock.filter(|_| admitted.is_new_open) {
             // An open that is locked in part from its beginning is given out when the range is quiet.
             let work = self.excluded_by_lock(admitted.open, range, mode);
-            let task = if opening.open.truncate {
-                Task::Truncate { handle, with_key }
-            } else {
-                Task::Admitted { handle, with_key }
-            };
+            let task = if opening.open.truncate { Task::Truncate(giving) } else { Task::Admitted(giving) };
             return self.describe_behind(now, ticket, work, (admitted.open, handle), task);
         }
         if opening.open.truncate && admitted.is_new_open {
-            let task = Task::Truncate { handle, with_key };
+            let task = Task::Truncate(giving);
             return self.describe_behind(now, ticket, Vec::new(), (admitted.open, handle), task);
         }
-        match self.opened(now, ticket.session, handle, with_key, attributes) {
+        match self.opened(now, ticket.session, giving, attributes) {
             Ok(opened) => self.answer(ticket, opened, None),
             Err(refusal) => self.answer_refused(ticket, refusal),
         }
@@ -261,15 +267,15 @@ impl<P: Clone> ServerCore<P> {
         &mut self,
         now: Time,
         ticket: Ticket,
-        (handle, with_key): (HandleId, bool),
+        giving: Giving,
         result: Result<Attributes, Refusal>,
     ) {
+        let handle = giving.handle;
         if let Ok(holder) = self.table.holder(ticket.session, handle) {
             self.preparing.remove(&holder.open);
         }
         self.table.end_operation(handle);
-        let opened =
-            result.and_then(|attributes| self.opened(now, ticket.session, handle, with_key, attributes));
+        let opened = result.and_then(|attributes| self.opened(now, ticket.session, giving, attributes));
         match opened {
             Ok(opened) => self.answer(ticket, opened, None),
             Err(refusal) => self.give_up(ticket, handle, refusal),
@@ -326,7 +332,7 @@ impl<P: Clone> ServerCore<P> {
                 grace: self.grace(open.grace_ms),
                 lock: *lock,
                 resumable: open.resumable,
-                guard: false,
+                guard: open.guard,
             },
         )?;
         if !admitted.is_new_open {
@@ -340,13 +346,12 @@ impl<P: Clone> ServerCore<P> {
         &mut self,
         now: Time,
         session: SessionId,
-        handle: HandleId,
-        with_key: bool,
+        Giving { handle, with_key, meanwhile }: Giving,
         attributes: Attributes,
     ) -> Result<ServerMessage, Refusal> {
         let state = self.state(session, handle, attributes)?;
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
-        Ok(ServerControl::from(Opened { handle, state, key }).into())
+        Ok(ServerControl::from(Opened { handle, state, key, meanwhile }).into())
     }
 
     fn state(

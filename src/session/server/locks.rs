@@ -4,27 +4,23 @@
 //! excludes and was already executing is done. Likewise an unlock waits for what its own open has executing there.
 //! Both are *fences*: something that is to follow, and the pieces of file work that it waits for.
 //!
-//! The end of a lock that waited is a *notice*: it is kept and repeated until the client has heard it, because it
-//! answers no request that could be repeated.
+//! The end of a lock that waited is a *notice*, because it answers no request that could be repeated.
 
 use super::effects::{Job, Task};
-use super::output::{ConnectionId, Effect, EffectId, Offence};
+use super::output::{Effect, EffectId};
 use super::requests::Ticket;
 use super::{FileTarget, ServerCore};
 use crate::model::{
-    AttributeChange, ByteRange, ChannelKind, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, Rights,
-    SessionId, Time,
+    AttributeChange, ByteRange, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
+    Time,
 };
 use crate::opens::{LockAnswer, LockRequest};
 use crate::session::server::io::Io;
 use crate::wire::ServerControl;
-use crate::wire::control::{Done, Lock, LockEnded, LockQueued, Locked, Unlock};
+use crate::wire::control::{Done, Lock, LockQueued, Locked, Unlock};
+use crate::wire::notices::{LockEnded, Notice};
 
 use core::time::Duration;
-
-/// Notices that are on their way at once. A channel's writer takes far more records, and a client that hears none of
-/// them is not sent more.
-const NOTICES_UNHEARD_MAX: u64 = 256;
 
 /// Something that waits for pieces of file work.
 #[derive(Debug)]
@@ -104,39 +100,7 @@ impl<P: Clone> ServerCore<P> {
                 // The time matters for what follows an unlock or an open only.
                 self.follow(Time(0), work, behind);
             }
-            (Ok(()), Err(refusal)) | (Err(refusal), _) => self.notify(session, lock, Err(refusal)),
-        }
-    }
-
-    /// The client has heard the notices up to this one.
-    pub(super) fn on_heard(&mut self, now: Time, connection: ConnectionId, id: SessionId, notice: u64) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if notice >= session.next_notice {
-            self.offend(now, connection, id, Offence::OutOfPlace);
-            return;
-        }
-        while session.notices.front().is_some_and(|first| first.notice <= notice) {
-            session.notices.pop_front();
-        }
-        self.send_notices(id);
-    }
-
-    /// Sends the notices that the client may be told now: a bounded number beyond what it has heard. If the channel that
-    /// carried them is gone, another one begins again with the first that was not heard.
-    pub(super) fn send_notices(&mut self, id: SessionId) {
-        let Some(connection) = self.notice_channel(id) else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(first) = session.notices.front().map(|first| first.notice) else { return };
-        let end = first.saturating_add(NOTICES_UNHEARD_MAX);
-        let sent = session.notices_sent;
-        let due: Vec<LockEnded> = (session.notices.iter())
-            .skip(usize::try_from(sent.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX))
-            .take_while(|notice| notice.notice < end)
-            .cloned()
-            .collect();
-        session.notices_sent = due.last().map_or(sent, |last| last.notice);
-        for notice in due {
-            self.send(connection, RequestId::NONE, ServerControl::from(notice).into(), None);
+            (Ok(()), Err(refusal)) | (Err(refusal), _) => self.tell_lock_ended(session, lock, Err(refusal)),
         }
     }
 
@@ -200,14 +164,14 @@ impl<P: Clone> ServerCore<P> {
             Behind::Locked { ticket, locked } => {
                 self.answer(ticket, ServerControl::from(locked).into(), None);
             }
-            Behind::LockEnded { session, lock, locked } => self.notify(session, lock, Ok(locked)),
+            Behind::LockEnded { session, lock, locked } => self.tell_lock_ended(session, lock, Ok(locked)),
             Behind::Unlock { ticket, handle, range } => {
                 match self.table.unlock(now, ticket.session, handle, range) {
                     Ok(()) => self.answer(ticket, ServerControl::from(Done {}).into(), None),
                     Err(refusal) => self.answer_refused(ticket, refusal),
                 }
             }
-            Behind::Describe { ticket, open, handle, task: task @ Task::Truncate { .. } } => {
+            Behind::Describe { ticket, open, handle, task: task @ Task::Truncate(_) } => {
                 if let Err(refusal) = self.truncate(now, ticket, (open, handle), task) {
                     self.give_up(ticket, handle, refusal);
                 }
@@ -234,32 +198,14 @@ impl<P: Clone> ServerCore<P> {
         self.start_io(now, ticket, task, (handle, io), effect)
     }
 
+    fn tell_lock_ended(&mut self, session: SessionId, lock: RequestId, outcome: Result<Locked, Refusal>) {
+        self.notify(session, |notice| Notice::LockEnded(LockEnded { notice, lock, outcome }));
+    }
+
     fn check_lock_right(&self, now: Time, ticket: Ticket, handle: HandleId) -> Result<(), Refusal> {
         let session = self.sessions.get(&ticket.session).ok_or(Reason::BadHandle)?;
         let holder = self.table.holder(ticket.session, handle)?;
         let allowed = self.export_rights(now, session, holder.export).ok_or(Reason::PermissionDenied)?;
         if allowed.permits(Rights::LOCK) { Ok(()) } else { Err(Reason::PermissionDenied.into()) }
-    }
-
-    /// Keeps a notice, and sends it where a control channel is live.
-    fn notify(&mut self, id: SessionId, lock: RequestId, outcome: Result<Locked, Refusal>) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let notice = session.next_notice;
-        session.next_notice = notice.saturating_add(1);
-        session.notices.push_back(LockEnded { notice, lock, outcome });
-        self.send_notices(id);
-    }
-
-    /// The channel that carries the notices of a session, chosen anew if it has none.
-    fn notice_channel(&mut self, id: SessionId) -> Option<ConnectionId> {
-        let session = self.sessions.get_mut(&id)?;
-        let is_control = |connection: &ConnectionId| {
-            self.channels.get(connection).is_some_and(|channel| channel.kind == ChannelKind::Control)
-        };
-        if session.notices_on.is_none_or(|connection| !is_control(&connection)) {
-            session.notices_on = session.channels.values().copied().find(is_control);
-            session.notices_sent = 0;
-        }
-        session.notices_on
     }
 }

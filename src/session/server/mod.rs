@@ -1,7 +1,8 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
-//! `locks` what is asked of open files, names and ranges, `effects` what file work reports.
+//! `locks` what is asked of open files, names and ranges, `effects` what file work reports, `notices` what a session is
+//! told without being asked.
 //! protocol.md: Sessions, Requests.
 
 mod channels;
@@ -9,6 +10,7 @@ mod effects;
 mod io;
 mod locks;
 mod names;
+mod notices;
 mod output;
 mod record;
 mod requests;
@@ -27,9 +29,9 @@ use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
-    Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, ExportName, HandleId, Limits, Locator,
-    OpenId, Policy, Protection, ProtectionMinima, PublicKey, Refusal, RequestId, Rights, SessionId, SuiteSet,
-    Time,
+    Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, Epoch, ExportName, HandleId, Limits,
+    Locator, OpenId, Policy, Protection, ProtectionMinima, PublicKey, Refusal, RequestId, Rights, SessionId,
+    SuiteSet, Time, Verifier,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
@@ -52,6 +54,8 @@ pub struct ServerCore<P> {
     entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
     wall_start_us: u64,
+    epoch: Epoch,
+    verifier: Verifier,
     table: OpenTable,
     sessions: BTreeMap<SessionId, Session>,
     locators: HashMap<Locator, SessionId>,
@@ -88,6 +92,10 @@ pub struct ServerSetup {
     pub entropy: Box<dyn Entropy>,
     /// The wall clock at [`Time`] 0, in microseconds since 1970.
     pub wall_start_us: u64,
+    /// The server's life on its data store.
+    pub epoch: Epoch,
+    /// The page cache that has what is acknowledged as received.
+    pub verifier: Verifier,
 }
 
 impl core::fmt::Debug for ServerSetup {
@@ -123,6 +131,8 @@ impl<P: Clone> ServerCore<P> {
             suites: setup.suites,
             entropy: setup.entropy,
             wall_start_us: setup.wall_start_us,
+            epoch: setup.epoch,
+            verifier: setup.verifier,
             table,
             sessions: BTreeMap::new(),
             locators: HashMap::new(),

@@ -9,7 +9,8 @@ use crate::model::{
 };
 use crate::session::Window;
 use crate::session::liveness::Liveness;
-use crate::wire::control::{BindSecret, LockEnded};
+use crate::wire::control::BindSecret;
+use crate::wire::notices::Notice;
 
 /// One session.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ pub(super) struct Session {
     pub(super) secret: BindSecret,
     pub(super) channels: BTreeMap<ChannelNumber, ConnectionId>,
     pub(super) window: Window<ConnectionId, ServerMessage>,
-    /// Ends of waiting locks that the client has not heard of yet, oldest first.
-    pub(super) notices: VecDeque<LockEnded>,
+    /// Notices that the client has not heard yet, oldest first.
+    pub(super) notices: VecDeque<Notice>,
     /// The number of the next one.
     pub(super) next_notice: u64,
     /// The channel that carries them.

@@ -3,19 +3,20 @@
 
 use core::time::Duration;
 
-use super::effects::{Job, Opening, Sequel, Task};
+use super::effects::{Giving, Job, Opening, Sequel, Task};
 use super::output::{ClientMessage, ConnectionId, Effect, Offence, ServerMessage, ServerNote};
 use super::{ServerCore, ServerOutput};
 use crate::model::{
-    ByteRange, ChannelKind, Create, Entropy as _, HandleId, Limits, LockMode, OpenId, Reason, Refusal,
-    RequestId, Rights, SessionId, Time,
+    ByteRange, ChannelKind, Create, Entropy as _, HandleId, Limits, LockMode, Meanwhile, OpenId, Reason,
+    Refusal, RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{Claim as KeyClaim, Repeat};
 use crate::session::{Claim, Input, LossReason};
 use crate::wire::control::{
-    CancelLock, Close, Heard, IssueKey, KeyIssued, Open, Refused, Resume, Stat, Sync,
+    CancelLock, Close, Granted, IssueKey, KeyIssued, Open, Opened, Refused, Resume, Stat, Sync,
 };
 use crate::wire::data::Pong;
+use crate::wire::notices::Heard;
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData, message};
 
 /// A request that was claimed and is being served.
@@ -140,6 +141,9 @@ impl<P: Clone> ServerCore<P> {
             | ClientControl::XattrGet(_)
             | ClientControl::XattrList(_)
             | ClientControl::XattrRemove(_)) => self.serve_name(now, ticket, message),
+            ClientControl::Grant(_) | ClientControl::Revoke(_) | ClientControl::TakeGrant(_) => {
+                Err(Reason::Unsupported.into())
+            }
             // Taken care of before the claim.
             ClientControl::Heard(_)
             | ClientControl::Rekey(_)
@@ -200,7 +204,8 @@ impl<P: Clone> ServerCore<P> {
         };
         if let Some(admitted) = self.table.find_created(now, &repeat)? {
             self.check_prepared(ticket, &admitted, handle)?;
-            let task = Task::Admitted { handle: admitted.handle, with_key: open.with_key };
+            let (handle, with_key) = (admitted.handle, open.with_key);
+            let task = Task::Admitted(Giving { handle, with_key, meanwhile: None });
             return self.describe(ticket, admitted.handle, task);
         }
         if open.create != Create::Never && !self.table.has_room(now, &owner) {
@@ -250,7 +255,8 @@ impl<P: Clone> ServerCore<P> {
                 self.throttle.on_failure(now, client);
             }
         })?;
-        let task = Task::Admitted { handle: admitted.handle, with_key: resume.with_key };
+        let (handle, with_key) = (admitted.handle, resume.with_key);
+        let task = Task::Admitted(Giving { handle, with_key, meanwhile: Some(Meanwhile::Unknown) });
         match draining {
             Some(predecessor) => {
                 self.sequels.entry(predecessor).or_default().push(Sequel::Describe { ticket, handle, task });
@@ -382,7 +388,10 @@ fn needs_credit(message: &Result<ClientMessage, crate::session::UnknownKind>) ->
     !matches!(
         message,
         Ok(ClientMessage::Control(
-            ClientControl::Close(_) | ClientControl::Unlock(_) | ClientControl::CancelLock(_)
+            ClientControl::Close(_)
+                | ClientControl::Unlock(_)
+                | ClientControl::CancelLock(_)
+                | ClientControl::Revoke(_)
         ))
     )
 }
@@ -395,7 +404,7 @@ fn opening_lock(open: &Open, allowed: Rights) -> Result<Option<(ByteRange, LockM
     if open.mode.rights.intersection(Rights::BYTES) == Rights::NONE
         || (is_making && is_reading_only)
         || is_cutting_what_it_may_not
-        || (open.with_key && !open.resumable)
+        || ((open.with_key || open.guard) && !open.resumable)
     {
         return Err(Reason::Invalid.into());
     }
@@ -423,11 +432,15 @@ fn kept(message: &ServerMessage) -> Option<ServerMessage> {
             | ServerControl::Sought(_),
         ) => None,
         ServerMessage::Control(ServerControl::Opened(opened)) => {
-            let without_key = crate::wire::control::Opened { key: None, ..opened.clone() };
+            let without_key = Opened { key: None, ..opened.clone() };
             Some(ServerMessage::Control(without_key.into()))
         }
         ServerMessage::Control(ServerControl::KeyIssued(_)) => {
             Some(ServerMessage::Control(KeyIssued { key: None }.into()))
+        }
+        ServerMessage::Control(ServerControl::Granted(granted)) => {
+            let without_key = Granted { key: None, ..granted.clone() };
+            Some(ServerMessage::Control(without_key.into()))
         }
         other => Some(other.clone()),
     }

@@ -26,6 +26,7 @@ pub(crate) struct OpenSpec<'a> {
     pub(crate) with_key: bool,
     /// The grace, in milliseconds.
     pub(crate) grace_ms: u64,
+    pub(crate) guard: bool,
 }
 
 impl<'a> OpenSpec<'a> {
@@ -41,6 +42,7 @@ impl<'a> OpenSpec<'a> {
             create_id: CreateId([0; 16]),
             with_key: true,
             grace_ms: 0,
+            guard: false,
         }
     }
 }
@@ -74,6 +76,7 @@ impl Pair {
             create_id: spec.create_id,
             with_key: spec.with_key,
             grace_ms: spec.grace_ms,
+            guard: spec.guard,
         };
         self.control(who, open)
     }
