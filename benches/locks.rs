@@ -100,6 +100,8 @@ fn table() -> OpenTable {
         lock: None,
         resumable: true,
         guard: false,
+        path: bowline::model::ExportPath::new(*b"file").unwrap(),
+        mark: bowline::model::FileMark { len: 0, changed_ns: 0 },
     };
     table.admit(NOW, admission).unwrap();
     table

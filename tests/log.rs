@@ -361,6 +361,7 @@ fn t39_values_with_secrets_in_them_print_none() {
         wall_start_us: 0,
         epoch: Epoch(1),
         verifier: VERIFIER,
+        stored: None,
     };
     search.debug(&setup);
     search.debug(&ServerCore::<Vec<u8>>::new(setup).unwrap());
@@ -401,6 +402,8 @@ fn admission(owner: PublicKey) -> Admission {
         lock: None,
         resumable: true,
         guard: false,
+        path: ExportPath::new(*b"file").unwrap(),
+        mark: bowline::model::FileMark { len: 0, changed_ns: 0 },
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{OpenMode, Rights};
 
 /// Which file it is, on one server: two opens of one file have equal identities. Never sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device number.
     pub device: u64,

@@ -14,6 +14,7 @@ mod protection;
 mod range;
 mod refusal;
 mod resume_key;
+mod stored;
 mod time;
 mod verifier;
 
@@ -37,5 +38,6 @@ pub use protection::{ChannelKind, LineRole, Protection, Suite, SuiteSet};
 pub use range::{ByteRange, LockMode, RawRange};
 pub use refusal::{Reason, Refusal};
 pub use resume_key::{ResumeKey, ResumeKeyTextError, SECRET_LEN};
+pub use stored::{Ending, FileMark, StoredHolder, StoredKey, StoredOpen, StoredTombstone};
 pub use time::Time;
 pub use verifier::Verifier;

@@ -127,6 +127,16 @@ impl ExportPath {
         self.0.is_empty()
     }
 
+    /// Where this path is after `from` was renamed to `to`; `None` if it is not affected, or would be no path.
+    #[must_use]
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(from.0.as_slice())?;
+        if from.is_root() || to.is_root() || !(rest.is_empty() || rest.starts_with(b"/")) {
+            return None;
+        }
+        Self::new([to.0.as_slice(), rest].concat()).ok()
+    }
+
     /// The path of the directory, empty for the root, and the name in it; `None` for the root itself.
     #[must_use]
     pub fn split_last(&self) -> Option<(&[u8], &[u8])> {

@@ -137,7 +137,8 @@ impl OpenTable {
         assert_eq!(guards.count(), self.guards.values().map(BTreeSet::len).sum::<usize>(), "the guards");
         let handles: usize = self.by_session.values().map(|part| part.handles.len()).sum();
         assert_eq!(handles, self.holders.len(), "the index of sessions");
-        let is_empty = |part: &super::sessions::SessionPart| part.handles.is_empty() && !part.is_away;
+        let is_empty =
+            |part: &super::sessions::SessionPart| part.handles.is_empty() && (!part.is_away || part.is_over);
         assert!(!self.by_session.values().any(is_empty), "a session is kept for nothing");
     }
 

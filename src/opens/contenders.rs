@@ -3,11 +3,10 @@
 use core::time::Duration;
 use std::collections::hash_map::Entry;
 
-use super::ended::Ending;
 use super::open::{Admission, Standing};
 use super::ranges::Splice;
 use super::table::OpenTable;
-use crate::model::{ByteRange, FileIdentity, OpenId, Refusal, SessionId, ShareMode, Time};
+use crate::model::{ByteRange, Ending, FileIdentity, OpenId, Refusal, SessionId, ShareMode, Time};
 
 impl OpenTable {
     /// Asks whether names of `files` may be removed or replaced for `session`, and keeps it so until

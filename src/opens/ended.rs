@@ -8,30 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::keys::{KeyHash, KeyRing};
-use crate::model::{Limits, OpenId, PublicKey, Reason};
-
-/// Why an open ended under its absent owner.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// Its grace was over, and another client wanted the file.
-    TakenOver,
-    /// Nobody came back to it for too long, or too many such opens were kept.
-    Expired,
-    /// The server's administrator ended it.
-    Released,
-}
-
-impl Ending {
-    /// What the rightful owner is told.
-    #[must_use]
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::TakenOver => Reason::TakenOver,
-            Self::Expired => Reason::Expired,
-            Self::Released => Reason::Released,
-        }
-    }
-}
+use crate::model::{Ending, Limits, OpenId, PublicKey};
 
 /// What is left of an open.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,12 +92,17 @@ impl Tombstones {
         self.changed.insert(open);
     }
 
-    pub(super) fn find(&self, open: OpenId) -> Option<&Tombstone> {
-        self.by_open.get(&open).map(|(_, tombstone)| tombstone)
+    /// What is left of an open, and its place in the order.
+    pub(super) fn find(&self, open: OpenId) -> Option<(u64, &Tombstone)> {
+        self.by_open.get(&open).map(|(order, tombstone)| (*order, tombstone))
     }
 
     pub(super) fn len(&self) -> usize {
         self.by_open.len()
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     /// Those that came or went since the last call.
@@ -137,7 +119,8 @@ impl Tombstones {
 
 impl Tombstone {
     pub(super) fn new(owner: PublicKey, keys: &KeyRing, ending: Ending) -> Self {
-        let ended = |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
+        let ended =
+            |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
         Self { owner, keys: keys.records().iter().map(ended).collect(), ending }
     }
 

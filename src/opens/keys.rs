@@ -17,11 +17,11 @@ use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::ended::{Ending, Tombstone};
+use super::ended::Tombstone;
 use super::open::{Open, Standing, is_of_use};
 use super::table::OpenTable;
 use crate::model::{
-    ExportName, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId, Time,
+    Ending, ExportName, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId, Time,
 };
 
 /// Who presents a resume key, and what for.
@@ -121,6 +121,14 @@ pub(super) struct Facts<'a> {
     pub(super) holders_max: usize,
 }
 
+/// What a key that may resume gets.
+pub(super) struct Right<'a> {
+    pub(super) open: &'a Open,
+    pub(super) rights: Rights,
+    /// The holder that the key is of.
+    pub(super) home: HandleId,
+}
+
 /// Decides whether `key` may resume at `now`, which open and with which rights. Nothing else decides it.
 ///
 /// Selector, hash and identity come first and cost the same whether the open exists or not: only the rightful
@@ -134,7 +142,7 @@ pub(super) fn decide<'a>(
     key: &ResumeKey,
     claim: &Claim<'_>,
     facts: &Facts<'a>,
-) -> Result<(&'a Open, Rights), ResumeDenial> {
+) -> Result<Right<'a>, ResumeDenial> {
     let (open, record) = authenticate(hasher, key, claim, facts)?;
     match open.standing(now) {
         // Whoever comes back after the grace comes back to what nobody has wanted.
@@ -157,7 +165,7 @@ pub(super) fn decide<'a>(
     if facts.is_handle_taken {
         return Err(ResumeDenial::HandleTaken);
     }
-    Ok((open, rights))
+    Ok(Right { open, rights, home: record.home })
 }
 
 /// What is left of a key's rights: who may not write any more may still append, if that is allowed.
@@ -274,9 +282,13 @@ impl KeyHash {
         self.0.ct_eq(&other.0)
     }
 
-    #[cfg(test)]
+    /// As it is stored.
     pub(super) fn bytes(self) -> [u8; 32] {
         self.0
+    }
+
+    pub(super) fn restored(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -322,6 +334,10 @@ pub(super) struct KeyRing {
 }
 
 impl KeyRing {
+    pub(super) fn new(records: Vec<KeyRecord>, issued: u32) -> Self {
+        Self { records, issued }
+    }
+
     /// The generation of the next key; none when the numbers are used up.
     pub(super) fn next_generation(&self) -> Option<u32> {
         self.issued.checked_add(1)

@@ -40,11 +40,14 @@
 //!   long as its holder is reachable; each waiter has something before it that really keeps it out.
 //! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
 //!
-//! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk and
+//! Who changed which file stands in `changes.rs`, the table beyond the server's life in `stored.rs`.
+//!
+//! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk, but says what is to be kept, and
 //! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
 //! of events by itself: one call makes at most one event for each holder, open and waiting lock that it ends, and
 //! the caller drains [`OpenTable::poll_event`] after each call.
 
+mod changes;
 mod check;
 mod contenders;
 mod ended;
@@ -57,14 +60,15 @@ mod ranges;
 mod resume;
 mod sessions;
 mod state;
+mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
 mod waits;
 
-pub use ended::Ending;
 pub use keys::{Claim, ResumeDenial};
 pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};
 pub use state::{HolderPhase, OpenPhase};
+pub use stored::{Restart, RestoreError, TableChanges};
 pub use table::{OpenTable, TableEvent};
 pub use waits::{LockAnswer, LockRequest};

@@ -7,8 +7,8 @@ use super::keys::KeyRing;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
 use crate::model::{
-    ByteRange, CreateId, ExportName, FileIdentity, HandleId, LockMode, OpenId, OpenMode, PublicKey, Reason,
-    Refusal, RequestId, Rights, SessionId, Time,
+    ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, HandleId, LockMode, OpenId,
+    OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// A request to open a file, after the file was found.
@@ -41,6 +41,10 @@ pub struct Admission {
     pub resumable: bool,
     /// Whether everybody is kept out of the orphan, compatible or not, until its grace is over.
     pub guard: bool,
+    /// Where in the export the file is.
+    pub path: ExportPath,
+    /// How the file looks.
+    pub mark: FileMark,
 }
 
 impl Admission {
@@ -86,6 +90,8 @@ pub struct Admitted {
     pub is_new_open: bool,
     /// The export through which the file was opened.
     pub export: ExportName,
+    /// Of a resumed handle: the session of the handle that its key was issued for.
+    pub came_from: Option<SessionId>,
 }
 
 /// A holder as others may see it.
@@ -148,6 +154,8 @@ pub(super) enum Origin {
 pub(super) struct Holder {
     pub(super) open: OpenId,
     pub(super) session: SessionId,
+    /// The identity of that session.
+    pub(super) identity: PublicKey,
     pub(super) rights: Rights,
     pub(super) phase: HolderPhase,
     /// Present while it is away.
@@ -159,10 +167,15 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(open: OpenId, session: SessionId, rights: Rights, origin: Origin) -> Self {
+    pub(super) fn new(
+        open: OpenId,
+        (session, identity): (SessionId, PublicKey),
+        rights: Rights,
+        origin: Origin,
+    ) -> Self {
         let phase = HolderPhase::Live;
         let waits = BTreeSet::new();
-        Self { open, session, rights, phase, deadline: None, executing: 0, origin, waits }
+        Self { open, session, identity, rights, phase, deadline: None, executing: 0, origin, waits }
     }
 
     pub(super) fn on_session_away(&mut self, deadline: Time) {
@@ -215,6 +228,7 @@ impl Holder {
 pub(super) struct Open {
     pub(super) owner: PublicKey,
     pub(super) export: ExportName,
+    pub(super) path: ExportPath,
     pub(super) file: FileIdentity,
     pub(super) mode: OpenMode,
     pub(super) create_id: CreateId,
@@ -226,6 +240,16 @@ pub(super) struct Open {
     pub(super) deadline: Option<Time>,
     pub(super) holders: Vec<HandleId>,
     pub(super) keys: KeyRing,
+    /// How the file looks if nobody but bowline changes it; none while its owner writes.
+    pub(super) expected: Option<FileMark>,
+    /// Whether its owner has written since it was looked at.
+    pub(super) wrote: bool,
+    /// Whether anybody else has written since.
+    pub(super) others_wrote: bool,
+    /// Whether it is of an earlier life of the server, and nobody has looked at its file since.
+    pub(super) is_restored: bool,
+    /// How often its grace has begun anew because the machine had been started anew.
+    pub(super) renewals: u8,
 }
 
 /// How an open looks to somebody who wants to come in.
@@ -246,6 +270,7 @@ impl Open {
         Self {
             owner: admission.owner,
             export: admission.export.clone(),
+            path: admission.path.clone(),
             file: admission.file,
             mode: admission.mode,
             create_id: admission.create_id,
@@ -256,6 +281,11 @@ impl Open {
             deadline: None,
             holders: Vec::new(),
             keys: KeyRing::default(),
+            expected: Some(admission.mark),
+            wrote: false,
+            others_wrote: false,
+            is_restored: false,
+            renewals: 0,
         }
     }
 
@@ -277,7 +307,15 @@ impl Open {
     }
 
     pub(super) fn admitted(&self, open: OpenId, handle: HandleId, rights: Rights) -> Admitted {
-        Admitted { open, handle, mode: self.mode, rights, is_new_open: false, export: self.export.clone() }
+        Admitted {
+            open,
+            handle,
+            mode: self.mode,
+            rights,
+            is_new_open: false,
+            export: self.export.clone(),
+            came_from: None,
+        }
     }
 
     pub(super) fn view(&self, open: OpenId) -> OpenView<'_> {

@@ -8,10 +8,10 @@ use core::time::Duration;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use super::ended::{Ending, Tombstone};
+use super::ended::Tombstone;
 use super::open::Standing;
 use super::table::OpenTable;
-use crate::model::{FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
+use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
 
 /// The orphans whose grace is known to be over, in the order in which it was.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -39,6 +39,7 @@ impl OpenTable {
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.add(KeyRecord { generation, hash, home: handle, rights, is_own: true }, keys_max);
         }
+        self.touch(id);
         self.check_in_debug();
         Ok(key)
     }
@@ -60,13 +61,13 @@ impl OpenTable {
         let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
         let facts = Facts {
             open: self.opens.get(&key.file_id),
-            tombstone: self.tombstones.find(key.file_id),
+            tombstone: self.tombstones.find(key.file_id).map(|(_, tombstone)| tombstone),
             predecessor_open: predecessor.map(|holder| holder.open),
             is_handle_taken: self.holders.contains_key(&claim.handle),
             holders_max: Self::HOLDERS_PER_OPEN_MAX,
         };
-        let admitted = match decide(&self.hasher, now, key, &claim, &facts) {
-            Ok((open, rights)) => open.admitted(key.file_id, claim.handle, rights),
+        let (admitted, home) = match decide(&self.hasher, now, key, &claim, &facts) {
+            Ok(right) => (right.open.admitted(key.file_id, claim.handle, right.rights), right.home),
             Err(why) => {
                 let (session, open) = (claim.session, key.file_id);
                 self.events.push_back(TableEvent::ResumeRefused { session, open, why });
@@ -74,19 +75,36 @@ impl OpenTable {
             }
         };
         self.end_overdue(now);
-        self.on_resumed(now, &claim, &admitted);
+        let came_from = self.holders.get(&home).map(|holder| holder.session);
+        self.on_resumed(now, &claim, &admitted, home);
         self.finish();
-        Ok(admitted)
+        Ok(Admitted { came_from, ..admitted })
     }
 
-    fn on_resumed(&mut self, now: Time, claim: &Claim<'_>, admitted: &Admitted) {
-        let holder = Holder::new(admitted.open, claim.session, admitted.rights, Origin::Resumed);
+    fn on_resumed(&mut self, now: Time, claim: &Claim<'_>, admitted: &Admitted, home: HandleId) {
+        let whose = (claim.session, *claim.identity);
+        let holder = Holder::new(admitted.open, whose, admitted.rights, Origin::Resumed);
         // The newcomer first: the open must not end between its two holders.
         self.add_holder(now, claim.handle, holder);
-        let Some(predecessor) = claim.predecessor else { return };
-        if let Some(open) = self.opens.get_mut(&admitted.open) {
-            open.keys.rehome(predecessor, claim.handle);
+        // A holder whose session is over for good can come back in no other way.
+        let left = Some(home).filter(|home| self.is_left(*home));
+        for replaced in claim.predecessor.into_iter().chain(left) {
+            self.replace_holder(replaced, claim.handle);
         }
-        self.stop_holder(predecessor);
+    }
+
+    /// Lets a holder take the place of another one of the same open, whose keys move to it.
+    pub(super) fn replace_holder(&mut self, replaced: HandleId, by: HandleId) {
+        let Some(id) = self.holders.get(&replaced).map(|holder| holder.open) else { return };
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.keys.rehome(replaced, by);
+        }
+        self.stop_holder(replaced);
+    }
+
+    /// Whether the session of a holder is over for good: it came from an earlier life of the server.
+    pub(super) fn is_left(&self, handle: HandleId) -> bool {
+        let session = self.holders.get(&handle).map(|holder| holder.session);
+        session.and_then(|session| self.by_session.get(&session)).is_some_and(|part| part.is_over)
     }
 }

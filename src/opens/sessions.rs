@@ -13,6 +13,8 @@ pub(super) struct SessionPart {
     pub(super) handles: BTreeSet<HandleId>,
     /// Whether no channel reaches it.
     pub(super) is_away: bool,
+    /// Whether it is of an earlier life of the server, and comes back no more.
+    pub(super) is_over: bool,
 }
 
 impl OpenTable {
@@ -32,6 +34,8 @@ impl OpenTable {
                 holder.on_session_away(now.after(open.grace));
             }
             self.settle(id);
+            self.touch_lazily(id);
+            self.ask_for_look(id);
         }
         self.finish();
     }
@@ -47,6 +51,7 @@ impl OpenTable {
             holder.on_session_back();
             let id = holder.open;
             self.settle(id);
+            self.touch_lazily(id);
         }
         self.forget_session(session);
         self.check_in_debug();
@@ -94,7 +99,7 @@ impl OpenTable {
     fn forget_session(&mut self, session: SessionId) {
         if let Entry::Occupied(part) = self.by_session.entry(session)
             && part.get().handles.is_empty()
-            && !part.get().is_away
+            && (!part.get().is_away || part.get().is_over)
         {
             part.remove();
         }

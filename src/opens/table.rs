@@ -4,9 +4,10 @@
 use core::fmt;
 use core::time::Duration;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::ended::{Ending, TombstoneBounds, Tombstones};
+use super::changes::FileChanges;
+use super::ended::{TombstoneBounds, Tombstones};
 use super::keys::{KeyHasher, ResumeDenial};
 use super::locks::FileLocks;
 use super::open::{
@@ -17,8 +18,8 @@ use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::{
-    ByteRange, CreateId, FileIdentity, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Reason,
-    Refusal, RequestId, Rights, SessionId, Time,
+    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, HandleId, Limits, LockMode, OpenId,
+    OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
@@ -35,6 +36,12 @@ pub enum TableEvent {
         session: SessionId,
         /// Its handle.
         handle: HandleId,
+    },
+    /// An open has become an orphan of which nothing is executing: how its file looks now is to be told with
+    /// [`OpenTable::looked_at`].
+    LookAt {
+        /// The open.
+        open: OpenId,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
     ResumeRefused {
@@ -93,6 +100,8 @@ pub enum TableEvent {
 ///     lock: None,
 ///     resumable: true,
 ///     guard: false,
+///     path: bowline::model::ExportPath::new(*b"clip.mov").unwrap(),
+///     mark: bowline::model::FileMark { len: 0, changed_ns: 0 },
 /// })?;
 /// let key = table.issue_key(first, admitted.handle, 1_700_000_000_000_000, 4711, [9; 16])?;
 ///
@@ -131,6 +140,10 @@ pub struct OpenTable {
     pub(super) guards: HashMap<FileIdentity, BTreeSet<OpenId>>,
     pub(super) tombstones: Tombstones,
     pub(super) tombstone_bounds: TombstoneBounds,
+    /// Who changed the files that somebody has open.
+    pub(super) changes: HashMap<FileIdentity, FileChanges>,
+    /// The opens whose records have changed, and whether somebody is to be told.
+    pub(super) dirty: BTreeMap<OpenId, bool>,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -180,6 +193,8 @@ impl OpenTable {
             guards: HashMap::new(),
             tombstones: Tombstones::default(),
             tombstone_bounds: limits.into(),
+            changes: HashMap::new(),
+            dirty: BTreeMap::new(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,
@@ -266,9 +281,13 @@ impl OpenTable {
     pub fn end_operation(&mut self, handle: HandleId) {
         let is_gone = self.holders.get_mut(&handle).map(Holder::on_operation_ended);
         debug_assert!(is_gone.is_some(), "an operation ended on a holder that does not exist");
+        let open = self.holders.get(&handle).map(|holder| holder.open);
         if is_gone == Some(true) {
             self.remove_holder(handle);
             self.finish();
+        }
+        if let Some(open) = open {
+            self.ask_for_look(open);
         }
     }
 
@@ -312,6 +331,24 @@ impl OpenTable {
         let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
         let aged = self.lapsed.first().map(|(since, _)| since.after(self.lapsed_bounds.age));
         orphan.into_iter().chain(wait).chain(aged).min()
+    }
+
+    /// A name was changed through this server: the opens whose files it leads to, itself or on the way, are found under
+    /// the new one from now on. An exchange works both ways.
+    pub fn renamed(&mut self, export: &ExportName, from: &ExportPath, to: &ExportPath, is_exchange: bool) {
+        let moved: Vec<(OpenId, ExportPath)> = (self.opens.iter())
+            .filter(|(_, open)| open.export == *export)
+            .filter_map(|(id, open)| {
+                let back = || open.path.moved(to, from).filter(|_| is_exchange);
+                Some((*id, open.path.moved(from, to).or_else(back)?))
+            })
+            .collect();
+        for (id, path) in moved {
+            if let Some(open) = self.opens.get_mut(&id) {
+                open.path = path;
+            }
+            self.touch(id);
+        }
     }
 
     /// Which file an open is.
@@ -396,7 +433,7 @@ impl OpenTable {
         self.add_holder(
             now,
             admission.handle,
-            Holder::new(admission.open, admission.session, rights, Origin::Opened),
+            Holder::new(admission.open, (admission.session, admission.owner), rights, Origin::Opened),
         );
         if let Some((range, splice)) = first_lock {
             self.apply(admission.lock_owner(), range, &splice);
@@ -439,7 +476,18 @@ impl OpenTable {
             return Err(Reason::Exhausted.into());
         }
         let admitted = open.admitted(id, repeat.handle, rights);
-        self.add_holder(now, repeat.handle, Holder::new(id, repeat.session, rights, Origin::Opened));
+        // What the same request has left from before the server started anew.
+        let is_left = |handle: &HandleId| {
+            self.is_left(*handle)
+                && self
+                    .holders
+                    .get(handle)
+                    .is_some_and(|holder| holder.origin == Origin::Opened && holder.identity == *repeat.owner)
+        };
+        let left: Vec<HandleId> = open.holders.iter().copied().filter(is_left).collect();
+        let holder = Holder::new(id, (repeat.session, *repeat.owner), rights, Origin::Opened);
+        self.add_holder(now, repeat.handle, holder);
+        left.into_iter().for_each(|left| self.replace_holder(left, repeat.handle));
         Ok(Some(admitted))
     }
 
@@ -447,16 +495,24 @@ impl OpenTable {
         let open = Open::new(admission, admission.grace.min(self.grace_max));
         let admitted =
             Admitted { is_new_open: true, ..open.admitted(admission.open, admission.handle, rights) };
+        self.insert_record(admission.open, open);
+        admitted
+    }
+
+    /// Puts the record of an open and its places in the indexes in; its holders are to follow.
+    pub(super) fn insert_record(&mut self, id: OpenId, open: Open) {
         let groups = self.by_file.entry(open.file).or_default();
         if let Some((_, ids)) = groups.iter_mut().find(|(mode, _)| *mode == open.mode) {
-            ids.insert(admission.open);
+            ids.insert(id);
         } else {
-            groups.push((open.mode, BTreeSet::from([admission.open])));
+            groups.push((open.mode, BTreeSet::from([id])));
         }
-        self.by_create_id.insert((open.owner, open.create_id), admission.open);
+        if let Some(changes) = self.changes.get_mut(&open.file) {
+            changes.forget_marks();
+        }
+        self.by_create_id.insert((open.owner, open.create_id), id);
         *self.by_owner.entry(open.owner).or_default() += 1;
-        self.opens.insert(admission.open, open);
-        admitted
+        self.opens.insert(id, open);
     }
 
     /// Puts a holder in. While no channel reaches its session it starts away: the answer to a request can be
@@ -472,6 +528,7 @@ impl OpenTable {
         open.holders.push(handle);
         self.holders.insert(handle, holder);
         self.settle(id);
+        self.touch(id);
     }
 
     /// Stops the intake of a holder; it goes at once if nothing of it is executing.
@@ -480,6 +537,7 @@ impl OpenTable {
         let Some(holder) = self.holders.get_mut(&handle) else { return };
         let id = holder.open;
         let is_gone = holder.on_stop();
+        self.touch(id);
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.forget(handle);
         }
@@ -551,7 +609,11 @@ impl OpenTable {
         }
         if open.guard {
             let guards = self.guards.entry(open.file).or_default();
-            if open.phase == OpenPhase::Orphaned { guards.insert(id) } else { guards.remove(&id) };
+            if open.phase == OpenPhase::Orphaned {
+                guards.insert(id)
+            } else {
+                guards.remove(&id)
+            };
             if guards.is_empty() {
                 self.guards.remove(&open.file);
             }
@@ -582,6 +644,7 @@ impl OpenTable {
             });
             if groups.get().is_empty() {
                 groups.remove();
+                self.changes.remove(&open.file);
             }
         }
         if let Entry::Occupied(mut len) = self.by_owner.entry(open.owner) {

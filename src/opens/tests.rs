@@ -1,11 +1,13 @@
 //! Behaviours of the table, one story each; `shadow.rs` compares random runs with a naive model.
 
+mod changes;
 mod keys;
 mod locks;
 mod orphans;
 mod removal;
 mod shadow;
 mod sharing;
+mod stored;
 mod waits;
 
 use core::time::Duration;
@@ -17,8 +19,8 @@ use super::sessions::SessionPart;
 use super::waits::{LockUse, Wait, WaitKey};
 use super::*;
 use crate::model::{
-    ByteRange, CreateId, ExportName, FileIdentity, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey,
-    Reason, Refusal, RequestId, ResumeKey, Rights, SessionId, ShareMode, Time,
+    ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, HandleId, Limits, LockMode, OpenId,
+    OpenMode, PublicKey, Reason, Refusal, RequestId, ResumeKey, Rights, SessionId, ShareMode, Time,
 };
 
 const ALICE: PublicKey = PublicKey([0xa1; 32]);
@@ -37,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(60);
 const SECRET: [u8; 16] = *b"sixteen secrets!";
 const STAMP_US: u64 = 1_700_000_000_000_000;
 const PROCESS_ID: u32 = 4711;
+/// How every file looks until somebody changes it.
+const MARK: FileMark = FileMark { len: 7, changed_ns: 1 };
 
 fn export() -> ExportName {
     "media".parse().unwrap()
@@ -66,6 +70,8 @@ fn admission(session: SessionId, n: u64, file: FileIdentity, mode: OpenMode) -> 
         lock: None,
         resumable: true,
         guard: false,
+        path: ExportPath::new(format!("file-{}", file.inode)).unwrap(),
+        mark: MARK,
     }
 }
 
@@ -121,8 +127,10 @@ fn repeat(session: SessionId, n: u64, handle: u64, export: &ExportName) -> Repea
     }
 }
 
+/// What was said, but for looks that are wanted: those have their own tests.
 fn events(table: &mut OpenTable) -> Vec<TableEvent> {
-    core::iter::from_fn(|| table.poll_event()).collect()
+    let all = core::iter::from_fn(|| table.poll_event());
+    all.filter(|event| !matches!(event, TableEvent::LookAt { .. })).collect()
 }
 
 fn closed(open: u64) -> TableEvent {

@@ -12,13 +12,12 @@
 
 use core::time::Duration;
 
-use super::ended::Ending;
 use super::locks::{FileLocks, Obstacle, Turn, Waiter};
 use super::ranges::{Lock, Splice};
 use super::table::{OpenTable, TableEvent};
 use crate::model::{
-    ByteRange, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId, Rights,
-    SessionId, Time,
+    ByteRange, Ending, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId,
+    Rights, SessionId, Time,
 };
 
 /// A request for a byte-range lock.
@@ -273,6 +272,13 @@ impl OpenTable {
         let len_after = locks.len(owner.open);
         self.freed.push(owner.file);
         self.count(owner, |used| used.ranges = used.ranges.saturating_sub(len).saturating_add(len_after));
+        self.touch(owner.open);
+    }
+
+    /// What it takes to give a stored lock back; `None` if it cannot have been one.
+    pub(super) fn plan_restored(&self, owner: LockOwner, lock: Lock) -> Option<Splice> {
+        let is_free = self.keepers(owner.open, owner.file, lock).next().is_none();
+        self.plan(owner, lock.0, Some(lock.1)).ok().filter(|_| is_free)
     }
 
     fn obstacle(&self, owner: LockOwner, (range, mode): Lock) -> Option<Obstacle> {

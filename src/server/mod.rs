@@ -118,6 +118,9 @@ pub enum StartError {
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// The server's core says why it does not start.
+    #[error(transparent)]
+    Core(#[from] crate::session::server::StartError),
     /// There are no threads to compute handshakes.
     #[error("cannot start the threads that compute handshakes")]
     Threads(#[source] io::Error),
@@ -202,6 +205,7 @@ impl Server {
             // The table is in memory: each start begins a store of its own.
             epoch: Epoch(1),
             verifier: Verifier { store: StoreId(SystemEntropy.bytes()?), boot: boot_id()?, takeovers: 0 },
+            stored: None,
         })?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
         let gate = Arc::new(Gate::new(clock, &config.limits));

@@ -211,6 +211,7 @@ impl Shared {
                     // With its last open a session may have its last reason to stay.
                     self.wake.notify_one();
                 }
+                ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {}
                 ServerOutput::Note(note) => {
                     log(&note);
                     self.wake.notify_one();

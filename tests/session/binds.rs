@@ -62,6 +62,7 @@ impl Race {
             wall_start_us: 1_700_000_000_000_000,
             epoch: EPOCH,
             verifier: VERIFIER,
+            stored: None,
         })
         .unwrap();
         let (now, client, offer) = (Time(1_000_000), PublicKey([1; 32]), SessionOffer::OURS);

@@ -68,6 +68,8 @@ fn t09_guessed_handles_hit_nothing_among_10_000_opens() {
             lock: None,
             resumable: true,
             guard: false,
+            path: bowline::model::ExportPath::new(*b"file").unwrap(),
+            mark: bowline::model::FileMark { len: 0, changed_ns: 0 },
         };
         handles.push(table.admit(Time(0), admission).unwrap().handle);
     }

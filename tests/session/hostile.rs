@@ -60,6 +60,7 @@ impl Bare {
             wall_start_us: 1_700_000_000_000_000,
             epoch: EPOCH,
             verifier: VERIFIER,
+            stored: None,
         })
         .unwrap();
         let (client, offer) = (PublicKey([1; 32]), SessionOffer::OURS);
@@ -162,6 +163,9 @@ impl Bare {
                 ServerOutput::Effect { id, effect } => self.work.push((id, effect)),
                 ServerOutput::Note(note) => self.notes.push(note),
                 ServerOutput::CloseFile { .. } => {}
+                ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
+                    panic!("nothing is stored here")
+                }
             }
         }
     }

@@ -70,6 +70,7 @@ impl Scene {
             wall_start_us: 1_700_000_000_000_000,
             epoch: EPOCH,
             verifier: VERIFIER,
+            stored: None,
         });
         Self {
             server: server.unwrap(),
@@ -123,6 +124,9 @@ impl Scene {
                 }
                 ServerOutput::Effect { id, .. } => self.work.push(id),
                 ServerOutput::Send { .. } | ServerOutput::Note(_) | ServerOutput::CloseFile { .. } => {}
+                ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
+                    panic!("nothing is stored here")
+                }
             }
         }
     }

@@ -23,8 +23,8 @@ use bowline::session::client::{
     Operation, RequestError, SessionEvent, Ticket, ToServer,
 };
 use bowline::session::server::{
-    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerKeys, ServerMessage,
-    ServerNote, ServerOutput, ServerSetup, SessionFacts,
+    BindDenial, Binding, ClientMessage, CommitId, ConnectionId, EffectId, ServerCore, ServerKeys,
+    ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts, StoredTable,
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
@@ -40,6 +40,7 @@ use self::disk::Disk;
 pub(crate) use self::network::LineSpec;
 use self::network::{Connection, Direction, End, Line, LineState, Network, Record};
 pub(crate) use self::seed::Seed;
+use self::store::Store;
 
 #[path = "pair/calls.rs"]
 mod calls;
@@ -49,6 +50,8 @@ mod disk;
 mod network;
 #[path = "pair/seed.rs"]
 mod seed;
+#[path = "pair/store.rs"]
+mod store;
 #[path = "pair/weather.rs"]
 mod weather;
 
@@ -77,6 +80,10 @@ pub(crate) struct Pair {
     pub(crate) server: ServerCore<Payload>,
     /// The server's file system.
     pub(crate) disk: Disk,
+    /// What the server stores of its table.
+    pub(crate) store: Store,
+    /// How long a commit takes, in microseconds, and how much longer at most.
+    pub(crate) store_us: (u64, u64),
     /// How long a piece of file work takes, in microseconds, and how much longer at most.
     pub(crate) disk_us: (u64, u64),
     /// Everything that the server's core gave to a writer.
@@ -167,6 +174,9 @@ enum Event {
     Done {
         effect: EffectId,
     },
+    Committed {
+        commit: CommitId,
+    },
 }
 
 /// The server has one key.
@@ -203,8 +213,10 @@ impl Pair {
     /// A server without clients, with settings of its own.
     pub(crate) fn configured(seed: u64, minima: ProtectionMinima, policy: Policy) -> Self {
         Self {
-            server: new_server(seed, minima, policy),
+            server: new_server(seed, minima, policy, Store::default().load(START, true)),
             disk: Disk::default(),
+            store: Store::default(),
+            store_us: (50, 150),
             disk_us: (100, 200),
             answers: Vec::new(),
             notes: Vec::new(),
@@ -272,8 +284,24 @@ impl Pair {
         who
     }
 
-    /// A new server process that knows nothing of the sessions before; every connection breaks.
+    /// The server's process ends, and a new one starts on its store: it knows nothing of the sessions before. Every
+    /// connection breaks; what was not stored and file work that had not begun are gone.
     pub(crate) fn restart_server(&mut self) {
+        self.restart(true);
+    }
+
+    /// The same with the whole machine.
+    pub(crate) fn reboot_server(&mut self) {
+        self.restart(false);
+    }
+
+    /// The same without its store.
+    pub(crate) fn replace_server(&mut self) {
+        self.store = Store::default();
+        self.restart(true);
+    }
+
+    fn restart(&mut self, is_same_boot: bool) {
         for (who, line) in self.network.lines.keys().copied().collect::<Vec<_>>() {
             self.cut(who, line, Cut::NOW);
             self.heal(who, line);
@@ -282,11 +310,16 @@ impl Pair {
         self.events.retain(|_, event| {
             !matches!(
                 event,
-                Event::Done { .. } | Event::Lost { at: End::Server, .. } | Event::AskArrives { .. }
+                Event::Done { .. }
+                    | Event::Committed { .. }
+                    | Event::Lost { at: End::Server, .. }
+                    | Event::AskArrives { .. }
             )
         });
         self.disk.forget_process();
-        self.server = new_server(self.seed ^ self.now.0, ProtectionMinima::default(), policy());
+        let stored = self.store.load(self.now, is_same_boot);
+        self.server = new_server(self.seed ^ self.now.0, ProtectionMinima::default(), policy(), stored);
+        self.drain_server();
     }
 
     /// The list of clients changes.
@@ -488,6 +521,11 @@ impl Pair {
                 self.server.handle_completion(self.now, effect, completion);
                 self.drain_server();
             }
+            Event::Committed { commit } => {
+                self.store.finish(commit);
+                self.server.handle_committed(self.now, commit);
+                self.drain_server();
+            }
         }
     }
 
@@ -561,6 +599,14 @@ impl Pair {
                 }
             }
             ServerOutput::CloseFile { open } => self.disk.close(open),
+            ServerOutput::AdoptFile { open, file, .. } => self.disk.adopt(open, file),
+            ServerOutput::Commit { commit, changes } => {
+                self.note(format_args!("{commit:?} begins"));
+                let (least, more) = self.store_us;
+                let takes = Duration::from_micros(least + self.delays.below(more + 1));
+                let at = self.store.begin(self.now, takes, commit, changes);
+                self.plan(at, Event::Committed { commit });
+            }
             ServerOutput::Note(note) => {
                 self.note(format_args!("noted: {note:?}"));
                 self.notes.push(note);
@@ -718,7 +764,12 @@ impl Pair {
     }
 }
 
-fn new_server(seed: u64, minima: ProtectionMinima, policy: Policy) -> ServerCore<Payload> {
+fn new_server(
+    seed: u64,
+    minima: ProtectionMinima,
+    policy: Policy,
+    stored: StoredTable,
+) -> ServerCore<Payload> {
     ServerCore::new(ServerSetup {
         limits: Limits::default(),
         server_keys: SERVER_KEYS,
@@ -729,6 +780,7 @@ fn new_server(seed: u64, minima: ProtectionMinima, policy: Policy) -> ServerCore
         wall_start_us: WALL_START_US,
         epoch: EPOCH,
         verifier: VERIFIER,
+        stored: Some(stored),
     })
     .unwrap()
 }

@@ -410,6 +410,9 @@ impl World {
                     self.server.handle_completion(self.now, id, completion);
                 }
                 ServerOutput::CloseFile { open } => self.disk.close(open),
+                ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
+                    panic!("nothing is stored here")
+                }
                 ServerOutput::Note(note) => self.notes.push(note),
             }
         }
@@ -483,6 +486,7 @@ fn new_server((client, server): &(Identity, Identity)) -> ServerCore<Payload> {
         wall_start_us: 1_700_000_000_000_000,
         epoch: Epoch(1),
         verifier: VERIFIER,
+        stored: None,
     })
     .unwrap()
 }

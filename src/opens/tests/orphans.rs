@@ -1,7 +1,7 @@
 //! Orphans after their grace: they stay, they are broken, they are told about.
 
 use super::*;
-use crate::opens::Ending;
+use crate::model::Ending;
 
 /// Opens `n` of a file of its own for each number, and a key of each.
 fn opens(table: &mut OpenTable, session: SessionId, numbers: core::ops::Range<u64>) -> Vec<ResumeKey> {

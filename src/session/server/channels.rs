@@ -318,6 +318,7 @@ impl<P: Clone> ServerCore<P> {
         let shadowed = session.channels.insert(number, connection);
         session.away_until = None;
         session.has_left = false;
+        session.heard = now;
         self.table.session_back(id);
         let liveness = Liveness::new(now);
         self.channels.insert(
@@ -345,6 +346,7 @@ impl<P: Clone> ServerCore<P> {
             return;
         }
         session.away_until = Some(now.after(kept));
+        session.heard_before_away = Some(session.heard);
         session.has_left = reason == LossReason::Farewell;
         if session.has_left {
             self.table.session_closed(id);

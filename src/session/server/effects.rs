@@ -6,8 +6,8 @@ use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    Attributes, ByteRange, Entropy as _, FileIdentity, FileState, HandleId, LockMode, Meanwhile, OpenId,
-    Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
+    Attributes, ByteRange, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode, Meanwhile,
+    OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
 use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
@@ -22,11 +22,18 @@ pub(super) struct Job<P> {
     pub(super) task: Task<P>,
     /// What it reads or writes: a lock that excludes it waits for its end.
     pub(super) io: Option<Io>,
+    /// The handle through which it changes the file, if it does.
+    pub(super) changes: Option<HandleId>,
 }
 
 impl<P> Job<P> {
     pub(super) fn new(ticket: Ticket, task: Task<P>) -> Self {
-        Self { ticket, task, io: None }
+        Self { ticket, task, io: None, changes: None }
+    }
+
+    /// Work on these bytes.
+    pub(super) fn on_bytes(ticket: Ticket, task: Task<P>, io: Io) -> Self {
+        Self { io: Some(io), ..Self::new(ticket, task) }
     }
 }
 
@@ -71,8 +78,8 @@ pub(super) struct Giving {
     pub(super) handle: HandleId,
     /// Whether a resume key is to be issued.
     pub(super) with_key: bool,
-    /// What became of the file while no channel reached the holder; `None` for a first handle.
-    pub(super) meanwhile: Option<Meanwhile>,
+    /// Until when its client was heard of: what became of the file since is told. `None` for a first handle.
+    pub(super) since: Option<Time>,
 }
 
 /// An open that waits for its file.
@@ -83,6 +90,25 @@ pub(super) struct Opening {
     pub(super) handle: HandleId,
     pub(super) rights: Rights,
     pub(super) lock: Option<(ByteRange, LockMode)>,
+}
+
+impl<P> Task<P> {
+    /// The handle that it is about, if it is about one.
+    pub(super) fn handle(&self) -> Option<HandleId> {
+        match self {
+            Self::Open(_) | Self::Identify(_) | Self::ChangeNames(..) => None,
+            Self::Admitted(giving) | Self::Truncate(giving) => Some(giving.handle),
+            Self::Change { handle } | Self::Named { handle } => *handle,
+            Self::Stat { handle }
+            | Self::Sync { handle }
+            | Self::Read { handle }
+            | Self::Write { handle }
+            | Self::FindEnd { handle, .. }
+            | Self::Append { handle }
+            | Self::Allocate { handle }
+            | Self::Seek { handle } => Some(*handle),
+        }
+    }
 }
 
 /// What waits for a holder to drain.
@@ -101,7 +127,14 @@ impl<P: Clone> ServerCore<P> {
     /// File work has been done, or failed.
     pub fn handle_completion(&mut self, now: Time, id: EffectId, completion: Completion<P>) {
         self.end_expired(now);
-        let Some(Job { ticket, task, .. }) = self.jobs.remove(&id) else { return };
+        if let Some(open) = self.looks.remove(&id) {
+            self.on_looked(open, completion);
+            return;
+        }
+        let Some(Job { ticket, task, changes, .. }) = self.jobs.remove(&id) else { return };
+        if let Some(handle) = changes {
+            self.table.note_change(now, handle);
+        }
         match (task, completion) {
             (Task::Open(opening), Completion::Opened(result)) => {
                 self.on_file_opened(now, ticket, &opening, result);
@@ -160,7 +193,7 @@ impl<P: Clone> ServerCore<P> {
                 self.on_identified(now, ticket, change, result);
             }
             (Task::ChangeNames(change, reserved), Completion::Named(result)) => {
-                self.on_names_changed(ticket, *change, &reserved, result);
+                self.on_names_changed(now, ticket, *change, &reserved, result);
             }
             (Task::Named { handle }, Completion::Named(result)) => {
                 self.end_maybe(ticket, handle, result.and_then(named));
@@ -234,7 +267,7 @@ impl<P: Clone> ServerCore<P> {
             Ok(found) => found,
             Err(refusal) => return self.answer_refused(ticket, refusal),
         };
-        let admitted = match self.admit(now, ticket.session, opening, file) {
+        let admitted = match self.admit(now, ticket.session, opening, (file, FileMark::from(&attributes))) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 self.outputs.push_back(ServerOutput::CloseFile { open: opening.id });
@@ -245,7 +278,7 @@ impl<P: Clone> ServerCore<P> {
             return self.answer_refused(ticket, refusal);
         }
         let (handle, with_key) = (admitted.handle, opening.open.with_key);
-        let giving = Giving { handle, with_key, meanwhile: None };
+        let giving = Giving { handle, with_key, since: None };
         if let Some((range, mode)) = opening.lock.filter(|_| admitted.is_new_open) {
             // An open that is locked in part from its beginning is given out when the range is quiet.
             let work = self.excluded_by_lock(admitted.open, range, mode);
@@ -312,7 +345,7 @@ impl<P: Clone> ServerCore<P> {
         now: Time,
         session: SessionId,
         opening: &Opening,
-        file: FileIdentity,
+        (file, mark): (FileIdentity, FileMark),
     ) -> Result<crate::opens::Admitted, Refusal> {
         // The session may have ended while the file was being opened.
         let owner = self.sessions.get(&session).ok_or(Reason::BadHandle)?.client;
@@ -333,6 +366,8 @@ impl<P: Clone> ServerCore<P> {
                 lock: *lock,
                 resumable: open.resumable,
                 guard: open.guard,
+                path: open.path.clone(),
+                mark,
             },
         )?;
         if !admitted.is_new_open {
@@ -346,12 +381,25 @@ impl<P: Clone> ServerCore<P> {
         &mut self,
         now: Time,
         session: SessionId,
-        Giving { handle, with_key, meanwhile }: Giving,
+        Giving { handle, with_key, since }: Giving,
         attributes: Attributes,
     ) -> Result<ServerMessage, Refusal> {
         let state = self.state(session, handle, attributes)?;
+        let meanwhile = since.and_then(|since| self.meanwhile(session, handle, since, &attributes));
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
         Ok(ServerControl::from(Opened { handle, state, key, meanwhile }).into())
+    }
+
+    fn meanwhile(
+        &self,
+        session: SessionId,
+        handle: HandleId,
+        since: Time,
+        attributes: &Attributes,
+    ) -> Option<Meanwhile> {
+        let client = self.sessions.get(&session)?.client;
+        let open = self.table.holder(session, handle).ok()?.open;
+        Some(self.table.meanwhile(open, &client, since, attributes))
     }
 
     fn state(

@@ -156,7 +156,7 @@ impl<P: Clone> ServerCore<P> {
         };
         let io = Io { open, range, is_write: true };
         self.table.check_io(now, io.open, io.range, io.is_write)?;
-        self.start(Job { ticket, task, io: Some(io) }, effect);
+        self.start(Job::on_bytes(ticket, task, io), effect);
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl<P: Clone> ServerCore<P> {
             self.table.end_operation(handle);
             return Err(refusal);
         }
-        self.start(Job { ticket, task, io: Some(io) }, effect);
+        self.start(Job::on_bytes(ticket, task, io), effect);
         Ok(())
     }
 
@@ -313,8 +313,8 @@ impl<P: Clone> ServerCore<P> {
     }
 
     fn append(&mut self, ticket: Ticket, (handle, open): (HandleId, OpenId), range: ByteRange, payload: P) {
-        let io = Some(Io { open, range, is_write: true });
-        self.start(Job { ticket, task: Task::Append { handle }, io }, Effect::Append { open, payload });
+        let io = Io { open, range, is_write: true };
+        self.start(Job::on_bytes(ticket, Task::Append { handle }, io), Effect::Append { open, payload });
     }
 }
 

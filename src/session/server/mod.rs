@@ -5,7 +5,9 @@
 //! told without being asked.
 //! protocol.md: Sessions, Requests.
 
+mod absence;
 mod channels;
+mod commits;
 mod effects;
 mod io;
 mod locks;
@@ -14,29 +16,32 @@ mod notices;
 mod output;
 mod record;
 mod requests;
+mod setup;
 mod throttle;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 pub use output::{
-    BindDenial, BindFacts, Binding, ClientMessage, CloseManner, Completion, ConnectionId, Effect, EffectId,
-    FileTarget, NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput,
+    BindDenial, BindFacts, Binding, ClientMessage, CloseManner, CommitId, Completion, ConnectionId, Effect,
+    EffectId, FileTarget, NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput,
     SessionEnd, SessionFacts,
 };
 
+use self::commits::Commits;
 use self::effects::{Job, Sequel};
 use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
 use crate::model::{
-    Access, ChannelKind, EffectiveProtection, Entropy, EntropyError, Epoch, ExportName, HandleId, Limits,
-    Locator, OpenId, Policy, Protection, ProtectionMinima, PublicKey, Refusal, RequestId, Rights, SessionId,
-    SuiteSet, Time, Verifier,
+    Access, ChannelKind, EffectiveProtection, Entropy, Epoch, ExportName, HandleId, Limits, Locator, OpenId,
+    Policy, Protection, ProtectionMinima, PublicKey, Refusal, RequestId, Rights, SessionId, SuiteSet, Time,
+    Verifier,
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
 use crate::wire::control::{EndReason, Ended};
 use crate::wire::{ServerControl, ServerData};
+pub use setup::{ServerSetup, StartError, StoredTable};
 
 /// The server's side. `P` is the shell's payload; it is cloned only for an answer that goes to several channels.
 pub struct ServerCore<P> {
@@ -73,35 +78,15 @@ pub struct ServerCore<P> {
     is_stopping: bool,
     /// Failed syncs that a holder has not heard of yet: the kernel tells an error of one descriptor once.
     sync_errors: HashMap<HandleId, Refusal>,
+    /// What the step that is going on wants told and done.
     outputs: VecDeque<ServerOutput<P>>,
-}
-
-/// What a server's core is made of.
-pub struct ServerSetup {
-    /// Bounds.
-    pub limits: Limits,
-    /// The server's own keys.
-    pub server_keys: ServerKeys,
-    /// Who may connect.
-    pub policy: Policy,
-    /// The weakest protection of data channels, of all and by exports.
-    pub minima: ProtectionMinima,
-    /// The suites for data channels.
-    pub suites: SuiteSet,
-    /// Where random bytes come from.
-    pub entropy: Box<dyn Entropy>,
-    /// The wall clock at [`Time`] 0, in microseconds since 1970.
-    pub wall_start_us: u64,
-    /// The server's life on its data store.
-    pub epoch: Epoch,
-    /// The page cache that has what is acknowledged as received.
-    pub verifier: Verifier,
-}
-
-impl core::fmt::Debug for ServerSetup {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("ServerSetup").field("limits", &self.limits).finish_non_exhaustive()
-    }
+    /// What the shell is to do.
+    ready: VecDeque<ServerOutput<P>>,
+    commits: Commits<P>,
+    /// Looks at the files of orphans, under way.
+    looks: HashMap<EffectId, OpenId>,
+    /// The time of the call that is being handled.
+    now: Time,
 }
 
 impl<P> core::fmt::Debug for ServerCore<P> {
@@ -114,12 +99,17 @@ impl<P> core::fmt::Debug for ServerCore<P> {
 }
 
 impl<P: Clone> ServerCore<P> {
-    /// A server without sessions.
+    /// A server without sessions, and with the opens that an earlier one has stored.
     ///
     /// # Errors
-    /// [`EntropyError`]: without random bytes there is no safe table.
-    pub fn new(mut setup: ServerSetup) -> Result<Self, EntropyError> {
-        let table = OpenTable::new(setup.entropy.bytes()?, &setup.limits);
+    /// [`StartError`].
+    pub fn new(mut setup: ServerSetup) -> Result<Self, StartError> {
+        let persists = setup.stored.is_some();
+        let table = match &setup.stored {
+            Some(stored) => setup::stored_table(stored, &setup.limits)?,
+            None => OpenTable::new(setup.entropy.bytes()?, &setup.limits),
+        };
+        let ready = setup.stored.iter().flat_map(|stored| &stored.opens).map(setup::adopted).collect();
         Ok(Self {
             limits: setup.limits,
             // The first call finds the one that is next.
@@ -148,6 +138,10 @@ impl<P: Clone> ServerCore<P> {
             is_stopping: false,
             sync_errors: HashMap::new(),
             outputs: VecDeque::new(),
+            ready,
+            commits: Commits::new(persists),
+            looks: HashMap::new(),
+            now: Time(0),
         })
     }
 
@@ -233,7 +227,10 @@ impl<P: Clone> ServerCore<P> {
 
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<ServerOutput<P>> {
-        self.outputs.pop_front()
+        if !self.outputs.is_empty() || self.table.has_changes() {
+            self.seal_step();
+        }
+        self.ready.pop_front()
     }
 
     /// When [`Self::handle_timeout`] is wanted next.
@@ -316,6 +313,7 @@ impl<P: Clone> ServerCore<P> {
     /// Ends the sessions of clients whose entries have ended by `now`. Called before anything else is done at a time,
     /// because the timer comes late: what is freed then must not be given to somebody who may not have it any more.
     fn end_expired(&mut self, now: Time) {
+        self.now = now;
         let now_s = self.wall_us(now) / 1_000_000;
         if self.next_end_s.is_none_or(|next| now_s < next) {
             return;
@@ -383,6 +381,7 @@ impl<P: Clone> ServerCore<P> {
                 TableEvent::LockEnded { session, handle, request, range, mode, outcome } => {
                     self.on_lock_ended((session, request), (handle, range, mode), outcome);
                 }
+                TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {
                     self.note(ServerNote::ResumeRefused { session, why });
                 }

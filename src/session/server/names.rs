@@ -149,6 +149,7 @@ impl<P: Clone> ServerCore<P> {
     /// A change of names was done, or the names have changed meanwhile.
     pub(super) fn on_names_changed(
         &mut self,
+        now: Time,
         ticket: Ticket,
         mut change: NameChange,
         reserved: &[FileIdentity],
@@ -160,7 +161,19 @@ impl<P: Clone> ServerCore<P> {
             change.attempts = change.attempts.saturating_add(1);
             self.identify(ticket, change);
         } else {
+            if result.is_ok() {
+                self.note_names_changed(now, ticket, &change, reserved);
+            }
             self.end_maybe(ticket, None, result.and_then(named));
         }
+    }
+
+    /// Opens follow their names, and whoever comes back hears that somebody was at the file.
+    fn note_names_changed(&mut self, now: Time, ticket: Ticket, change: &NameChange, files: &[FileIdentity]) {
+        if let What::Rename(Rename { export, from, to, how }) = &change.what {
+            self.table.renamed(export, from, to, *how == RenameHow::Exchange);
+        }
+        let Some(client) = self.sessions.get(&ticket.session).map(|session| session.client) else { return };
+        files.iter().for_each(|file| self.table.note_change_of_name(now, *file, client));
     }
 }

@@ -7,7 +7,7 @@ use crate::model::{
     ExportPath, FileIdentity, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable, SessionId,
     SyncScope, XattrHow, XattrName,
 };
-use crate::opens::ResumeDenial;
+use crate::opens::{ResumeDenial, TableChanges};
 use crate::session::LossReason;
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use crate::wire::names::{
@@ -144,7 +144,33 @@ pub enum ServerOutput<P> {
     },
     /// Something for the log.
     Note(ServerNote),
+    /// Store this, behind all earlier commits, and report with
+    /// [`handle_committed`](super::ServerCore::handle_committed).
+    Commit {
+        /// Names the commit in its report; rises.
+        commit: CommitId,
+        /// What to store.
+        changes: TableChanges,
+    },
+    /// An open from before the server started: its file may have to be opened. Comes once for each, before anything else
+    /// of it, and needs no report.
+    AdoptFile {
+        /// The open.
+        open: OpenId,
+        /// The export.
+        export: ExportName,
+        /// Where in it the file was last known to be.
+        path: ExportPath,
+        /// Which file it is: no other one will do.
+        file: FileIdentity,
+        /// What the descriptor must be good for.
+        rights: Rights,
+    },
 }
+
+/// Names a commit of the table's records. Those of one server rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub u64);
 
 /// What becomes of what is on its way when a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

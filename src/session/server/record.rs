@@ -35,6 +35,10 @@ pub(super) struct Session {
     pub(super) notices_sent: u64,
     /// Whether its last channel said farewell: it is forgotten when nothing of it is left.
     pub(super) has_left: bool,
+    /// When it was last heard of, on any channel.
+    pub(super) heard: Time,
+    /// When it was last heard of before it was away the last time.
+    pub(super) heard_before_away: Option<Time>,
     /// Until when a session without channels and holders is kept.
     pub(super) away_until: Option<Time>,
     used: UsedNumbers,
@@ -78,6 +82,8 @@ impl Session {
             notices_on: None,
             notices_sent: 0,
             has_left: false,
+            heard: Time(0),
+            heard_before_away: None,
             away_until: None,
             used: UsedNumbers::default(),
             nonces: Nonces::default(),

@@ -4,11 +4,13 @@
 use core::time::Duration;
 
 use super::effects::{Giving, Job, Opening, Sequel, Task};
-use super::output::{ClientMessage, ConnectionId, Effect, Offence, ServerMessage, ServerNote};
+use super::output::{
+    ClientMessage, ConnectionId, Effect, FileTarget, NameWork, Offence, ServerMessage, ServerNote,
+};
 use super::{ServerCore, ServerOutput};
 use crate::model::{
-    ByteRange, ChannelKind, Create, Entropy as _, HandleId, Limits, LockMode, Meanwhile, OpenId, Reason,
-    Refusal, RequestId, Rights, SessionId, Time,
+    ByteRange, ChannelKind, Create, Entropy as _, HandleId, Limits, LockMode, OpenId, Reason, Refusal,
+    RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{Claim as KeyClaim, Repeat};
 use crate::session::{Claim, Input, LossReason};
@@ -35,6 +37,7 @@ impl<P: Clone> ServerCore<P> {
         channel.liveness.on_heard(now);
         let (session, kind) = (channel.session, channel.kind);
         if let Some(record) = self.sessions.get_mut(&session) {
+            record.heard = now;
             record.window.settle(input.settled);
         }
         match &input.message {
@@ -205,7 +208,7 @@ impl<P: Clone> ServerCore<P> {
         if let Some(admitted) = self.table.find_created(now, &repeat)? {
             self.check_prepared(ticket, &admitted, handle)?;
             let (handle, with_key) = (admitted.handle, open.with_key);
-            let task = Task::Admitted(Giving { handle, with_key, meanwhile: None });
+            let task = Task::Admitted(Giving { handle, with_key, since: None });
             return self.describe(ticket, admitted.handle, task);
         }
         if open.create != Create::Never && !self.table.has_room(now, &owner) {
@@ -256,7 +259,8 @@ impl<P: Clone> ServerCore<P> {
             }
         })?;
         let (handle, with_key) = (admitted.handle, resume.with_key);
-        let task = Task::Admitted(Giving { handle, with_key, meanwhile: Some(Meanwhile::Unknown) });
+        let since = self.heard_before(ticket.session, admitted.came_from);
+        let task = Task::Admitted(Giving { handle, with_key, since });
         match draining {
             Some(predecessor) => {
                 self.sequels.entry(predecessor).or_default().push(Sequel::Describe { ticket, handle, task });
@@ -346,11 +350,20 @@ impl<P: Clone> ServerCore<P> {
         )
     }
 
-    pub(super) fn start(&mut self, job: Job<P>, effect: Effect<P>) {
-        let id = super::EffectId(self.next_effect);
-        self.next_effect = self.next_effect.saturating_add(1);
+    pub(super) fn start(&mut self, mut job: Job<P>, effect: Effect<P>) {
+        job.changes = job.task.handle().filter(|_| changes_file(&effect));
+        if let Some(handle) = job.changes {
+            self.table.note_change(self.now, handle);
+        }
+        let id = self.next_effect_id();
         self.jobs.insert(id, job);
         self.outputs.push_back(ServerOutput::Effect { id, effect });
+    }
+
+    pub(super) fn next_effect_id(&mut self) -> super::EffectId {
+        let id = super::EffectId(self.next_effect);
+        self.next_effect = self.next_effect.saturating_add(1);
+        id
     }
 
     pub(super) fn grace(&self, asked_ms: u64) -> Duration {
@@ -359,6 +372,24 @@ impl<P: Clone> ServerCore<P> {
         } else {
             Duration::from_millis(asked_ms).min(self.limits.grace_max)
         }
+    }
+}
+
+/// Whether work changes the bytes or the attributes of an open file.
+fn changes_file<P>(effect: &Effect<P>) -> bool {
+    match effect {
+        Effect::Write { .. } | Effect::Append { .. } | Effect::Allocate { .. } => true,
+        Effect::Change { target, .. } => matches!(target, FileTarget::Open(_)),
+        Effect::Name(NameWork::XattrSet { target, .. } | NameWork::XattrRemove { target, .. }) => {
+            matches!(target, FileTarget::Open(_))
+        }
+        Effect::OpenFile { .. }
+        | Effect::Attributes { .. }
+        | Effect::Read { .. }
+        | Effect::Sync { .. }
+        | Effect::Seek { .. }
+        | Effect::Identify { .. }
+        | Effect::Name(_) => false,
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) struct Disk {
     inodes: BTreeMap<Vec<u8>, u64>,
     files: BTreeMap<u64, Vec<u8>>,
     opens: BTreeMap<OpenId, u64>,
+    /// When each file was changed last: a number that rises.
+    changes: BTreeMap<u64, i64>,
+    next_change: i64,
     running: BTreeMap<EffectId, Effect<Payload>>,
     held: Vec<EffectId>,
 }
@@ -149,6 +152,7 @@ impl Disk {
                 if let Some(len) = change.len {
                     self.files.entry(inode).or_default().resize(usize::try_from(len).unwrap(), 0);
                 }
+                self.changed(inode);
                 Completion::Attributes(Ok(self.attributes(inode)))
             }
             Effect::Change { target: FileTarget::Name(_), .. } => {
@@ -224,6 +228,16 @@ impl Disk {
         self.closed.push(open);
     }
 
+    /// An open is there from before the server started.
+    pub(super) fn adopt(&mut self, open: OpenId, file: FileIdentity) {
+        assert!(self.opens.insert(open, file.inode).is_none(), "{open:?} was used twice");
+    }
+
+    /// Somebody on the server changes a file, not through it.
+    pub(crate) fn change_locally(&mut self, path: &str, offset: u64, bytes: &[u8]) {
+        self.write(self.inodes[path.as_bytes()], offset, bytes);
+    }
+
     /// The server's process has ended: its descriptors and what had not begun are gone.
     pub(super) fn forget_process(&mut self) {
         self.opens.clear();
@@ -236,7 +250,14 @@ impl Disk {
     }
 
     fn attributes(&self, inode: u64) -> Attributes {
-        Attributes { len: len_u64(self.files[&inode].len()), permissions: 0o644, ..Attributes::default() }
+        let changed_ns = self.changes.get(&inode).copied().unwrap_or(0);
+        let len = len_u64(self.files[&inode].len());
+        Attributes { len, permissions: 0o644, changed_ns, ..Attributes::default() }
+    }
+
+    fn changed(&mut self, inode: u64) {
+        self.next_change += 1;
+        self.changes.insert(inode, self.next_change);
     }
 
     fn write(&mut self, inode: u64, offset: u64, payload: &[u8]) {
@@ -247,5 +268,6 @@ impl Disk {
             bytes.resize(to, 0);
         }
         bytes[from..to].copy_from_slice(payload);
+        self.changed(inode);
     }
 }

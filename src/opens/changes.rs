@@ -1,0 +1,159 @@
+//! Who has changed which file, for whoever comes back and wants to know what became of it.
+//!
+//! A *writer* is an identity through an open: its duplicates are one writer with it, another identity that was granted a
+//! part is another one. What writers did while the server runs is known with its time. What has to outlast the server is
+//! two marks of each open, *its owner wrote* and *somebody else wrote*, which stand in its record before the first such
+//! write executes; and how the file looked when everything that bowline did to it was done. Whoever else changes the
+//! file, a local program say, is found out by that look alone, and only as long as nobody writes through bowline.
+
+use super::open::Open;
+use super::state::OpenPhase;
+use super::table::{OpenTable, TableEvent};
+use crate::model::{
+    Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, SessionId, Time,
+};
+
+/// Somebody who changes a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Writer {
+    /// The open; none for changes of names.
+    open: Option<OpenId>,
+    identity: PublicKey,
+}
+
+/// The changes of one file while somebody has it open.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct FileChanges {
+    latest: Option<(Time, Writer)>,
+    /// The latest one of anybody but the writer of that.
+    before: Option<(Time, Writer)>,
+    /// Whose changes every open of the file has a mark of.
+    marked: Vec<Writer>,
+}
+
+impl FileChanges {
+    fn note(&mut self, now: Time, writer: Writer) {
+        if let Some(latest) = self.latest.replace((now, writer))
+            && latest.1 != writer
+        {
+            self.before = Some(latest);
+        }
+    }
+
+    /// When anybody but this writer changed the file last.
+    fn by_others(&self, writer: Writer) -> Option<Time> {
+        self.latest.into_iter().chain(self.before).find(|(_, other)| *other != writer).map(|(at, _)| at)
+    }
+
+    /// An open is there, or gone, of which the marks know nothing.
+    pub(super) fn forget_marks(&mut self) {
+        self.marked.clear();
+    }
+}
+
+impl OpenTable {
+    /// A change of a handle's file begins or is done. To be told both times: whoever reads in between has seen neither
+    /// all nor nothing of it.
+    pub fn note_change(&mut self, now: Time, handle: HandleId) {
+        let Some(holder) = self.holders.get(&handle) else { return };
+        let writer = Writer { open: Some(holder.open), identity: holder.identity };
+        let Some(file) = self.file_of(holder.open) else { return };
+        self.note(now, file, writer);
+    }
+
+    /// A client has changed the name or the attributes of a file without an open of its own.
+    pub fn note_change_of_name(&mut self, now: Time, file: FileIdentity, client: PublicKey) {
+        if self.by_file.contains_key(&file) {
+            self.note(now, file, Writer { open: None, identity: client });
+        }
+    }
+
+    /// How the file of an orphan looks, after [`TableEvent::LookAt`] has asked for it. `since`: until when its holders
+    /// were heard of. It is of use as long as nothing that was received before is executing.
+    pub fn looked_at(&mut self, id: OpenId, since: Time, attributes: &Attributes) {
+        if !self.is_idle_orphan(id) {
+            return;
+        }
+        let Some(open) = self.opens.get_mut(&id) else { return };
+        let writer = Writer { open: Some(id), identity: open.owner };
+        let changes = self.changes.entry(open.file).or_default();
+        open.expected = Some(attributes.into());
+        open.wrote = false;
+        open.others_wrote = changes.by_others(writer).is_some_and(|at| at > since);
+        open.is_restored = false;
+        changes.forget_marks();
+        self.touch_lazily(id);
+    }
+
+    /// What became of the file of an open for a client that was last heard of at `since`; `attributes`: as they are now.
+    #[must_use]
+    pub fn meanwhile(
+        &self,
+        id: OpenId,
+        identity: &PublicKey,
+        since: Time,
+        attributes: &Attributes,
+    ) -> Meanwhile {
+        let Some(open) = self.opens.get(&id) else { return Meanwhile::Unknown };
+        let writer = Writer { open: Some(id), identity: *identity };
+        let by_others = self.changes.get(&open.file).and_then(|changes| changes.by_others(writer));
+        let is_owner = open.owner == *identity;
+        let was_marked = open.is_restored && (open.others_wrote || open.wrote && !is_owner);
+        if was_marked || by_others.is_some_and(|at| at > since) {
+            return Meanwhile::ChangedByClient;
+        }
+        match open.expected.filter(|_| !open.wrote) {
+            Some(expected) if expected == FileMark::from(attributes) => Meanwhile::Unchanged,
+            Some(_) => Meanwhile::ChangedLocally,
+            None => Meanwhile::Unknown,
+        }
+    }
+
+    /// The sessions of an open's holders, for finding out until when they were heard of.
+    pub fn sessions_of(&self, id: OpenId) -> impl Iterator<Item = SessionId> {
+        let handles = self.opens.get(&id).into_iter().flat_map(|open| &open.holders);
+        handles.filter_map(|handle| self.holders.get(handle)).map(|holder| holder.session)
+    }
+
+    /// Asks for a look at the file of an open that has just become an orphan, or of one whose last operation is done.
+    pub(super) fn ask_for_look(&mut self, id: OpenId) {
+        if self.is_idle_orphan(id) && self.opens.get(&id).is_some_and(|open| open.resumable) {
+            self.events.push_back(TableEvent::LookAt { open: id });
+        }
+    }
+
+    fn is_idle_orphan(&self, id: OpenId) -> bool {
+        let Some(open) = self.opens.get(&id).filter(|open| open.phase == OpenPhase::Orphaned) else {
+            return false;
+        };
+        let mut holders = open.holders.iter().filter_map(|handle| self.holders.get(handle));
+        holders.all(|holder| holder.executing == 0)
+    }
+
+    fn note(&mut self, now: Time, file: FileIdentity, writer: Writer) {
+        let changes = self.changes.entry(file).or_default();
+        changes.note(now, writer);
+        if changes.marked.contains(&writer) {
+            return;
+        }
+        changes.marked.push(writer);
+        let opens = self.by_file.get(&file).into_iter().flatten().flat_map(|(_, ids)| ids);
+        for id in opens.copied().collect::<Vec<_>>() {
+            if self.opens.get_mut(&id).is_some_and(|open| open.mark(id, writer)) {
+                self.touch(id);
+            }
+        }
+    }
+}
+
+impl Open {
+    /// Notes that somebody writes; says whether that is news.
+    fn mark(&mut self, id: OpenId, writer: Writer) -> bool {
+        if writer.open == Some(id) && writer.identity == self.owner {
+            self.expected = None;
+            !core::mem::replace(&mut self.wrote, true)
+        } else {
+            !core::mem::replace(&mut self.others_wrote, true)
+        }
+    }
+}

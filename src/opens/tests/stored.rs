@@ -1,0 +1,240 @@
+//! The table beyond the server's life: what was stored is a table again.
+
+use super::*;
+use crate::model::{Attributes, Meanwhile, StoredOpen, StoredTombstone};
+
+/// What a store has.
+#[derive(Default)]
+pub(super) struct Records {
+    pub(super) opens: BTreeMap<OpenId, StoredOpen>,
+    tombstones: BTreeMap<OpenId, StoredTombstone>,
+}
+
+impl Records {
+    /// Stores what has changed.
+    pub(super) fn take(&mut self, table: &mut OpenTable) {
+        assert!(table.has_changes() || table.take_changes().is_empty());
+        let changes = table.take_changes();
+        for (id, open) in changes.opens {
+            match open {
+                Some(open) => drop(self.opens.insert(id, open)),
+                None => drop(self.opens.remove(&id)),
+            }
+        }
+        for (id, tombstone) in changes.tombstones {
+            match tombstone {
+                Some(tombstone) => drop(self.tombstones.insert(id, tombstone)),
+                None => drop(self.tombstones.remove(&id)),
+            }
+        }
+    }
+
+    /// The table of the next server.
+    pub(super) fn table(&self, restart: &Restart) -> Result<OpenTable, RestoreError> {
+        let mut table = OpenTable::new([0x5a; 32], &Limits::default());
+        table.restore_tombstones(self.tombstones.clone());
+        for (id, open) in &self.opens {
+            table.restore(restart, *id, open)?;
+        }
+        table.check_invariants();
+        Ok(table)
+    }
+}
+
+pub(super) fn restart(now: Time, is_same_boot: bool) -> Restart {
+    Restart { now, is_same_boot, grace_min: Duration::from_secs(10), renewals_max: 3 }
+}
+
+fn stored(table: &mut OpenTable) -> Records {
+    let mut records = Records::default();
+    records.take(table);
+    records
+}
+
+#[test]
+fn b35_the_next_server_knows_the_open_its_locks_and_its_key() {
+    let mut table = table();
+    admit_locker(&mut table, A1, 1);
+    let key = issue(&mut table, A1, 1);
+    let mode = LockMode::Exclusive;
+    let lock = LockRequest { request: RequestId(1), range: range(5, 9), mode, wait: Duration::ZERO };
+    table.lock(second(1), A1, HandleId(1), lock).unwrap();
+    let mut next = stored(&mut table).table(&restart(second(100), true)).unwrap();
+    assert_eq!(next.locks(OpenId(1)), [(range(5, 9), mode)]);
+    assert_eq!(next.next_deadline(), Some(second(160)), "it was reachable: its grace begins now");
+    admit(&mut next, second(101), B1, 3, OpenMode::READ_WRITE).unwrap();
+    assert_eq!(next.check_io(second(101), OpenId(3), range(5, 6), false).unwrap_err().reason, Reason::Locked);
+    let resumed = next.resume(second(102), &key, claim(A2, 2)).unwrap();
+    assert_eq!((resumed.open, resumed.mode, resumed.came_from), (OpenId(1), OpenMode::READ_WRITE, Some(A1)));
+    assert_eq!(
+        events(&mut next),
+        [drained(A1, 1)],
+        "its session never comes back: the new one takes its place"
+    );
+    assert_eq!((next.holders_len(), next.next_deadline()), (2, None));
+    // The same key once more, as after a lost answer.
+    assert!(next.resume(second(103), &key, claim(A2, 4)).is_ok());
+    // And closing what was resumed ends the open: nothing of the earlier server holds it.
+    next.begin_close(A2, HandleId(2)).unwrap();
+    next.begin_close(A2, HandleId(4)).unwrap();
+    assert!(events(&mut next).contains(&closed(1)));
+}
+
+#[test]
+fn deadlines_on_the_same_boot_are_what_they_were_with_a_least_time_and_on_another_begin_anew() {
+    let mut table = table();
+    admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
+    table.session_away(second(100), A1);
+    let records = stored(&mut table);
+    let deadline = |records: &Records, now, same| records.table(&restart(now, same)).unwrap().next_deadline();
+    assert_eq!(deadline(&records, second(120), true), Some(second(160)));
+    assert_eq!(deadline(&records, second(155), true), Some(second(165)));
+    assert_eq!(deadline(&records, second(999), true), Some(second(1009)));
+    assert_eq!(deadline(&records, second(5), false), Some(second(65)));
+    // Three times for one orphan, and then it has the least time.
+    let mut records = records;
+    for boot in 1..=5 {
+        let mut next = records.table(&restart(second(5), false)).unwrap();
+        let left = if boot <= 3 { second(65) } else { second(15) };
+        assert_eq!(next.next_deadline(), Some(left), "boot {boot}");
+        records.take(&mut next);
+    }
+}
+
+#[test]
+fn f34_a_key_of_an_earlier_server_is_good_before_and_after_the_deadline_and_a_contender_decides() {
+    let mut first = table();
+    admit(&mut first, second(0), A1, 1, EXCLUSIVE).unwrap();
+    let key = issue(&mut first, A1, 1);
+    let records = stored(&mut first);
+    let (before, after) = (Time(second(70).0 - 1000), Time(second(70).0 + 1000));
+    let mut next = records.table(&restart(second(10), true)).unwrap();
+    assert!(admit(&mut next, before, B1, 2, EXCLUSIVE).is_err());
+    assert!(next.resume(before, &key, claim(A2, 3)).is_ok());
+    let mut next = records.table(&restart(second(10), true)).unwrap();
+    admit(&mut next, after, B1, 2, EXCLUSIVE).unwrap();
+    assert_eq!(next.resume(after, &key, claim(A2, 3)), Err(refused(Reason::TakenOver)));
+    // The owner of the file hears it from the server after that, too.
+    let mut records = records;
+    records.take(&mut next);
+    let mut last = records.table(&restart(second(99), true)).unwrap();
+    assert_eq!(last.resume(second(99), &key, claim(A2, 3)), Err(refused(Reason::TakenOver)));
+    assert_eq!(last.resume(second(99), &key, claim(B1, 3)), Err(refused(Reason::ResumeRefused)));
+}
+
+#[test]
+fn what_can_be_told_after_the_server_was_killed() {
+    let look = |len, changed_ns| Attributes { len, changed_ns, ..Attributes::default() };
+    let told = |records: &Records, identity: &PublicKey, attributes: Attributes| {
+        let next = records.table(&restart(second(50), true)).unwrap();
+        next.meanwhile(OpenId(1), identity, Time(0), &attributes)
+    };
+    let mut table = table();
+    admit(&mut table, second(0), A1, 1, OpenMode::READ_WRITE).unwrap();
+    admit(&mut table, second(0), B1, 2, OpenMode::READ_WRITE).unwrap();
+    let mut records = stored(&mut table);
+    assert_eq!(told(&records, &ALICE, look(7, 1)), Meanwhile::Unchanged);
+    assert_eq!(told(&records, &ALICE, look(7, 2)), Meanwhile::ChangedLocally);
+    table.note_change(second(1), HandleId(1));
+    records.take(&mut table);
+    assert_eq!(told(&records, &ALICE, look(8, 2)), Meanwhile::Unknown, "its own writes hide everything");
+    table.note_change(second(2), HandleId(2));
+    records.take(&mut table);
+    assert_eq!(told(&records, &ALICE, look(8, 2)), Meanwhile::ChangedByClient);
+    // Once it was seen to be away, and looked at, all is known again.
+    table.session_away(second(5), A1);
+    table.looked_at(OpenId(1), second(5), &look(9, 3));
+    records.take(&mut table);
+    assert_eq!(told(&records, &ALICE, look(9, 3)), Meanwhile::Unchanged);
+    assert_eq!(told(&records, &ALICE, look(9, 4)), Meanwhile::ChangedLocally);
+}
+
+#[test]
+fn a_repeated_open_takes_the_place_of_what_it_left_with_the_earlier_server() {
+    let mut table = table();
+    admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
+    let key = issue(&mut table, A1, 1);
+    let mut next = stored(&mut table).table(&restart(second(10), true)).unwrap();
+    let export = export();
+    let found = next.find_created(second(11), &repeat(A2, 1, 9, &export)).unwrap().unwrap();
+    assert_eq!((found.open, found.handle), (OpenId(1), HandleId(9)));
+    assert_eq!(events(&mut next), [drained(A1, 1)]);
+    assert!(next.resume(second(12), &key, claim(A2, 10)).is_ok(), "its key has moved along");
+}
+
+#[test]
+fn only_what_can_be_resumed_is_stored_and_going_away_is_not_urgent() {
+    let mut table = table();
+    let asked = Admission { resumable: false, ..admission(A1, 1, FILE, OpenMode::READ) };
+    table.admit(second(0), asked).unwrap();
+    assert!(!table.has_changes());
+    admit(&mut table, second(0), A1, 2, OpenMode::READ).unwrap();
+    assert!(table.take_changes().is_urgent);
+    table.session_away(second(1), A1);
+    let changes = table.take_changes();
+    assert_eq!((changes.is_urgent, changes.opens.len()), (false, 1));
+    table.session_back(A1);
+    assert!(!table.take_changes().is_urgent);
+    table.begin_close(A1, HandleId(2)).unwrap();
+    let changes = table.take_changes();
+    assert!(changes.is_urgent && changes.opens == [(OpenId(2), None)]);
+}
+
+#[test]
+fn an_open_follows_its_name_when_it_is_renamed_through_the_server() {
+    let path = |text: &str| ExportPath::new(text).unwrap();
+    let mut table = table();
+    for (n, at) in [(1, "a/b/c"), (2, "a/bc"), (3, "x")] {
+        let file = FileIdentity { inode: 50 + n, ..FILE };
+        table.admit(second(0), Admission { path: path(at), ..admission(A1, n, file, EXCLUSIVE) }).unwrap();
+    }
+    let mut records = stored(&mut table);
+    let mut renamed = |table: &mut OpenTable, from: &str, to: &str, is_exchange: bool| {
+        table.renamed(&export(), &path(from), &path(to), is_exchange);
+        records.take(table);
+        [1, 2, 3].map(|n| String::from_utf8(records.opens[&OpenId(n)].path.as_bytes().to_vec()).unwrap())
+    };
+    assert_eq!(renamed(&mut table, "a/b", "d", false), ["d/c", "a/bc", "x"]);
+    assert_eq!(renamed(&mut table, "d/c", "a/y", false), ["a/y", "a/bc", "x"]);
+    assert_eq!(renamed(&mut table, "a", "x", true), ["x/y", "x/bc", "a"]);
+    table.renamed(&"other".parse().unwrap(), &path("x"), &path("z"), false);
+    assert!(!table.has_changes());
+}
+
+#[test]
+fn records_that_are_not_of_one_table_are_refused() {
+    let mut table = table();
+    admit_locker(&mut table, A1, 1);
+    issue(&mut table, A1, 1);
+    let lock = LockRequest {
+        request: RequestId(1),
+        range: range(5, 9),
+        mode: LockMode::Exclusive,
+        wait: Duration::ZERO,
+    };
+    table.lock(second(1), A1, HandleId(1), lock).unwrap();
+    let good = stored(&mut table).opens.remove(&OpenId(1)).unwrap();
+    let with = |change: &dyn Fn(&mut StoredOpen)| {
+        let mut second = good.clone();
+        second.create_id = create_id(9);
+        second.holders[0].handle = HandleId(9);
+        second.keys[0].home = HandleId(9);
+        second.locks.clear();
+        change(&mut second);
+        let opens = BTreeMap::from([(OpenId(1), good.clone()), (OpenId(2), second)]);
+        Records { opens, ..Records::default() }.table(&restart(Time(9_000_000), true)).map(drop)
+    };
+    assert_eq!(with(&|_| ()), Ok(()));
+    let two = OpenId(2);
+    assert_eq!(with(&|open| open.create_id = good.create_id), Err(RestoreError::Twice(two)));
+    assert_eq!(with(&|open| open.holders[0].handle = HandleId(1)), Err(RestoreError::Twice(two)));
+    assert_eq!(with(&|open| open.mode = EXCLUSIVE), Err(RestoreError::Excluded(two)));
+    assert_eq!(with(&|open| open.locks = good.locks.clone()), Err(RestoreError::Lock(two)));
+    let beyond = crate::model::RawRange { start: u64::MAX, len: 2 };
+    assert_eq!(with(&|open| open.locks = vec![(beyond, LockMode::Shared)]), Err(RestoreError::Lock(two)));
+    let contradiction = Err(RestoreError::Contradiction(two));
+    assert_eq!(with(&|open| open.holders.clear()), contradiction);
+    assert_eq!(with(&|open| open.keys[0].home = HandleId(1)), contradiction);
+    assert_eq!(with(&|open| open.keys[0].generation = 99), contradiction);
+    assert_eq!(with(&|open| open.mode.rights = Rights::READ), contradiction);
+}

@@ -1,0 +1,71 @@
+//! The server's store: commits take their time, and what was not committed when the server ends is gone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bowline::model::{OpenId, StoredOpen, StoredTombstone, Time};
+use bowline::opens::{Restart, TableChanges};
+use bowline::session::server::{CommitId, StoredTable};
+
+/// Records as the next server finds them, and those on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    /// What is stored of opens.
+    pub(crate) opens: BTreeMap<OpenId, StoredOpen>,
+    /// What is stored of opens that ended.
+    pub(crate) tombstones: BTreeMap<OpenId, StoredTombstone>,
+    /// How many commits there were.
+    pub(crate) commits: u64,
+    pending: VecDeque<(CommitId, TableChanges)>,
+    /// When the latest commit will be done.
+    last: Time,
+}
+
+impl Store {
+    /// Takes a commit on; says when it is done if it takes `takes` by itself.
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        takes: Duration,
+        commit: CommitId,
+        changes: TableChanges,
+    ) -> Time {
+        assert!(self.pending.back().is_none_or(|(last, _)| *last < commit), "commits rise");
+        assert!(!changes.is_empty(), "a commit says something");
+        self.pending.push_back((commit, changes));
+        self.last = self.last.max(now.after(takes));
+        self.last
+    }
+
+    /// A commit is done; they are in order.
+    pub(super) fn finish(&mut self, commit: CommitId) {
+        let (first, changes) = self.pending.pop_front().unwrap();
+        assert_eq!(first, commit);
+        self.commits += 1;
+        for (id, open) in changes.opens {
+            match open {
+                Some(open) => drop(self.opens.insert(id, open)),
+                None => drop(self.opens.remove(&id)),
+            }
+        }
+        for (id, tombstone) in changes.tombstones {
+            match tombstone {
+                Some(tombstone) => drop(self.tombstones.insert(id, tombstone)),
+                None => drop(self.tombstones.remove(&id)),
+            }
+        }
+    }
+
+    /// What the next server starts with, at `now`.
+    pub(super) fn load(&mut self, now: Time, is_same_boot: bool) -> StoredTable {
+        self.pending.clear();
+        self.last = now;
+        let grace_min = Duration::from_secs(10);
+        StoredTable {
+            hash_key: [0x5a; 32].into(),
+            restart: Restart { now, is_same_boot, grace_min, renewals_max: 3 },
+            opens: self.opens.iter().map(|(id, open)| (*id, open.clone())).collect(),
+            tombstones: self.tombstones.iter().map(|(id, tombstone)| (*id, tombstone.clone())).collect(),
+        }
+    }
+}
