@@ -38,7 +38,7 @@ fn exclusive(pair: &mut Pair, who: Who, create_id: u8, grace_ms: u64) -> bowline
     )
 }
 
-fn refusal(error: RequestError) -> Refusal {
+pub(super) fn refusal(error: RequestError) -> Refusal {
     match error {
         RequestError::Refused(refusal) => refusal,
         other => panic!("not refused but {other:?}"),

@@ -274,7 +274,7 @@ fn a_session_that_its_client_gives_up_is_away_at_once_and_its_opens_go_on_in_the
     let resume = Resume { key: key.unwrap(), predecessor: Some(handle), with_key: false };
     let request = scene.ask(&mut next, resume);
     match scene.answer(&next, request) {
-        Some(ServerControl::Opened(opened)) => assert_eq!(opened.meanwhile, Some(Meanwhile::Unknown)),
+        Some(ServerControl::Opened(opened)) => assert_eq!(opened.meanwhile, Some(Meanwhile::Unchanged)),
         other => panic!("not resumed: {other:?}"),
     }
     assert!(scene.server.table().holder(former.session, handle).is_err(), "the predecessor is dropped");

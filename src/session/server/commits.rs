@@ -5,15 +5,16 @@
 //! an open, a key, a lock or a close that a client has heard of is there after the server has been killed, and a write is
 //! noted before it executes. Reads and further writes change no record, and wait for nothing.
 //!
-//! Commits are in order, and what waits for them leaves in order. What a later step says on a control channel of a
-//! session of which something waits goes behind that: notices are numbered, and a repeated answer must not overtake the
-//! first one's commit. Signs of life, notes and ends of connections wait for nothing.
+//! Commits are in order, and what waits for them leaves in order. While one is under way, whatever any step says on a
+//! control channel goes behind it: notices are numbered, a repeated answer must not overtake the first one's commit, and
+//! what an answer takes for granted may be an earlier step's change. Signs of life, notes and the begin and end of sessions and
+//! channels wait for nothing, and neither does the end of a connection on which nothing waits.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::output::{CloseManner, CommitId, ServerMessage, ServerOutput};
-use super::{ChannelKind, ServerCore};
-use crate::model::{RequestId, SessionId, Time};
+use super::ServerCore;
+use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
+use crate::model::Time;
 use crate::wire::{ServerControl, ServerData};
 
 /// The outputs that wait for the store.
@@ -23,26 +24,42 @@ pub(super) struct Commits<P> {
     persists: bool,
     next: u64,
     waiting: VecDeque<Waiting<P>>,
-    /// How many outputs of each session wait.
-    sessions: HashMap<SessionId, usize>,
+    /// How many records for each connection wait.
+    connections: HashMap<ConnectionId, usize>,
 }
 
 #[derive(Debug)]
 struct Waiting<P> {
     commit: CommitId,
-    outputs: Vec<(Option<SessionId>, ServerOutput<P>)>,
+    outputs: Vec<ServerOutput<P>>,
 }
 
 impl<P> Commits<P> {
     pub(super) fn new(persists: bool) -> Self {
-        Self { persists, next: 0, waiting: VecDeque::new(), sessions: HashMap::new() }
+        Self { persists, next: 0, waiting: VecDeque::new(), connections: HashMap::new() }
     }
 
-    fn hold(&mut self, session: Option<SessionId>, output: ServerOutput<P>) {
-        let Some(last) = self.waiting.back_mut() else { return };
-        last.outputs.push((session, output));
-        if let Some(session) = session {
-            *self.sessions.entry(session).or_default() += 1;
+    /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself.
+    fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool) -> bool {
+        match output {
+            ServerOutput::Send { message, .. } => {
+                !is_said_anyway(message)
+                    && (is_urgent || !self.waiting.is_empty() && matches!(message, ServerMessage::Control(_)))
+            }
+            ServerOutput::Effect { .. } | ServerOutput::CloseFile { .. } => is_urgent,
+            ServerOutput::Close { connection, manner, .. } => {
+                *manner == CloseManner::InOrder && self.connections.contains_key(connection)
+            }
+            ServerOutput::Note(_) | ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => false,
+        }
+    }
+
+    fn hold(&mut self, output: ServerOutput<P>) {
+        if let ServerOutput::Send { connection, .. } = output {
+            *self.connections.entry(connection).or_default() += 1;
+        }
+        if let Some(last) = self.waiting.back_mut() {
+            last.outputs.push(output);
         }
     }
 
@@ -50,16 +67,15 @@ impl<P> Commits<P> {
     fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
         let mut released = Vec::new();
         while self.waiting.front().is_some_and(|first| first.commit <= commit) {
-            for (session, output) in self.waiting.pop_front().map(|first| first.outputs).unwrap_or_default() {
-                if let Some(session) = session
-                    && let Some(count) = self.sessions.get_mut(&session)
-                {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        self.sessions.remove(&session);
-                    }
-                }
-                released.push(output);
+            released.extend(self.waiting.pop_front().map(|first| first.outputs).unwrap_or_default());
+        }
+        for output in &released {
+            let ServerOutput::Send { connection, .. } = output else { continue };
+            let left = self.connections.get(connection).map_or(0, |count| count.saturating_sub(1));
+            if left == 0 {
+                self.connections.remove(connection);
+            } else {
+                self.connections.insert(*connection, left);
             }
         }
         released
@@ -84,7 +100,7 @@ impl<P: Clone> ServerCore<P> {
             self.ready.extend(step);
             return;
         }
-        let is_urgent = changes.is_urgent && !step.is_empty();
+        let is_urgent = changes.is_urgent;
         if !changes.is_empty() {
             self.commits.next = self.commits.next.saturating_add(1);
             let commit = CommitId(self.commits.next);
@@ -94,36 +110,25 @@ impl<P: Clone> ServerCore<P> {
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }
         for output in step {
-            let session = self.told_on_control(&output);
-            let is_behind = session.is_some_and(|session| self.commits.sessions.contains_key(&session));
-            if (is_urgent || is_behind) && waits(&output) {
-                self.commits.hold(session, output);
+            if self.commits.keeps(&output, is_urgent) {
+                self.commits.hold(output);
             } else {
                 self.ready.push_back(output);
             }
         }
     }
-
-    /// The session that is told something on a control channel.
-    fn told_on_control(&self, output: &ServerOutput<P>) -> Option<SessionId> {
-        let ServerOutput::Send { connection, message: ServerMessage::Control(_), .. } = output else {
-            return None;
-        };
-        let channel = self.channels.get(connection).filter(|channel| channel.kind == ChannelKind::Control);
-        channel.map(|channel| channel.session)
-    }
 }
 
-/// Whether an output of a step says or does anything that its commit has to be there for.
-fn waits<P>(output: &ServerOutput<P>) -> bool {
-    match output {
-        ServerOutput::Send { request: RequestId::NONE, message, .. } => !matches!(
-            message,
-            ServerMessage::Control(ServerControl::Ping(_) | ServerControl::Pong(_))
-                | ServerMessage::Data(ServerData::Ping(_) | ServerData::Pong(_))
-        ),
-        ServerOutput::Send { .. } | ServerOutput::Effect { .. } | ServerOutput::CloseFile { .. } => true,
-        ServerOutput::Close { manner, .. } => *manner == CloseManner::InOrder,
-        ServerOutput::Note(_) | ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => false,
-    }
+/// Whether a message says nothing that any commit has to be there for.
+fn is_said_anyway(message: &ServerMessage) -> bool {
+    matches!(
+        message,
+        ServerMessage::Control(
+            ServerControl::Welcome(_)
+                | ServerControl::Attached(_)
+                | ServerControl::Ping(_)
+                | ServerControl::Pong(_)
+                | ServerControl::Ended(_)
+        ) | ServerMessage::Data(ServerData::Attached(_) | ServerData::Ping(_) | ServerData::Pong(_))
+    )
 }

@@ -1,0 +1,175 @@
+//! The server's process ends and another one starts on its store: opens, locks and keys are there again, and nothing that
+//! anybody was told is missing.
+
+use bowline::model::{ByteRange, CreateId, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::session::client::{Answer, Ticket};
+use bowline::wire::ServerControl;
+
+use super::opens::refusal;
+use super::pair::{LineSpec, OpenSpec, Pair, Who};
+use super::{millis, seconds};
+
+const LINES: [LineSpec; 2] = [LineSpec::BOTH, LineSpec::BOTH];
+
+fn start(seed: u64) -> (Pair, Who) {
+    let mut pair = Pair::new(seed);
+    pair.disk.put("a", vec![7; 1000]);
+    let who = pair.complete_client(1, &LINES);
+    (pair, who)
+}
+
+fn exclusive(pair: &mut Pair, who: Who) -> Ticket {
+    let mode = OpenMode::READ_WRITE.exclusive();
+    pair.open_as(who, OpenSpec { mode, create_id: CreateId([9; 16]), ..OpenSpec::of("a") })
+}
+
+/// What a resume said of the time between.
+fn meanwhile(pair: &Pair, who: Who, ticket: Ticket) -> Option<Meanwhile> {
+    match pair.outcome(who, ticket) {
+        Some(Ok(Answer::Control(ServerControl::Opened(opened), _))) => opened.meanwhile,
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+#[test]
+fn b33_b34_b35_a_key_works_with_the_next_server_and_the_next_client() {
+    for is_reboot in [false, true] {
+        let (mut pair, first) = start(1);
+        let open = exclusive(&mut pair, first);
+        let (handle, key) = pair.opened(first, open);
+        if is_reboot {
+            pair.reboot_server()
+        } else {
+            pair.restart_server()
+        }
+        // Others wait for their turn as before, and hear how long.
+        let contender = pair.complete_client(2, &LINES);
+        let early = exclusive(&mut pair, contender);
+        let busy = refusal(pair.error(contender, early));
+        assert!(busy.reason == Reason::Busy && busy.retry_after().is_some(), "{busy:?}");
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key.unwrap(), Some(handle));
+        let (duplicate, _) = pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::Unchanged));
+        let write = pair.write(heir, duplicate, 0, *b"heir");
+        pair.finish(heir, write);
+        assert_eq!(&pair.disk.bytes("a")[..4], b"heir");
+        assert_eq!((pair.server.table().opens_len(), pair.server.table().holders_len()), (1, 1));
+    }
+}
+
+#[test]
+fn b35_locks_hold_across_a_restart() {
+    let (mut pair, first) = start(2);
+    let open = pair.open(first, "a");
+    let (handle, key) = pair.opened(first, open);
+    let lock = pair.lock(first, handle, (ByteRange::between(0, 10).unwrap(), LockMode::Exclusive), millis(0));
+    pair.finish(first, lock);
+    pair.restart_server();
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    let read = pair.read(other, foreign, 0, 5);
+    assert_eq!(refusal(pair.error(other, read)).reason, Reason::Locked);
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key.unwrap(), None);
+    let (duplicate, _) = pair.opened(heir, resumed);
+    let write = pair.write(heir, duplicate, 0, *b"mine");
+    pair.finish(heir, write);
+}
+
+/// The first server tells nobody of what its store does not have.
+#[test]
+fn what_was_told_was_stored_before_and_what_was_not_stored_was_not_told() {
+    for (delay_us, seed) in [(0, 1), (2_000, 2), (50_000, 3)]
+        .into_iter()
+        .flat_map(|(delay, seed)| (0..20).map(move |more| (delay, seed * 100 + more)))
+    {
+        let (mut pair, who) = start(seed);
+        pair.store_us = (delay_us, delay_us);
+        let opens: Vec<_> = (0..8).map(|_| pair.open(who, "a")).collect();
+        pair.run_for(millis(seed % 60));
+        let answered: Vec<Ticket> =
+            opens.into_iter().filter(|&open| pair.outcome(who, open).is_some()).collect();
+        let told: Vec<_> = answered.into_iter().map(|open| pair.opened(who, open)).collect();
+        pair.restart_server();
+        let heir = pair.complete_client(1, &LINES);
+        for (_, key) in told {
+            let resumed = pair.resume(heir, &key.unwrap(), None);
+            pair.opened(heir, resumed);
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_takes_long_holds_up_what_it_is_for_and_no_reads() {
+    let (mut pair, who) = start(3);
+    let handle = pair.handle(who, "a");
+    pair.store_us = (500_000, 500_000);
+    let open = pair.open(who, "a");
+    let read = pair.read(who, handle, 0, 10);
+    pair.run_for(millis(400));
+    assert!(pair.outcome(who, read).is_some());
+    assert!(pair.outcome(who, open).is_none());
+    pair.opened(who, open);
+}
+
+/// B16: the first foreign write is noted before it executes, so that the next server knows it.
+#[test]
+fn b16_f37_the_next_server_knows_that_another_client_has_written() {
+    let (mut pair, first) = start(4);
+    let open = pair.open(first, "a");
+    let (_, key) = pair.opened(first, open);
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    let write = pair.write(other, foreign, 0, *b"else");
+    pair.finish(other, write);
+    pair.restart_server();
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key.unwrap(), None);
+    pair.opened(heir, resumed);
+    assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient));
+}
+
+#[test]
+fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
+    type Change = fn(&mut Pair);
+    let cases: [(Change, Meanwhile); 3] = [
+        (|_| (), Meanwhile::Unchanged),
+        (|pair| pair.disk.change_locally("a", 0, b"local"), Meanwhile::ChangedLocally),
+        (
+            |pair| {
+                let other = pair.complete_client(2, &LINES);
+                let foreign = pair.handle(other, "a");
+                let write = pair.write(other, foreign, 0, *b"else");
+                pair.finish(other, write);
+            },
+            Meanwhile::ChangedByClient,
+        ),
+    ];
+    for (change, expected) in cases {
+        let (mut pair, first) = start(5);
+        let open = pair.open(first, "a");
+        let (handle, key) = pair.opened(first, open);
+        let write = pair.write(first, handle, 0, *b"mine");
+        pair.finish(first, write);
+        pair.close_session(first);
+        pair.run_for(seconds(1));
+        change(&mut pair);
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key.unwrap(), None);
+        pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(expected));
+    }
+}
+
+/// Without its store the server knows nothing, and says no more than to a stranger.
+#[test]
+fn a_server_without_its_store_refuses_every_key() {
+    let (mut pair, first) = start(6);
+    let open = pair.open(first, "a");
+    let (_, key) = pair.opened(first, open);
+    pair.replace_server();
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key.unwrap(), None);
+    assert_eq!(refusal(pair.error(heir, resumed)).reason, Reason::ResumeRefused);
+}
