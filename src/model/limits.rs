@@ -174,6 +174,9 @@ impl Limits {
     pub const NONCES_MAX: usize = 1024;
     /// Lines of one session.
     pub const LINES_MAX: usize = 64;
+    /// Longest record of the open table, in bytes: an open with a path of 4,095 bytes and the most locks at 20 bytes
+    /// each is 84 KiB; the rest is for holders and hashes of resume keys.
+    pub const RECORD_LEN_MAX: usize = 128 << 10;
 }
 
 const _: () = {

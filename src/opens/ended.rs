@@ -101,6 +101,13 @@ impl Tombstones {
         self.by_open.len()
     }
 
+    /// What there is of an open that ended has to be stored once more.
+    pub(super) fn store_again(&mut self, open: OpenId) {
+        if self.by_open.contains_key(&open) {
+            self.changed.insert(open);
+        }
+    }
+
     pub(super) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
     }

@@ -18,7 +18,7 @@ use super::sessions::SessionPart;
 use super::state::OpenPhase;
 use super::table::OpenTable;
 use super::waits::LockOwner;
-use crate::model::{ByteRange, OpenId, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time};
+use crate::model::{ByteRange, HandleId, OpenId, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time};
 
 /// What is to be stored after a call.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -90,6 +90,19 @@ impl OpenTable {
             changes.tombstones.push((id, stored));
         }
         changes
+    }
+
+    /// The record of an open, or what is left of it, could not be stored as it was: what there is now has to be stored.
+    pub fn store_again(&mut self, id: OpenId) {
+        // Gone meanwhile: then its record goes.
+        self.dirty.entry(id).or_default();
+        self.tombstones.store_again(id);
+    }
+
+    /// Takes back a handle that nobody has heard of.
+    pub fn take_back(&mut self, handle: HandleId) {
+        self.stop_holder(handle);
+        self.finish();
     }
 
     /// Puts a stored open back in. Its holders are away: their sessions are over for good, and whoever resumes with a key

@@ -124,6 +124,13 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
         channels
     }
 
+    /// Another answer takes the place of one that is kept and was never told.
+    pub fn replace(&mut self, id: RequestId, answer: A) {
+        if let Some(Slot::Done(kept)) = self.slots.get_mut(&id) {
+            *kept = answer;
+        }
+    }
+
     /// How many requests are executing.
     #[must_use]
     pub fn executing(&self) -> u32 {

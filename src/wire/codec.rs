@@ -40,6 +40,15 @@ pub enum DecodeError {
     UnknownKind(u8),
 }
 
+type RecordConfig = Configuration<LittleEndian, Fixint, Limit<{ Limits::RECORD_LEN_MAX }>>;
+
+fn record_config() -> RecordConfig {
+    bincode::config::standard()
+        .with_little_endian()
+        .with_fixed_int_encoding()
+        .with_limit::<{ Limits::RECORD_LEN_MAX }>()
+}
+
 struct Appender<'a>(&'a mut Vec<u8>);
 
 impl Writer for Appender<'_> {
@@ -68,6 +77,30 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
     let (value, used) =
         bincode::serde::decode_from_slice(bytes, config()).map_err(|_| DecodeError::Malformed)?;
+    match bytes.len().checked_sub(used) {
+        Some(0) => Ok(value),
+        left => Err(DecodeError::Trailing(left.unwrap_or(0))),
+    }
+}
+
+/// The encoding of a record of the open table, which may be longer than a body.
+pub(super) fn encode_record<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let outcome = bincode::serde::encode_into_writer(value, Appender(&mut bytes), record_config());
+    debug_assert!(outcome.is_ok(), "records hold nothing that the codec refuses");
+    bytes
+}
+
+/// The record that `bytes` spell, all of them.
+///
+/// # Errors
+/// [`DecodeError::TooLong`], [`DecodeError::Malformed`] or [`DecodeError::Trailing`].
+pub(super) fn decode_record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > Limits::RECORD_LEN_MAX {
+        return Err(DecodeError::TooLong(bytes.len()));
+    }
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, record_config()).map_err(|_| DecodeError::Malformed)?;
     match bytes.len().checked_sub(used) {
         Some(0) => Ok(value),
         left => Err(DecodeError::Trailing(left.unwrap_or(0))),

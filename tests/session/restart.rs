@@ -173,3 +173,51 @@ fn a_server_without_its_store_refuses_every_key() {
     let resumed = pair.resume(heir, &key.unwrap(), None);
     assert_eq!(refusal(pair.error(heir, resumed)).reason, Reason::ResumeRefused);
 }
+
+/// F50: the store's disk is full. What is there goes on, and can be given up; new opens that would last are refused.
+#[test]
+fn f50_opens_that_cannot_be_stored_are_refused_and_the_others_go_on() {
+    let (mut pair, who) = start(7);
+    let open = pair.open(who, "a");
+    let (handle, key) = pair.opened(who, open);
+    pair.store.is_full = true;
+    let late = pair.open(who, "a");
+    assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace);
+    assert_eq!((pair.server.table().opens_len(), pair.disk.descriptors()), (1, 1), "nothing is left of it");
+    let short = pair.open_as(who, OpenSpec { resumable: false, with_key: false, ..OpenSpec::of("a") });
+    pair.opened(who, short);
+    let write = pair.write(who, handle, 0, *b"goes on");
+    pair.finish(who, write);
+    let lock = pair.lock(who, handle, (ByteRange::between(0, 10).unwrap(), LockMode::Exclusive), millis(0));
+    pair.finish(who, lock);
+    let other = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(other, &key.unwrap(), Some(handle));
+    let (duplicate, _) = pair.opened(other, resumed);
+    let close = pair.close(other, duplicate);
+    pair.finish(other, close);
+    assert!(pair.store.opens.is_empty());
+    pair.store.is_full = false;
+    let again = pair.open(who, "a");
+    pair.opened(who, again);
+}
+
+/// An orphan that was broken for an open that could not be stored is gone all the same, and its owner hears it from the
+/// next server too.
+#[test]
+fn f50_what_was_broken_for_a_refused_open_is_stored_as_ended() {
+    let (mut pair, first) = start(8);
+    let open = exclusive(&mut pair, first);
+    let (_, key) = pair.opened(first, open);
+    pair.close_session(first);
+    pair.run_for(seconds(61));
+    pair.store.is_full = true;
+    let contender = pair.complete_client(2, &LINES);
+    let late = exclusive(&mut pair, contender);
+    assert_eq!(refusal(pair.error(contender, late)).reason, Reason::NoSpace);
+    pair.run_for(seconds(1));
+    pair.restart_server();
+    assert_eq!(pair.server.table().opens_len(), 0);
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key.unwrap(), None);
+    assert_eq!(refusal(pair.error(heir, resumed)).reason, Reason::TakenOver);
+}

@@ -521,6 +521,11 @@ impl Pair {
                 self.server.handle_completion(self.now, effect, completion);
                 self.drain_server();
             }
+            Event::Committed { commit } if self.store.is_full && self.store.refuse(commit) => {
+                self.note(format_args!("{commit:?} is refused"));
+                self.server.handle_commit_refused(self.now, commit);
+                self.drain_server();
+            }
             Event::Committed { commit } => {
                 self.store.finish(commit);
                 self.server.handle_committed(self.now, commit);

@@ -14,7 +14,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
-use crate::model::Time;
+use crate::model::{OpenId, Reason, RequestId, Time};
+use crate::wire::control::Refused;
 use crate::wire::{ServerControl, ServerData};
 
 /// The outputs that wait for the store.
@@ -31,6 +32,8 @@ pub(super) struct Commits<P> {
 #[derive(Debug)]
 struct Waiting<P> {
     commit: CommitId,
+    /// Whose records it changes.
+    opens: Vec<OpenId>,
     outputs: Vec<ServerOutput<P>>,
 }
 
@@ -63,6 +66,11 @@ impl<P> Commits<P> {
         }
     }
 
+    fn opens_of(&self, commit: CommitId) -> Vec<OpenId> {
+        let waiting = self.waiting.iter().find(|waiting| waiting.commit == commit);
+        waiting.map(|waiting| waiting.opens.clone()).unwrap_or_default()
+    }
+
     /// What waited for `commit` and those before it.
     fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
         let mut released = Vec::new();
@@ -92,6 +100,42 @@ impl<P: Clone> ServerCore<P> {
         self.ready.extend(released);
     }
 
+    /// The store has refused a commit, without a trace of it, because it has no room for a new record; it has all before
+    /// it. Whoever was to get a handle hears that instead, and the other changes of the commit are to be stored once more.
+    pub fn handle_commit_refused(&mut self, now: Time, commit: CommitId) {
+        self.end_expired(now);
+        self.seal_step();
+        let opens = self.commits.opens_of(commit);
+        for output in self.commits.release(commit) {
+            match output {
+                ServerOutput::Send {
+                    connection,
+                    request,
+                    message: ServerMessage::Control(ServerControl::Opened(opened)),
+                    ..
+                } => {
+                    self.table.take_back(opened.handle);
+                    let refused = Refused { refusal: Reason::NoSpace.into() };
+                    let message = ServerMessage::Control(refused.into());
+                    self.forget_answer(connection, request);
+                    self.ready.push_back(ServerOutput::Send { connection, request, message, payload: None });
+                }
+                output => self.ready.push_back(output),
+            }
+        }
+        opens.into_iter().for_each(|open| self.table.store_again(open));
+        self.settle_table();
+    }
+
+    /// An answer is not given after all, and was not told: repeats hear the refusal too.
+    fn forget_answer(&mut self, connection: ConnectionId, request: RequestId) {
+        let session = self.channels.get(&connection).map(|channel| channel.session);
+        if let Some(session) = session.and_then(|session| self.sessions.get_mut(&session)) {
+            let refused = Refused { refusal: Reason::NoSpace.into() };
+            session.window.replace(request, ServerMessage::Control(refused.into()));
+        }
+    }
+
     /// Ends a step: what it wants told and done is ready, or waits for what it wants stored.
     pub(super) fn seal_step(&mut self) {
         let changes = self.table.take_changes();
@@ -105,7 +149,8 @@ impl<P: Clone> ServerCore<P> {
             self.commits.next = self.commits.next.saturating_add(1);
             let commit = CommitId(self.commits.next);
             if is_urgent {
-                self.commits.waiting.push_back(Waiting { commit, outputs: Vec::new() });
+                let opens = changes.opens.iter().map(|(id, _)| *id).collect();
+                self.commits.waiting.push_back(Waiting { commit, opens, outputs: Vec::new() });
             }
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }

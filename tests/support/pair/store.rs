@@ -16,6 +16,8 @@ pub(crate) struct Store {
     pub(crate) tombstones: BTreeMap<OpenId, StoredTombstone>,
     /// How many commits there were.
     pub(crate) commits: u64,
+    /// Whether it has no room for new records.
+    pub(crate) is_full: bool,
     pending: VecDeque<(CommitId, TableChanges)>,
     /// When the latest commit will be done.
     last: Time,
@@ -35,6 +37,19 @@ impl Store {
         self.pending.push_back((commit, changes));
         self.last = self.last.max(now.after(takes));
         self.last
+    }
+
+    /// Refuses a commit that has a new record, whole; says whether it did.
+    pub(super) fn refuse(&mut self, commit: CommitId) -> bool {
+        let Some((first, changes)) = self.pending.front() else { return false };
+        assert_eq!(*first, commit);
+        let is_new =
+            |(id, open): &(OpenId, Option<StoredOpen>)| open.is_some() && !self.opens.contains_key(id);
+        let is_refused = changes.opens.iter().any(is_new);
+        if is_refused {
+            self.pending.pop_front();
+        }
+        is_refused
     }
 
     /// A commit is done; they are in order.

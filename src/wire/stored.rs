@@ -1,0 +1,103 @@
+//! The records of the open table as bytes. They are no messages and no part of the protocol: the store keeps them, and
+//! the next server reads them. What a byte more or less in them means is decided by the store's format version.
+
+use super::DecodeError;
+use super::codec::{decode_record, encode_record};
+use crate::model::{StoredOpen, StoredTombstone};
+
+/// The bytes of an open's record.
+#[must_use]
+pub fn encode_open(open: &StoredOpen) -> Vec<u8> {
+    encode_record(open)
+}
+
+/// The open that a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_open(bytes: &[u8]) -> Result<StoredOpen, DecodeError> {
+    decode_record(bytes)
+}
+
+/// The bytes of a tombstone's record.
+#[must_use]
+pub fn encode_tombstone(tombstone: &StoredTombstone) -> Vec<u8> {
+    encode_record(tombstone)
+}
+
+/// The tombstone that a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_tombstone(bytes: &[u8]) -> Result<StoredTombstone, DecodeError> {
+    decode_record(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        CreateId, Ending, ExportPath, FileIdentity, FileMark, HandleId, LockMode, OpenMode, PublicKey,
+        RawRange, Rights, SessionId, StoredHolder, StoredKey, Time,
+    };
+
+    fn open(locks: usize) -> StoredOpen {
+        StoredOpen {
+            owner: PublicKey([1; 32]),
+            export: "media".parse().unwrap(),
+            path: ExportPath::new(*b"films/a\xff").unwrap(),
+            file: FileIdentity { device: 2, inode: 3 },
+            mode: OpenMode::READ_WRITE,
+            create_id: CreateId([4; 16]),
+            grace_us: 5,
+            guard: true,
+            wrote: false,
+            others_wrote: true,
+            expected: Some(FileMark { len: 6, changed_ns: -7 }),
+            holders: vec![StoredHolder {
+                handle: HandleId(8),
+                session: SessionId([9; 16]),
+                identity: PublicKey([1; 32]),
+                rights: Rights::READ,
+                is_opened: true,
+                deadline: Some(Time(10)),
+            }],
+            keys: vec![StoredKey {
+                generation: 11,
+                hash: [12; 32],
+                home: HandleId(8),
+                rights: Rights::READ,
+                is_own: true,
+            }],
+            issued: 11,
+            locks: vec![(RawRange { start: 13, len: 14 }, LockMode::Exclusive); locks],
+            renewals: 1,
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        for locks in [0, 1, 4096] {
+            let record = open(locks);
+            assert_eq!(decode_open(&encode_open(&record)), Ok(record));
+        }
+        let tombstone = StoredTombstone {
+            order: 1,
+            owner: PublicKey([1; 32]),
+            keys: vec![(2, [3; 32])],
+            ending: Ending::TakenOver,
+        };
+        assert_eq!(decode_tombstone(&encode_tombstone(&tombstone)), Ok(tombstone));
+    }
+
+    #[test]
+    fn what_is_no_record_is_none() {
+        let bytes = encode_open(&open(1));
+        for len in 0..bytes.len() {
+            assert!(decode_open(&bytes[..len]).is_err(), "cut to {len}");
+        }
+        assert_eq!(decode_open(&[&bytes[..], &[0]].concat()), Err(DecodeError::Trailing(1)));
+        let long = vec![0; crate::model::Limits::RECORD_LEN_MAX + 1];
+        assert_eq!(decode_open(&long), Err(DecodeError::TooLong(long.len())));
+    }
+}
