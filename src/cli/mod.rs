@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bowline::model::{ExportName, NameError, Protection, PublicKey};
+use bowline::model::{Durability, ExportName, NameError, Protection, PublicKey};
 use bowline::server::parse_export_argument;
 use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -129,6 +129,17 @@ struct ServeArguments {
     /// As whom to serve: give up root's rights before anything is opened. Without GID, the group of the same number.
     #[arg(long, value_name = "UID[:GID]")]
     user: Option<User>,
+    /// Where the server keeps which files are open, so that they are open again after it was stopped; if nothing is
+    /// said, in a folder of $XDG_STATE_HOME/bowline (~/.local/state/bowline) with the name of its key.
+    #[arg(long, value_name = "DIR", env = "BOWLINE_STATE_DIR", conflicts_with = "no_state")]
+    state_dir: Option<PathBuf>,
+    /// Keep nothing: open files end with the server.
+    #[arg(long)]
+    no_state: bool,
+    /// What an open file survives once the client has heard of it: the end of the server's process, or that of its
+    /// machine too, for which each open waits for the disk.
+    #[arg(long, value_name = "process|machine", default_value = "machine")]
+    durability: Durability,
     /// Stop when standard input closes, as a child of another program should.
     #[arg(long)]
     until_stdin_closes: bool,

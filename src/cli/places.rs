@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bowline::model::PublicKey;
 use bowline::net::key_file::KeyLock;
 use bowline::net::settings::TextProblem;
 use bowline::net::{KeyFileError, key_file};
@@ -22,6 +23,21 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
         .map(|directory| directory.join("bowline").join(name))
         .ok_or_else(|| {
             Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
+        })
+}
+
+/// `given`, or the folder of this server in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`): each key has its own.
+pub(super) fn state_folder(given: Option<PathBuf>, key: &PublicKey) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return Ok(path);
+    }
+    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|directory| directory.join("bowline").join(format!("server-{}", key.fingerprint())))
+        .ok_or_else(|| {
+            Failure::new("no place to keep which files are open: neither HOME nor XDG_STATE_HOME is set")
+                .try_this("--state-dir DIR, or --no-state")
         })
 }
 

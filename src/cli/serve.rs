@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use bowline::model::{EffectiveProtection, ExportName, Limits, Protection};
 use bowline::net::{FileWatch, LOOK_EVERY};
 use bowline::server::{
-    ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, load_clients,
-    load_clients_unless_blank,
+    ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, StateConfig,
+    load_clients, load_clients_unless_blank,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::places::{is_missing, make_one, place, server_identity};
+use super::places::{is_missing, make_one, place, server_identity, state_folder};
 use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
@@ -31,6 +31,18 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     for settings in [&key, &clients].into_iter().chain(&arguments.previous_key) {
         exports.keep_out(settings).map_err(|error| {
             Failure::of("cannot serve", &error).try_this("keep keys and settings outside of what is served")
+        })?;
+    }
+    let state = match arguments.no_state {
+        true => None,
+        false => {
+            let folder = state_folder(arguments.state_dir, &identity.public())?;
+            Some(StateConfig { folder, durability: arguments.durability })
+        }
+    };
+    if let Some(state) = &state {
+        exports.keep_out(&state.folder).map_err(|error| {
+            Failure::of("cannot serve", &error).try_this("keep the server's state outside of what is served")
         })?;
     }
     let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
@@ -51,6 +63,7 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         protection_min: arguments.protection,
         suites: bowline::secure::suites(),
         limits: Limits::default(),
+        state,
         listen: arguments.listen,
         enrolment: !arguments.no_enrolment,
     })
@@ -67,6 +80,10 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = &mut stdin => break,
+            why = server.failed() => {
+                server.stop().await;
+                return Err(Failure::of("the server has stopped: it cannot keep which files are open", &*why));
+            }
             _ = watch.changed() => reload(&server, &clients),
         }
     }

@@ -65,11 +65,12 @@ bytes_id! {
     AttemptNonce
 }
 bytes_id! {
-    /// Names a data store; random, made once for it.
+    /// Names a table of opens: random, made with the table, and no secret. Another id means that what the other one
+    /// knew is lost.
     StoreId
 }
 bytes_id! {
-    /// Names one running of a host's system, from its start to its end.
+    /// Names the time between one start of the server's machine and the next; the kernel chooses it.
     BootId
 }
 number_id! {

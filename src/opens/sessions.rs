@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
 use super::table::OpenTable;
-use crate::model::{HandleId, SessionId, Time};
+use crate::model::{HandleId, PublicKey, SessionId, Time};
 
 /// What the table knows of a session.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -77,6 +77,15 @@ impl OpenTable {
             open.is_some_and(|open| !open.resumable)
         };
         let handles: Vec<HandleId> = self.handles_of(session).into_iter().filter(is_final).collect();
+        handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        self.finish();
+    }
+
+    /// Stops every holder of the identities that `is_meant` names. What can be done in the time of a change of the list of
+    /// clients: it looks at all holders.
+    pub fn end_holders_of(&mut self, is_meant: impl Fn(&PublicKey) -> bool) {
+        let meant = self.holders.iter().filter(|(_, holder)| is_meant(&holder.identity));
+        let handles: Vec<HandleId> = meant.map(|(handle, _)| *handle).collect();
         handles.into_iter().for_each(|handle| self.stop_holder(handle));
         self.finish();
     }

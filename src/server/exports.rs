@@ -226,15 +226,16 @@ impl Exports {
     }
 
     /// Refuses exports that hold `file`, which is the server's own: both the path that is given and, if that is a
-    /// link, where it leads. What cannot be found is in no export yet; whoever needs it says so.
+    /// link, where it leads. What is not there yet is where its nearest folder is.
     ///
     /// # Errors
     /// [`ExportError::Settings`].
     pub fn keep_out(&self, file: &Path) -> Result<(), ExportError> {
-        let folder =
-            file.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
-        let places = [Some(file), folder].into_iter().flatten();
-        for place in places.filter_map(|place| std::fs::canonicalize(place).ok()) {
+        // Itself, and the folder that it is in or will be made in.
+        let above = file.ancestors().skip(1);
+        let folders = above.map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+        let folder = folders.into_iter().find_map(|folder| std::fs::canonicalize(folder).ok());
+        for place in std::fs::canonicalize(file).into_iter().chain(folder) {
             // Not only by its name: a file system may be mounted in several places.
             let above: Vec<FileIdentity> = place
                 .ancestors()

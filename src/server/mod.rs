@@ -16,7 +16,9 @@ mod ground;
 mod identities;
 mod listing;
 mod names;
+mod persistence;
 mod shared;
+pub mod store;
 mod work;
 mod xattr;
 
@@ -36,20 +38,24 @@ pub use clients::{
 };
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
+pub use persistence::{RecordError, StateConfig};
 
 use self::gate::Gate;
 use self::identities::Identities;
 use self::names::Names;
+use self::persistence::{Beginning, Persistence};
 use self::shared::Shared;
+use self::store::StoreError;
 use crate::model::{
     EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, Policy, Protection, ProtectionMinima,
     StoreId, Suite, SuiteSet, Verifier,
 };
 use crate::net::socket::Listener;
 use crate::net::{Clock, SystemEntropy, Workers, boot_id, socket};
+use crate::opens::RestoreError;
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
-use crate::session::server::{ServerCore, ServerSetup};
+use crate::session::server::{ServerCore, ServerSetup, StartError as CoreError};
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -72,6 +78,8 @@ pub struct ServerConfig {
     pub suites: SuiteSet,
     /// Bounds.
     pub limits: Limits,
+    /// Where it keeps its opens beyond its own life; `None`: nowhere, they end with it.
+    pub state: Option<StateConfig>,
     /// Where it listens; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
     /// Whether anybody who asks is shown the server's public key, so that it can be pinned; nothing else comes of it.
@@ -93,6 +101,7 @@ impl ServerConfig {
             suites: suites(),
             modes: ModePolicy::default(),
             limits: Limits::default(),
+            state: None,
             listen: Vec::new(),
             enrolment: true,
         }
@@ -118,9 +127,15 @@ pub enum StartError {
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-    /// The server's core says why it does not start.
+    /// The open table's store cannot be used.
     #[error(transparent)]
-    Core(#[from] crate::session::server::StartError),
+    Store(#[from] StoreError),
+    /// A record of it is of no use.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The records are not of one table.
+    #[error("the stored table of opens is damaged: move the state directory away to begin without it")]
+    Restore(#[from] RestoreError),
     /// There are no threads to compute handshakes.
     #[error("cannot start the threads that compute handshakes")]
     Threads(#[source] io::Error),
@@ -194,6 +209,17 @@ impl Server {
         raise_descriptor_limit();
         let clock = Clock;
         let identities = Identities::new(config.identity, config.previous_identity);
+        let beginning = (config.state.as_ref())
+            .map(|state| Beginning::load(state, identities.public().all(), clock.now()))
+            .transpose()?;
+        let (epoch, verifier, stored, store) = match beginning {
+            Some(Beginning { epoch, verifier, table, store }) => (epoch, verifier, Some(table), Some(store)),
+            // The table is in memory: each start begins a store of its own.
+            None => {
+                let store = StoreId(SystemEntropy.bytes()?);
+                (Epoch(1), Verifier { store, boot: boot_id()?, takeovers: 0 }, None, None)
+            }
+        };
         let core = ServerCore::new(ServerSetup {
             limits: config.limits.clone(),
             server_keys: identities.public(),
@@ -202,15 +228,21 @@ impl Server {
             suites: config.suites.intersection(suites()).with(Suite::ChaCha20Poly1305),
             entropy: Box::new(SystemEntropy),
             wall_start_us: clock.wall_us().saturating_sub(clock.now().0),
-            // The table is in memory: each start begins a store of its own.
-            epoch: Epoch(1),
-            verifier: Verifier { store: StoreId(SystemEntropy.bytes()?), boot: boot_id()?, takeovers: 0 },
-            stored: None,
+            epoch,
+            verifier,
+            stored,
+        })
+        .map_err(|error| match error {
+            CoreError::Restore(error) => StartError::Restore(error),
+            CoreError::Entropy(error) => StartError::Entropy(error),
         })?;
+        let persistence = store.map(Persistence::start).transpose().map_err(StartError::Threads)?;
         let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
         let gate = Arc::new(Gate::new(clock, &config.limits));
-        let own = (Arc::clone(&gate), workers);
+        let own = (Arc::clone(&gate), workers, persistence.unwrap_or_default());
         let shared = Arc::new(Shared::new(core, (identities, names), own, config.limits, config.enrolment));
+        // What the core has from before, before anybody asks for it.
+        shared.drive(|_, _| ());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(gate.sum_up(stop.clone()));
         tasks.spawn(shared::run_timer(Arc::clone(&shared), stop.clone()));
@@ -284,19 +316,31 @@ impl Server {
         self.shared.look(|core| core.table().opens_len())
     }
 
+    /// Waits until the store of the open table has failed, and tells why: the server is of no use then and is to be
+    /// stopped. What was told before is stored, and nothing more is told.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn failed(&self) -> Arc<StoreError> {
+        self.shared.persistence.failed().await
+    }
+
     /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is
-    /// left.
+    /// left. Opens that can be resumed stay in the state directory, if there is one, as those of absent clients.
     ///
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.shared.drive(|core, _| core.handle_stop());
+        self.shared.drive(|core, now| core.handle_stop(now));
         let done = async {
             self.tasks.close();
             self.tasks.wait().await;
             self.shared.file_work.close();
             self.shared.file_work.wait().await;
+            let shared = Arc::clone(&self.shared);
+            // It waits for the disk.
+            let _closed = tokio::task::spawn_blocking(move || shared.persistence.close()).await;
         };
         if Clock.timeout(STOP_LIMIT, done).await.is_none() {
             tracing::warn!(limit = ?STOP_LIMIT, "stopped before everything was done");

@@ -12,6 +12,7 @@ use super::files::Descriptor;
 use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
+use super::persistence::Persistence;
 use super::work::{FileTable, Work};
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     wake: Notify,
     pub(super) names: Names,
     pub(super) files: FileTable,
+    /// Where the core's table is kept.
+    pub(super) persistence: Persistence,
     /// What runs on the blocking pool.
     pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
@@ -71,7 +74,7 @@ impl Shared {
     pub(super) fn new(
         core: ServerCore<Outbound>,
         (identities, names): (Identities, Names),
-        (gate, workers): (Arc<Gate>, Workers),
+        (gate, workers, persistence): (Arc<Gate>, Workers, Persistence),
         limits: Limits,
         enrolment: bool,
     ) -> Self {
@@ -88,6 +91,7 @@ impl Shared {
             wake: Notify::new(),
             names,
             files: FileTable::default(),
+            persistence,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
         }
@@ -187,7 +191,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(&self, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Arc<Descriptor>>) {
+    fn drain(self: &Arc<Self>, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Arc<Descriptor>>) {
         while let Some(output) = state.core.poll_output() {
             match output {
                 ServerOutput::Send { connection, request, message, payload } => {
@@ -211,7 +215,8 @@ impl Shared {
                     // With its last open a session may have its last reason to stay.
                     self.wake.notify_one();
                 }
-                ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {}
+                ServerOutput::Commit { commit, changes } => self.persistence.submit(self, commit, changes),
+                ServerOutput::AdoptFile { .. } => {}
                 ServerOutput::Note(note) => {
                     log(&note);
                     self.wake.notify_one();

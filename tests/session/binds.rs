@@ -258,7 +258,7 @@ impl Race {
             }
             _ => {
                 self.log.push("the server stops".into());
-                self.server.handle_stop();
+                self.server.handle_stop(self.now);
             }
         }
     }

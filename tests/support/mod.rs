@@ -91,6 +91,8 @@ impl World {
             .arg(folder.path().join("server.key"))
             .arg("--clients")
             .arg(folder.path().join("clients.toml"))
+            .args(["--durability", "process", "--state-dir"])
+            .arg(folder.path().join("state"))
             .env("BOWLINE_LOG", "trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -66,6 +66,11 @@ impl<P> Commits<P> {
         }
     }
 
+    /// Whether the table outlives this core.
+    pub(super) fn persists(&self) -> bool {
+        self.persists
+    }
+
     fn opens_of(&self, commit: CommitId) -> Vec<OpenId> {
         let waiting = self.waiting.iter().find(|waiting| waiting.commit == commit);
         waiting.map(|waiting| waiting.opens.clone()).unwrap_or_default()

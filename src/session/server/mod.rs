@@ -153,6 +153,7 @@ impl<P: Clone> ServerCore<P> {
         self.policy = policy;
         self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
+        self.end_forbidden_opens(now);
         self.close_weak_channels(now);
         self.settle_table();
     }
@@ -216,11 +217,19 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The server is stopping: every session is told, and none begins any more.
-    pub fn handle_stop(&mut self) {
+    pub fn handle_stop(&mut self, now: Time) {
+        self.now = now;
         self.is_stopping = true;
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
-            self.end_session(session, EndReason::Stopping, SessionEnd::Closed);
+            if self.commits.persists() {
+                // The next server has what it holds, and its client comes back for it.
+                self.table.session_closed(session);
+                self.table.session_away(now, session);
+                self.leave_session(session, EndReason::Stopping, SessionEnd::Closed);
+            } else {
+                self.end_session(session, EndReason::Stopping, SessionEnd::Closed);
+            }
         }
         self.settle_table();
     }
@@ -336,9 +345,21 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
+    /// Ends what clients hold that are not allowed any more and have no session, from before the server started.
+    fn end_forbidden_opens(&mut self, now: Time) {
+        let now_s = self.wall_us(now) / 1_000_000;
+        let policy = &self.policy;
+        self.table.end_holders_of(|identity| policy.access(identity, now_s).is_none());
+    }
+
     /// Ends a session and everything it holds, and tells its client on the control channels.
     fn end_session(&mut self, session: SessionId, told: EndReason, noted: SessionEnd) {
         self.table.session_ended(session);
+        self.leave_session(session, told, noted);
+    }
+
+    /// Forgets a session with its channels, and tells its client on the control channels.
+    fn leave_session(&mut self, session: SessionId, told: EndReason, noted: SessionEnd) {
         let manner = match noted {
             // Whoever may have nothing any more gets nothing more, not even what is on its way.
             SessionEnd::NotAllowed | SessionEnd::KeyRetired => CloseManner::AtOnce,

@@ -63,6 +63,12 @@ pub struct ServerKeys {
 }
 
 impl ServerKeys {
+    /// All of them, the present one first.
+    #[must_use]
+    pub fn all(&self) -> Vec<PublicKey> {
+        core::iter::once(self.current).chain(self.previous).collect()
+    }
+
     /// Whether a key is valid.
     #[must_use]
     pub fn contains(&self, key: &PublicKey) -> bool {

@@ -1,0 +1,170 @@
+//! The open table and its store: what the core wants stored becomes records, and records become the table of the next
+//! server. The store knows nothing of opens, and the core nothing of disks.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use super::shared::Shared;
+use super::store::{Committer, Loaded, StateDir, StateSetup, StoreError};
+use crate::model::{
+    Durability, Epoch, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind, StoredOpen,
+    StoredTombstone, Time, Verifier,
+};
+use crate::opens::{Restart, TableChanges};
+use crate::session::server::{CommitId, StoredTable};
+use crate::wire::{DecodeError, stored};
+
+/// Where a server keeps its table.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// The state directory; it is made if it is missing. Only one server can use it at a time.
+    pub folder: PathBuf,
+    /// What a commit survives.
+    pub durability: Durability,
+}
+
+/// A record is not what this program writes, though it is what was written.
+#[derive(Debug, Error)]
+#[error("the record of {kind} {key:x} is of no use: {source}")]
+pub struct RecordError {
+    kind: RecordKind,
+    key: u64,
+    source: DecodeError,
+}
+
+/// What a server begins with.
+pub(super) struct Beginning {
+    pub(super) epoch: Epoch,
+    pub(super) verifier: Verifier,
+    pub(super) table: StoredTable,
+    pub(super) store: StateDir,
+}
+
+/// The committer of a running server, until it is closed.
+#[derive(Default)]
+pub(super) struct Persistence(Mutex<Option<Committer>>);
+
+impl Beginning {
+    /// Opens the state directory for a server of these keys.
+    ///
+    /// # Errors
+    /// [`StoreError`], [`RecordError`].
+    pub(super) fn load(
+        config: &StateConfig,
+        servers: Vec<PublicKey>,
+        now: Time,
+    ) -> Result<Self, super::StartError> {
+        let setup = StateSetup::new(config.durability, servers)?;
+        let (store, loaded) = StateDir::open(&config.folder, &setup)?;
+        if let Some(aside) = &loaded.set_aside {
+            tracing::warn!(
+                now_at = %aside.path.display(),
+                why = %crate::net::with_sources(&aside.because),
+                "the table of opens cannot be believed: nobody can come back to what was in it"
+            );
+        }
+        let verifier = Verifier { store: loaded.store_id, boot: loaded.boot_id, takeovers: loaded.takeovers };
+        let (epoch, table) = (Epoch(loaded.epoch), stored_table(loaded, now)?);
+        Ok(Self { epoch, verifier, table, store })
+    }
+}
+
+impl Persistence {
+    /// Has a store committed to from now on.
+    ///
+    /// # Errors
+    /// What the system says when there is no thread to be had.
+    pub(super) fn start(store: StateDir) -> std::io::Result<Self> {
+        Committer::start(Box::new(store)).map(|committer| Self(Mutex::new(Some(committer))))
+    }
+
+    /// Has changes stored; `shared` hears when they are.
+    pub(super) fn submit(&self, shared: &Arc<Shared>, commit: CommitId, changes: TableChanges) {
+        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(committer) = &*committer else {
+            tracing::error!("a change of the table came after its store was closed");
+            return;
+        };
+        let (shared, runtime) = (Arc::clone(shared), Handle::current());
+        committer.submit(batch(changes), move |outcome| {
+            // File work that waited for this begins on the runtime's blocking pool.
+            let _runtime = runtime.enter();
+            on_committed(&shared, commit, outcome);
+        });
+    }
+
+    /// Why the store has failed, once it has; it never does without a store.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn failed(&self) -> Arc<StoreError> {
+        let failed = {
+            let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            committer.as_ref().map(Committer::failed)
+        };
+        match failed {
+            Some(failed) => failed.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Commits what is under way and closes the store; waits for the disk.
+    pub(super) fn close(&self) {
+        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = committer.map(Committer::close) {
+            tracing::error!(why = %crate::net::with_sources(&*error), "the table of opens was not closed");
+        }
+    }
+}
+
+fn on_committed(shared: &Arc<Shared>, commit: CommitId, outcome: Result<(), Arc<StoreError>>) {
+    match outcome {
+        Ok(()) => shared.drive(|core, now| core.handle_committed(now, commit)),
+        Err(error) if matches!(*error, StoreError::NoSpace { .. } | StoreError::TooLong { .. }) => {
+            tracing::warn!(why = %crate::net::with_sources(&*error), "an open was refused: it cannot be stored");
+            shared.drive(|core, now| core.handle_commit_refused(now, commit));
+        }
+        // Nothing that waits for it is ever told: the server stops.
+        Err(_) => {}
+    }
+}
+
+/// The records that say what has changed.
+fn batch(changes: TableChanges) -> Vec<RecordChange> {
+    let open = |(id, open): (OpenId, Option<StoredOpen>)| RecordChange {
+        kind: RecordKind::Open,
+        key: id.0,
+        value: open.as_ref().map(stored::encode_open),
+    };
+    let tombstone = |(id, tombstone): (OpenId, Option<StoredTombstone>)| RecordChange {
+        kind: RecordKind::Tombstone,
+        key: id.0,
+        value: tombstone.as_ref().map(stored::encode_tombstone),
+    };
+    changes.opens.into_iter().map(open).chain(changes.tombstones.into_iter().map(tombstone)).collect()
+}
+
+fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
+    let (mut opens, mut tombstones) = (Vec::new(), Vec::new());
+    for Record { kind, key, value } in loaded.records {
+        let error = |source| RecordError { kind, key, source };
+        match kind {
+            RecordKind::Open => opens.push((OpenId(key), stored::decode_open(&value).map_err(error)?)),
+            RecordKind::Tombstone => {
+                tombstones.push((OpenId(key), stored::decode_tombstone(&value).map_err(error)?));
+            }
+            // Of a later version, which has a format of its own; none is written by this one.
+            RecordKind::Intent | RecordKind::Grant => {}
+        }
+    }
+    let restart = Restart {
+        now,
+        is_same_boot: loaded.is_same_boot,
+        grace_min: Limits::RESTART_GRACE_MIN,
+        renewals_max: Limits::GRACE_RENEWALS_MAX,
+    };
+    Ok(StoredTable { hash_key: (*loaded.hash_key.bytes()).into(), restart, opens, tombstones })
+}
