@@ -9,13 +9,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use thiserror::Error;
 
-use super::beneath::{regular, reopen, resolve};
-use super::files::{Descriptor, attributes_of, identity_of, refusal};
+use super::beneath::{Root, reopen, resolve};
+use super::files::{Descriptor, refusal};
+use super::stat::{attributes_of, stat_of};
 use crate::model::{
     Attributes, ExportName, ExportPath, FileIdentity, NameError, Protection, Reason, Refusal, Rights,
 };
@@ -105,7 +106,7 @@ pub enum ExportError {
 struct Export {
     name: ExportName,
     /// Opened once; what is renamed or mounted over its path later changes nothing.
-    root: OwnedFd,
+    root: Root,
     /// Where it was found, without links.
     path: PathBuf,
     identity: FileIdentity,
@@ -215,9 +216,10 @@ impl Exports {
         rights: Rights,
     ) -> Result<OpenedFile, Refusal> {
         let access = access_of(rights).ok_or(Reason::Invalid)?;
-        let found = resolve(self.root(export)?, path.as_bytes()).map_err(refusal)?;
-        let identity = regular(&rustix::fs::fstat(&found).map_err(refusal)?)?;
-        let opened = OpenedFile::new(reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
+        let root = self.root(export)?;
+        let found = resolve(root, path.as_bytes()).map_err(refusal)?;
+        let identity = root.regular(&stat_of(&found).map_err(refusal)?)?;
+        let opened = OpenedFile::new(root, reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
         if opened.identity != identity {
             // A descriptor that leads to another file than its own: nothing that it is asked can be trusted.
             return Err(Reason::Io.into());
@@ -236,13 +238,13 @@ impl Exports {
         let places = [Some(file), folder].into_iter().flatten();
         for place in places.filter_map(|place| std::fs::canonicalize(place).ok()) {
             // Not only by its name: a file system may be mounted in several places.
-            let above: Vec<FileIdentity> = place
-                .ancestors()
-                .filter_map(|folder| rustix::fs::stat(folder).ok())
-                .map(|stat| FileIdentity { device: stat.st_dev, inode: stat.st_ino })
-                .collect();
-            let holds =
-                |export: &&Export| place.starts_with(&export.path) || above.contains(&export.identity);
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let held = |folder: &Path| rustix::fs::openat(CWD, folder, flags, Mode::empty()).ok();
+            let above: Vec<Statx> =
+                place.ancestors().filter_map(|folder| stat_of(held(folder)?).ok()).collect();
+            let is_above =
+                |export: &Export| above.iter().any(|stat| export.root.identity(stat) == export.identity);
+            let holds = |export: &&Export| place.starts_with(&export.path) || is_above(export);
             if let Some(export) = self.by_name.values().find(holds) {
                 return Err(ExportError::Settings {
                     name: export.name.clone(),
@@ -258,7 +260,7 @@ impl Exports {
     ///
     /// # Errors
     /// [`Reason::NotFound`] for an unknown export.
-    pub(super) fn root(&self, export: &ExportName) -> Result<&OwnedFd, Refusal> {
+    pub(super) fn root(&self, export: &ExportName) -> Result<&Root, Refusal> {
         Ok(&self.by_name.get(export).ok_or(Reason::NotFound)?.root)
     }
 
@@ -270,9 +272,9 @@ impl Exports {
 
 impl OpenedFile {
     /// What a descriptor is open on, if that is a regular file.
-    pub(super) fn new(file: OwnedFd) -> Result<Self, Refusal> {
-        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
-        let identity = regular(&stat)?;
+    pub(super) fn new(root: &Root, file: OwnedFd) -> Result<Self, Refusal> {
+        let stat = stat_of(&file).map_err(refusal)?;
+        let identity = root.regular(&stat)?;
         Ok(Self { file: Arc::new(Descriptor::new(file)), identity, attributes: attributes_of(&stat) })
     }
 }
@@ -308,10 +310,12 @@ fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<E
     let failed = |errno: Errno| export_error(name.clone(), path, errno);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
-    let identity = identity_of(&rustix::fs::fstat(&root).map_err(failed)?);
+    let root = Root::new(root).map_err(failed)?;
+    let identity = root.identity(&stat_of(&root).map_err(failed)?);
     let found = path_of(descriptors, &root).map_err(failed)?;
-    let top = rustix::fs::stat("/").map_err(failed)?;
-    if found == Path::new("/") || identity == identity_of(&top) {
+    let top = rustix::fs::openat(CWD, "/", flags, Mode::empty()).map_err(failed)?;
+    let top = stat_of(&top).map_err(failed)?;
+    if found == Path::new("/") || identity == root.identity(&top) {
         return Err(ExportError::Root(name));
     }
     // Proves, before a client asks, that the kernel has what every later open needs.
@@ -320,7 +324,7 @@ fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<E
 }
 
 /// Where a descriptor's directory is, by the kernel's account: absolute and without links.
-fn path_of(descriptors: &OwnedFd, directory: &OwnedFd) -> Result<PathBuf, Errno> {
+fn path_of(descriptors: &OwnedFd, directory: impl AsFd) -> Result<PathBuf, Errno> {
     let link = rustix::fs::readlinkat(descriptors, DecInt::from_fd(directory.as_fd()), Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
 }

@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Stat};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, IoSlice, IoSliceMut, ReadWriteFlags};
 
+use super::stat::{attributes_of, stat_of};
 use crate::model::{
-    Allocation, Attributes, ByteRange, FileIdentity, FileKind, Limits, Reason, Refusal, Seekable, SyncScope,
-    len_u64,
+    Allocation, Attributes, ByteRange, Limits, Reason, Refusal, Seekable, SyncScope, len_u64,
 };
 use crate::net::{Lent, LentSend};
 
@@ -23,9 +23,6 @@ const END_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// The offset that means the descriptor's own position, which a write then moves.
 const AT_POSITION: u64 = u64::MAX;
-
-/// The unit of `st_blocks`, in bytes, on every file system.
-const STAT_BLOCK: u64 = 512;
 
 /// What a read from memory came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -208,7 +205,7 @@ impl Descriptor {
     /// # Errors
     /// A [`Refusal`] with what the file system reports.
     pub fn attributes(&self) -> Result<Attributes, Refusal> {
-        rustix::fs::fstat(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
+        stat_of(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
     }
 
     fn position_turn(&self) -> MutexGuard<'_, ()> {
@@ -232,35 +229,6 @@ impl Lent for Descriptor {
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// Which file a `stat` describes.
-pub(crate) fn identity_of(stat: &Stat) -> FileIdentity {
-    FileIdentity { device: stat.st_dev, inode: stat.st_ino }
-}
-
-/// Size and times in a `stat`.
-pub(crate) fn attributes_of(stat: &Stat) -> Attributes {
-    Attributes {
-        kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
-        len: u64::try_from(stat.st_size).unwrap_or(0),
-        allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(STAT_BLOCK),
-        permissions: stat.st_mode & 0o7777,
-        links: stat.st_nlink,
-        accessed_ns: nanoseconds(stat.st_atime, i64::try_from(stat.st_atime_nsec).unwrap_or(0)),
-        modified_ns: nanoseconds(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-        changed_ns: nanoseconds(stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
-    }
-}
-
-/// What clients call a kind of file.
-pub(crate) fn kind_of(kind: FileType) -> FileKind {
-    match kind {
-        FileType::RegularFile => FileKind::File,
-        FileType::Directory => FileKind::Directory,
-        FileType::Symlink => FileKind::Symlink,
-        _ => FileKind::Other,
     }
 }
 
@@ -296,10 +264,6 @@ pub(crate) fn refusal(errno: Errno) -> Refusal {
         _ => Reason::Io,
     };
     reason.into()
-}
-
-fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 /// The length of a read, if it stays below the greatest offset and the longest payload.

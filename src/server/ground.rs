@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::change::ModePolicy;
 use super::exports::{Exports, OpenedFile};
 use super::names::{Names, Outcome};
+use super::stat::{Births, identity_of, stat_of};
 use crate::model::{
     AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, Reason, Refusal,
     Removal, RenameHow, Rights,
@@ -203,9 +204,12 @@ pub(super) fn snapshot(top: &Path) -> Snapshot {
 
 /// Which files no client may see.
 pub(super) fn identities(snapshot: &Snapshot) -> BTreeSet<FileIdentity> {
-    let identity = |at: &PathBuf| {
-        let metadata = fs::symlink_metadata(at).unwrap();
-        FileIdentity { device: metadata.dev(), inode: metadata.ino() }
-    };
-    snapshot.keys().map(identity).collect()
+    snapshot.keys().map(|at| identity_at(at)).collect()
+}
+
+/// Which file is there, a link not followed.
+pub(super) fn identity_at(at: &Path) -> FileIdentity {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::open(at, flags, Mode::empty()).unwrap();
+    identity_of(&stat_of(&found).unwrap(), Births::of(&found).unwrap())
 }

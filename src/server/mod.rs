@@ -17,6 +17,7 @@ mod identities;
 mod listing;
 mod names;
 mod shared;
+mod stat;
 mod work;
 mod xattr;
 

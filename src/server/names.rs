@@ -6,18 +6,19 @@
 //! changed then is still a name of that directory.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, regular, resolve, resolve_link};
+use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, resolve, resolve_link};
 use super::change::{ModePolicy, attributes_now, change_found, changeable};
 use super::exports::{Exports, OpenedFile, access_of};
-use super::files::{identity_of, refusal};
+use super::files::refusal;
 use super::listing::{self, CookieKey};
+use super::stat::{file_type, stat_of};
 use crate::model::{
     AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, Reason, Refusal,
     Removal, RenameHow, Rights, Space, len_u64,
@@ -78,7 +79,7 @@ impl Names {
             Create::New => {
                 let name = name_in(root, path)?;
                 let _turn = self.locks.hold(&[&name])?;
-                OpenedFile::new(make(&name).map_err(refusal)?)
+                OpenedFile::new(root, make(&name).map_err(refusal)?)
             }
             Create::IfMissing => {
                 let mut leads_nowhere = false;
@@ -91,7 +92,7 @@ impl Names {
                     let _turn = self.locks.hold(&[&name])?;
                     match make(&name) {
                         Err(Errno::EXIST) => leads_nowhere = name.is_link().map_err(refusal)?,
-                        made => return OpenedFile::new(made.map_err(refusal)?),
+                        made => return OpenedFile::new(root, made.map_err(refusal)?),
                     }
                 }
                 Err(Reason::Busy.into())
@@ -114,7 +115,7 @@ impl Names {
     ) -> Result<Vec<Option<FileIdentity>>, Refusal> {
         let root = self.exports.root(export)?;
         let identify = |path: &ExportPath| match resolve_link(root, path.as_bytes()) {
-            Ok(found) => rustix::fs::fstat(found).map(|stat| Some(identity_of(&stat))).map_err(refusal),
+            Ok(found) => stat_of(found).map(|stat| Some(root.identity(&stat))).map_err(refusal),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(refusal(errno)),
         };
@@ -132,8 +133,7 @@ impl Names {
     /// [`Reason::Invalid`] for what is no symbolic link.
     pub(super) fn read_link(&self, place: &Place) -> Result<LinkTarget, Refusal> {
         let link = resolve_link(self.exports.root(&place.export)?, place.path.as_bytes()).map_err(refusal)?;
-        let stat = rustix::fs::fstat(&link).map_err(refusal)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        if file_type(&stat_of(&link).map_err(refusal)?) != FileType::Symlink {
             return Err(Reason::Invalid.into());
         }
         // The link itself is held: no name is needed any more.
@@ -197,7 +197,7 @@ impl Names {
         let (from, to) = (name_in(root, &link.from)?, name_in(root, &link.to)?);
         let _turn = self.locks.hold(&[&from, &to])?;
         let (file, stat) = from.find().map_err(refusal)?.ok_or(Reason::NotFound)?;
-        regular(&stat)?;
+        root.regular(&stat)?;
         // The file that was looked at gets the name, and not what its name may stand for by now.
         let own = DecInt::from_fd(&file);
         let descriptors = self.exports.descriptors();
@@ -259,8 +259,8 @@ impl NameLocks {
     /// for a lock holds one that its holder waits for.
     fn hold(&self, names: &[&NameIn<'_>]) -> Result<Vec<MutexGuard<'_, ()>>, Refusal> {
         let number = |name: &&NameIn<'_>| {
-            let stat = rustix::fs::fstat(name.directory.as_fd()).map_err(refusal)?;
-            Ok(number_of(identity_of(&stat)))
+            let stat = stat_of(&name.directory).map_err(refusal)?;
+            Ok(number_of(name.root.identity(&stat)))
         };
         let wanted = names.iter().map(number).collect::<Result<BTreeSet<u64>, Refusal>>()?;
         let locks = self.0.iter().enumerate().filter(|(at, _)| wanted.contains(&len_u64(*at)));
