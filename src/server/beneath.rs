@@ -100,11 +100,9 @@ pub(super) fn name_in<'a>(root: &'a Root, path: &'a ExportPath) -> Result<NameIn
 }
 
 impl NameIn<'_> {
-    /// Which file the name stands for, a link not followed; `None` if there is no such name.
-    ///
-    /// A name on which something is mounted stands for what is outside, and is refused as such.
-    pub(super) fn identity(&self) -> Result<Option<FileIdentity>, Errno> {
-        Ok(self.find()?.map(|(_, stat)| self.root.identity(&stat)))
+    /// Which file that is that was found by the name.
+    pub(super) fn identity_of(&self, found: Option<&(OwnedFd, Statx)>) -> Option<FileIdentity> {
+        found.map(|(_, stat)| self.root.identity(stat))
     }
 
     /// Whether the name stands for a symbolic link.
@@ -113,6 +111,8 @@ impl NameIn<'_> {
     }
 
     /// Holds what the name stands for, a link not followed; `None` if there is no such name.
+    ///
+    /// A name on which something is mounted stands for what is outside, and is refused as such.
     pub(super) fn find(&self) -> Result<Option<(OwnedFd, Statx)>, Errno> {
         match resolve_link(&self.directory, self.name) {
             Ok(found) => stat_of(&found).map(|stat| Some((found, stat))),

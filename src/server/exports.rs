@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use rustix::fs::{CWD, Mode, OFlags, Statx};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use thiserror::Error;
 
-use super::beneath::{Root, reopen, resolve};
+use super::beneath::{NameIn, Root, reopen, resolve, resolve_link};
 use super::files::{Descriptor, refusal};
 use super::stat::{attributes_of, stat_of};
 use crate::model::{
@@ -107,6 +107,8 @@ struct Export {
     name: ExportName,
     /// Opened once; what is renamed or mounted over its path later changes nothing.
     root: Root,
+    /// Held by whoever relates a path in it to a file, and by whoever renames something in it alone.
+    moves: RwLock<()>,
     /// Where it was found, without links.
     path: PathBuf,
     identity: FileIdentity,
@@ -122,11 +124,22 @@ pub struct Exports {
     descriptors: OwnedFd,
 }
 
+/// Where something is in an export, by the kernel's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// At this path, which has no link in it; empty for the top.
+    At(Vec<u8>),
+    /// It has no name in the export any more.
+    Nowhere,
+    /// The kernel does not tell.
+    Unknown,
+}
+
 /// A file that was opened, and what it was at that moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct OpenedFile {
     /// The open file.
-    pub file: Arc<Descriptor>,
+    pub file: Descriptor,
     /// Which file it is.
     pub identity: FileIdentity,
     /// Its size and times.
@@ -215,16 +228,93 @@ impl Exports {
         path: &ExportPath,
         rights: Rights,
     ) -> Result<OpenedFile, Refusal> {
+        self.open_if(export, path, rights, |_| true)
+    }
+
+    /// As [`Exports::open_file`], if it is this file.
+    ///
+    /// # Errors
+    /// [`Reason::Stale`] if it is another one, which is not opened.
+    pub(super) fn open_same(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+        identity: FileIdentity,
+    ) -> Result<OpenedFile, Refusal> {
+        self.open_if(export, path, rights, |found| found == identity)
+    }
+
+    fn open_if(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+        is_wanted: impl FnOnce(FileIdentity) -> bool,
+    ) -> Result<OpenedFile, Refusal> {
         let access = access_of(rights).ok_or(Reason::Invalid)?;
         let root = self.root(export)?;
         let found = resolve(root, path.as_bytes()).map_err(refusal)?;
         let identity = root.regular(&stat_of(&found).map_err(refusal)?)?;
+        if !is_wanted(identity) {
+            return Err(Reason::Stale.into());
+        }
         let opened = OpenedFile::new(root, reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
         if opened.identity != identity {
             // A descriptor that leads to another file than its own: nothing that it is asked can be trusted.
             return Err(Reason::Io.into());
         }
         Ok(opened)
+    }
+
+    /// Whether the file behind a descriptor could be opened for `rights` now, as far as its permissions go.
+    pub(super) fn may_open_again(&self, file: BorrowedFd<'_>, rights: Rights) -> bool {
+        let mut access = Access::empty();
+        access.set(Access::READ_OK, rights.contains(Rights::READ));
+        access.set(Access::WRITE_OK, rights.is_writing());
+        rustix::fs::accessat(&self.descriptors, DecInt::from_fd(file), access, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Keeps clients from renaming anything in the export as long as what is returned is there.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`] for an unknown export.
+    pub(super) fn still(&self, export: &ExportName) -> Result<RwLockReadGuard<'_, ()>, Refusal> {
+        Ok(self.find(export)?.moves.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`Exports::still`], if nothing is being renamed at this moment.
+    pub(super) fn try_still(&self, export: &ExportName) -> Option<RwLockReadGuard<'_, ()>> {
+        match self.find(export).ok()?.moves.try_read() {
+            Ok(still) => Some(still),
+            Err(TryLockError::Poisoned(still)) => Some(still.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// For whoever renames something in the export: nobody relates a path in it to a file meanwhile.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`] for an unknown export.
+    pub(super) fn moving(&self, export: &ExportName) -> Result<RwLockWriteGuard<'_, ()>, Refusal> {
+        Ok(self.find(export)?.moves.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where what a descriptor is open on is now, in the export.
+    pub(super) fn whereabouts(&self, export: &ExportName, file: BorrowedFd<'_>) -> Whereabouts {
+        self.find(export)
+            .and_then(|export| self.locate(export, file).map_err(refusal))
+            .unwrap_or(Whereabouts::Unknown)
+    }
+
+    /// The path of a name in the export, without links in it; the one that was asked for, where the kernel does not
+    /// tell.
+    pub(super) fn place_of(&self, export: &ExportName, name: &NameIn<'_>, asked: &ExportPath) -> Vec<u8> {
+        match self.whereabouts(export, name.directory.as_fd()) {
+            Whereabouts::At(directory) if directory.is_empty() => name.name.to_vec(),
+            Whereabouts::At(directory) => [&directory, &b"/"[..], name.name].concat(),
+            Whereabouts::Nowhere | Whereabouts::Unknown => asked.as_bytes().to_vec(),
+        }
     }
 
     /// Refuses exports that hold `file`, which is the server's own: both the path that is given and, if that is a
@@ -261,21 +351,54 @@ impl Exports {
     /// # Errors
     /// [`Reason::NotFound`] for an unknown export.
     pub(super) fn root(&self, export: &ExportName) -> Result<&Root, Refusal> {
-        Ok(&self.by_name.get(export).ok_or(Reason::NotFound)?.root)
+        Ok(&self.find(export)?.root)
     }
 
     /// This process's table of descriptors, through which a held file is reached a second time.
     pub(super) fn descriptors(&self) -> &OwnedFd {
         &self.descriptors
     }
+
+    fn find(&self, export: &ExportName) -> Result<&Export, Refusal> {
+        self.by_name.get(export).ok_or_else(|| Reason::NotFound.into())
+    }
+
+    fn locate(&self, export: &Export, file: BorrowedFd<'_>) -> Result<Whereabouts, Errno> {
+        let found = path_of(&self.descriptors, file)?;
+        if !found.is_absolute() {
+            // Outside of what the process sees.
+            return Ok(Whereabouts::Unknown);
+        }
+        let beneath = match found.strip_prefix(&export.path) {
+            Ok(beneath) => beneath.to_owned(),
+            // The export itself may have been renamed.
+            Err(_) => match found.strip_prefix(path_of(&self.descriptors, &export.root)?) {
+                Ok(beneath) => beneath.to_owned(),
+                Err(_) => return Ok(Whereabouts::Nowhere),
+            },
+        };
+        let path = beneath.into_os_string().into_vec();
+        if path.ends_with(DELETED) {
+            // That is what the kernel says of a name that is gone; and a file can have such a name.
+            let identity = |stat: Statx| export.root.identity(&stat);
+            let named = resolve_link(&export.root, &path).and_then(stat_of).map(identity);
+            if named != stat_of(file).map(identity) {
+                return Ok(Whereabouts::Nowhere);
+            }
+        }
+        Ok(ExportPath::new(path.clone()).map_or(Whereabouts::Unknown, |_| Whereabouts::At(path)))
+    }
 }
+
+/// How a path ends, by the kernel's account, that leads nowhere any more.
+const DELETED: &[u8] = b" (deleted)";
 
 impl OpenedFile {
     /// What a descriptor is open on, if that is a regular file.
     pub(super) fn new(root: &Root, file: OwnedFd) -> Result<Self, Refusal> {
         let stat = stat_of(&file).map_err(refusal)?;
         let identity = root.regular(&stat)?;
-        Ok(Self { file: Arc::new(Descriptor::new(file)), identity, attributes: attributes_of(&stat) })
+        Ok(Self { file: Descriptor::new(file), identity, attributes: attributes_of(&stat) })
     }
 }
 
@@ -320,7 +443,7 @@ fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<E
     }
     // Proves, before a client asks, that the kernel has what every later open needs.
     resolve(&root, b".").map_err(failed)?;
-    Ok(Export { name, root, path: found, identity, protection: Protection::Clear })
+    Ok(Export { name, root, moves: RwLock::new(()), path: found, identity, protection: Protection::Clear })
 }
 
 /// Where a descriptor's directory is, by the kernel's account: absolute and without links.

@@ -6,6 +6,7 @@
 //! turns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -42,12 +43,28 @@ pub struct Descriptor {
     fd: OwnedFd,
     /// Held by whoever moves the descriptor's position until it is read back.
     position: Mutex<()>,
+    /// Held by whoever syncs until what came of it is known to everybody else.
+    syncing: Mutex<()>,
+    /// How often bytes were changed through it, and how many of those changes have been synced.
+    changes: AtomicU64,
+    synced: AtomicU64,
+    /// What the next sync comes to, in place of a real one.
+    #[cfg(test)]
+    pub(super) next_sync: Mutex<Option<Errno>>,
 }
 
 impl Descriptor {
     /// Wraps the descriptor of a regular file.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, position: Mutex::new(()) }
+        Self {
+            fd,
+            position: Mutex::new(()),
+            syncing: Mutex::new(()),
+            changes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            #[cfg(test)]
+            next_sync: Mutex::new(None),
+        }
     }
 
     /// Appends to `into` what of the `len` bytes at `offset` can be had without waiting for a disk. Fewer bytes
@@ -108,6 +125,7 @@ impl Descriptor {
         if offset.checked_add(u64::from(len)).is_none_or(|end| end > END_MAX) {
             return Err(Reason::Invalid.into());
         }
+        let _change = self.change();
         write_with(offset, bytes, |at, rest| rustix::io::pwrite(&self.fd, rest, at)).map_err(refusal)
     }
 
@@ -123,6 +141,7 @@ impl Descriptor {
             return Ok((self.attributes()?.len, 0));
         }
         let _turn = self.position_turn();
+        let _change = self.change();
         // The kernel finds the end and writes there in one step, and leaves the position behind the last byte.
         let write =
             || rustix::io::pwritev2(&self.fd, &[IoSlice::new(bytes)], AT_POSITION, ReadWriteFlags::APPEND);
@@ -145,6 +164,7 @@ impl Descriptor {
             Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
         };
         let len = range.end().saturating_sub(range.start());
+        let _change = self.change();
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, range.start(), len))
             .map_err(refusal)
     }
@@ -184,6 +204,7 @@ impl Descriptor {
             // The kernel would call the request invalid.
             return Err(Reason::PermissionDenied.into());
         }
+        let _change = self.change();
         rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len)).map_err(refusal)
     }
 
@@ -197,7 +218,27 @@ impl Descriptor {
             SyncScope::Data => rustix::fs::fdatasync(&self.fd),
             SyncScope::All => rustix::fs::fsync(&self.fd),
         };
-        rustix::io::retry_on_intr(sync).map_err(refusal)
+        #[cfg(test)]
+        if let Some(errno) = self.next_sync.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(refusal(errno));
+        }
+        // A change that ends from here on may not be in it.
+        let changes = self.changes.load(Ordering::Acquire);
+        rustix::io::retry_on_intr(sync).map_err(refusal)?;
+        self.synced.fetch_max(changes, Ordering::Release);
+        Ok(())
+    }
+
+    /// A number that is there while changes of bytes through this descriptor have not been synced successfully, and
+    /// grows with each.
+    pub(super) fn unsynced(&self) -> Option<u64> {
+        let changes = self.changes.load(Ordering::Acquire);
+        (changes > self.synced.load(Ordering::Acquire)).then_some(changes)
+    }
+
+    /// For whoever syncs, until what came of it is known to those who ask before they sync.
+    pub(super) fn sync_turn(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size and times as they are now.
@@ -208,8 +249,21 @@ impl Descriptor {
         stat_of(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
     }
 
+    fn change(&self) -> Change<'_> {
+        Change(&self.changes)
+    }
+
     fn position_turn(&self) -> MutexGuard<'_, ()> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of bytes, which counts when it has ended, also if it has failed: a part of it may be there.
+struct Change<'a>(&'a AtomicU64);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 

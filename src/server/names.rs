@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use rustix::path::DecInt;
 
 use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, resolve, resolve_link};
 use super::change::{ModePolicy, attributes_now, change_found, changeable};
+use super::descriptors::Descriptors;
 use super::exports::{Exports, OpenedFile, access_of};
 use super::files::refusal;
 use super::listing::{self, CookieKey};
@@ -41,16 +42,22 @@ pub(super) enum Outcome {
 /// All names that clients can use, and the rules for them.
 #[derive(Debug)]
 pub(super) struct Names {
-    exports: Exports,
+    exports: Arc<Exports>,
+    files: Arc<Descriptors>,
     modes: ModePolicy,
     cookies: CookieKey,
     locks: NameLocks,
 }
 
 impl Names {
-    /// The names of `exports`. `cookie_key` is random.
-    pub(super) fn new(exports: Exports, modes: ModePolicy, cookie_key: [u8; CookieKey::LEN]) -> Self {
-        Self { exports, modes, cookies: CookieKey::new(cookie_key), locks: NameLocks::new() }
+    /// The names of `exports`, of which `files` are open. `cookie_key` is random.
+    pub(super) fn new(
+        exports: Arc<Exports>,
+        files: Arc<Descriptors>,
+        modes: ModePolicy,
+        cookie_key: [u8; CookieKey::LEN],
+    ) -> Self {
+        Self { exports, files, modes, cookies: CookieKey::new(cookie_key), locks: NameLocks::new() }
     }
 
     /// Opens a regular file, and makes it before if `create` says so. A symbolic link in the last place is followed
@@ -204,14 +211,24 @@ impl Names {
         rustix::fs::linkat(descriptors, own, &to.directory, to.name, AtFlags::SYMLINK_FOLLOW).map_err(refusal)
     }
 
-    /// Removes a name, if it stands for `expected`.
+    /// Removes a name, if it stands for `expected`. What is open there stays open.
     ///
     /// # Errors
-    /// [`Reason::IsDirectory`] and [`Reason::NotDirectory`] for a name of the other kind; [`Reason::NotEmpty`].
+    /// [`Reason::IsDirectory`] and [`Reason::NotDirectory`] for a name of the other kind; [`Reason::NotEmpty`];
+    /// [`Reason::Exhausted`] if too many files are open that have no name.
     pub(super) fn remove(&self, remove: &Remove, expected: FileIdentity) -> Result<Outcome, Refusal> {
-        let name = name_in(self.exports.root(&remove.place.export)?, &remove.place.path)?;
+        let export = &remove.place.export;
+        let name = name_in(self.exports.root(export)?, &remove.place.path)?;
+        let leaving = self.files.keep_open(export, &name, &remove.place.path)?;
+        // Let go of last: to give a file's storage back can take long.
+        let found;
         let _turn = self.locks.hold(&[&name])?;
-        if name.identity().map_err(refusal)? != Some(expected) {
+        found = name.find().map_err(refusal)?;
+        if name.identity_of(found.as_ref()) != Some(expected) {
+            return Ok(Outcome::Moved);
+        }
+        let _still = self.exports.still(export)?;
+        if self.exports.place_of(export, &name, &remove.place.path) != leaving.path() {
             return Ok(Outcome::Moved);
         }
         let flags = match remove.what {
@@ -219,20 +236,39 @@ impl Names {
             Removal::Directory => AtFlags::REMOVEDIR,
         };
         rustix::fs::unlinkat(&name.directory, name.name, flags).map_err(refusal)?;
+        leaving.gone();
         Ok(Outcome::Done)
     }
 
-    /// Renames, if the names stand for what is `expected` of them.
+    /// Renames, if the names stand for what is `expected` of them. Opens follow their files; what is open of a file that
+    /// is replaced stays open.
+    ///
+    /// # Errors
+    /// [`Reason::Exhausted`] if too many files are open that have no name; else what the file system reports.
     pub(super) fn rename(
         &self,
         rename: &Rename,
         expected: [Option<FileIdentity>; 2],
     ) -> Result<Outcome, Refusal> {
-        let root = self.exports.root(&rename.export)?;
+        let export = &rename.export;
+        let root = self.exports.root(export)?;
         let (from, to) = (name_in(root, &rename.from)?, name_in(root, &rename.to)?);
+        let leaving = match rename.how {
+            RenameHow::Replace => Some(self.files.keep_open(export, &to, &rename.to)?),
+            RenameHow::NoReplace | RenameHow::Exchange => None,
+        };
+        // Let go of last: to give a file's storage back can take long.
+        let found;
         let _turn = self.locks.hold(&[&from, &to])?;
-        let found = [from.identity().map_err(refusal)?, to.identity().map_err(refusal)?];
-        if found != expected {
+        found = [from.find().map_err(refusal)?, to.find().map_err(refusal)?];
+        let [first, second] = &found;
+        if [from.identity_of(first.as_ref()), to.identity_of(second.as_ref())] != expected {
+            return Ok(Outcome::Moved);
+        }
+        let _moving = self.exports.moving(export)?;
+        let source = self.exports.place_of(export, &from, &rename.from);
+        let target = self.exports.place_of(export, &to, &rename.to);
+        if leaving.as_ref().is_some_and(|leaving| leaving.path() != target) {
             return Ok(Outcome::Moved);
         }
         let flags = match rename.how {
@@ -242,6 +278,16 @@ impl Names {
         };
         rustix::fs::renameat_with(&from.directory, from.name, &to.directory, to.name, flags)
             .map_err(refusal)?;
+        let [first, second] = expected;
+        if first == second {
+            // Two names of one file: both are still there.
+            return Ok(Outcome::Done);
+        }
+        if let Some(leaving) = leaving {
+            leaving.gone();
+        }
+        let moved = self.files.renamed(export, &source, &target, rename.how == RenameHow::Exchange);
+        tracing::debug!(opens = moved.len(), "opens follow a rename");
         Ok(Outcome::Done)
     }
 }

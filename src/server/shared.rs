@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::files::Descriptor;
+use super::descriptors::{Descriptors, Lease};
 use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
-use super::work::{FileTable, Work};
+use super::work::Work;
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     /// Deadlines may have come nearer.
     wake: Notify,
     pub(super) names: Names,
-    pub(super) files: FileTable,
+    pub(super) files: Arc<Descriptors>,
     /// What runs on the blocking pool.
     pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(
         core: ServerCore<Outbound>,
-        (identities, names): (Identities, Names),
+        (identities, names, files): (Identities, Names, Arc<Descriptors>),
         (gate, workers): (Arc<Gate>, Workers),
         limits: Limits,
         enrolment: bool,
@@ -87,7 +87,7 @@ impl Shared {
             enrolment,
             wake: Notify::new(),
             names,
-            files: FileTable::default(),
+            files,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
         }
@@ -187,7 +187,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(&self, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Arc<Descriptor>>) {
+    fn drain(&self, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Lease>) {
         while let Some(output) = state.core.poll_output() {
             match output {
                 ServerOutput::Send { connection, request, message, payload } => {

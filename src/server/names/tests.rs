@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, mknodat};
 
 use super::*;
 use crate::model::{FileKind, SetTime};
+use crate::server::descriptors::Bounds;
 use crate::server::ground::{Ground, PUBLIC, identity_at, media, path, place, reason};
 
 mod hostile;
@@ -491,8 +492,9 @@ fn t12_what_is_mounted_on_a_name_is_outside() {
         eprintln!("skipped: /dev/shm is no file system of its own");
         return;
     }
-    let exports = Exports::open([(media(), "/dev".into())]).unwrap();
-    let names = Names::new(exports, ModePolicy::default(), [0; 32]);
+    let exports = Arc::new(Exports::open([(media(), "/dev".into())]).unwrap());
+    let files = Arc::new(Descriptors::new(Arc::clone(&exports), Bounds { open: 10, pinned: 5 }));
+    let names = Names::new(exports, files, ModePolicy::default(), [0; 32]);
     for at in ["shm", "shm/none", "shm/none/none"] {
         for follow in [true, false] {
             assert_eq!(reason(names.lookup(&place(at), follow)), Err(Reason::Outside), "{at}");
