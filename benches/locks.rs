@@ -91,7 +91,7 @@ fn table() -> OpenTable {
         owner: PublicKey([1; 32]),
         open: OpenId(1),
         handle: HANDLE,
-        file: FileIdentity { device: 1, inode: 1 },
+        file: FileIdentity { device: 1, inode: 1, born_ns: 0 },
         export: "data".parse().unwrap(),
         mode: OpenMode::READ_WRITE,
         rights: OpenMode::READ_WRITE.rights.union(Rights::LOCK),

@@ -63,7 +63,7 @@ fn table() -> OpenTable {
             owner: PublicKey([1; 32]),
             open: OpenId(owner),
             handle: HandleId(owner),
-            file: FileIdentity { device: 1, inode: 2 },
+            file: FileIdentity { device: 1, inode: 2, born_ns: 0 },
             export: "media".parse().unwrap(),
             mode: OpenMode::READ_WRITE,
             rights,

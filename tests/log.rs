@@ -393,7 +393,7 @@ fn admission(owner: PublicKey) -> Admission {
         owner,
         open: OpenId(7),
         handle: HandleId(9),
-        file: FileIdentity { device: 1, inode: 2 },
+        file: FileIdentity { device: 1, inode: 2, born_ns: 0 },
         export: EXPORT.parse().unwrap(),
         mode: OpenMode::READ,
         rights: Rights::READ,

@@ -4,13 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{OpenMode, Rights};
 
-/// Which file it is, on one server: two opens of one file have equal identities. Never sent.
+/// Which file it is, on one server: two opens of one file have equal identities, and a file that gets the inode of one
+/// that is gone has another. Never sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device number.
     pub device: u64,
     /// Inode number on that device.
     pub inode: u64,
+    /// When it was made, in nanoseconds since 1970, to a tick of the kernel's clock, which tells it from an earlier
+    /// file of the same inode; 0 where the file system does not tell.
+    pub born_ns: i64,
 }
 
 /// What a name in a directory stands for.

@@ -23,6 +23,13 @@ pub struct Limits {
     pub channels_per_session: usize,
     /// Opens of one client identity.
     pub opens_per_client: usize,
+    /// Descriptors that a server has open for its opens, and never more than half of what its process may have: enough
+    /// for everything that is really used at a time, at about 2 KiB of the kernel's memory each. Opens beyond it are
+    /// there without one.
+    pub descriptors_max: usize,
+    /// Descriptors of them that stay open as long as their opens, because their files have no name any more, and never
+    /// more than half of them: a quarter, so that removed files leave the most for those that are there.
+    pub pinned_descriptors_max: usize,
     /// Resume keys that are valid at once for one open.
     pub keys_per_open: usize,
     /// Byte ranges that one open has locked: more than a database locks pages at once, and few enough that a lock
@@ -105,6 +112,8 @@ impl Default for Limits {
             sessions_per_client: 64,
             channels_per_session: 32,
             opens_per_client: 10_000,
+            descriptors_max: 16_000,
+            pinned_descriptors_max: 4_000,
             keys_per_open: 16,
             locks_per_open: 4096,
             locks_per_client: 65_536,
@@ -170,6 +179,11 @@ impl Limits {
     /// How many times its credit a server takes from a client before it calls the client hostile: an answer
     /// that the client has, but whose buffer the server has not yet released, counts on one side only.
     pub const CREDIT_SLACK: u32 = 2;
+    /// Threads of a server that wait at once for a descriptor because all are in use: half of those that it has for file
+    /// work, so that the work that uses them goes on.
+    pub const DESCRIPTOR_WAITERS_MAX: usize = 32;
+    /// How long each of them waits: far longer than file work takes, and shorter than anybody waits for an answer.
+    pub const DESCRIPTOR_WAIT: Duration = Duration::from_millis(500);
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;
     /// Lines of one session.

@@ -91,7 +91,7 @@ pub enum TableEvent {
 ///     owner,
 ///     open: OpenId(10),
 ///     handle: HandleId(100),
-///     file: FileIdentity { device: 1, inode: 2 },
+///     file: FileIdentity { device: 1, inode: 2, born_ns: 0 },
 ///     export: "media".parse().unwrap(),
 ///     mode: OpenMode::READ_WRITE,
 ///     rights: OpenMode::READ_WRITE.rights,

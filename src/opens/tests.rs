@@ -30,8 +30,8 @@ const A1: SessionId = SessionId([1; 16]);
 const A2: SessionId = SessionId([2; 16]);
 const B1: SessionId = SessionId([3; 16]);
 
-const FILE: FileIdentity = FileIdentity { device: 1, inode: 10 };
-const OTHER_FILE: FileIdentity = FileIdentity { device: 1, inode: 11 };
+const FILE: FileIdentity = FileIdentity { device: 1, inode: 10, born_ns: 0 };
+const OTHER_FILE: FileIdentity = FileIdentity { device: 1, inode: 11, born_ns: 0 };
 const EXCLUSIVE: OpenMode = OpenMode::READ_WRITE.exclusive();
 const GRACE: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::path::DecInt;
 
-use super::files::{Descriptor, attributes_of, refusal};
+use super::files::{Descriptor, refusal};
+use super::stat::{attributes_of, file_type, stat_of};
 use crate::model::{AttributeChange, Attributes, FileKind, Reason, Refusal, SetTime};
 
 /// Set-user-id, set-group-id and sticky.
@@ -98,8 +99,7 @@ pub(super) fn change_found(
 
 /// Whether it is a file or a directory: nothing else has attributes that clients change.
 pub(super) fn changeable(found: OwnedFd) -> Result<OwnedFd, Refusal> {
-    let stat = rustix::fs::fstat(&found).map_err(refusal)?;
-    match FileType::from_raw_mode(stat.st_mode) {
+    match file_type(&stat_of(&found).map_err(refusal)?) {
         FileType::RegularFile | FileType::Directory => Ok(found),
         _ => Err(Reason::NotRegular.into()),
     }
@@ -107,7 +107,7 @@ pub(super) fn changeable(found: OwnedFd) -> Result<OwnedFd, Refusal> {
 
 /// The attributes of what is held.
 pub(super) fn attributes_now(found: &OwnedFd) -> Result<Attributes, Refusal> {
-    rustix::fs::fstat(found).map(|stat| attributes_of(&stat)).map_err(refusal)
+    stat_of(found).map(|stat| attributes_of(&stat)).map_err(refusal)
 }
 
 fn times_of(change: &AttributeChange) -> Option<Timestamps> {

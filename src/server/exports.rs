@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use thiserror::Error;
 
-use super::beneath::{regular, reopen, resolve};
-use super::files::{Descriptor, attributes_of, identity_of, refusal};
+use super::beneath::{NameIn, Root, reopen, resolve, resolve_link};
+use super::files::{Descriptor, refusal};
+use super::stat::{attributes_of, stat_of};
 use crate::model::{
     Attributes, ExportName, ExportPath, FileIdentity, NameError, Protection, Reason, Refusal, Rights,
 };
@@ -105,7 +106,9 @@ pub enum ExportError {
 struct Export {
     name: ExportName,
     /// Opened once; what is renamed or mounted over its path later changes nothing.
-    root: OwnedFd,
+    root: Root,
+    /// Held by whoever relates a path in it to a file, and by whoever renames something in it alone.
+    moves: RwLock<()>,
     /// Where it was found, without links.
     path: PathBuf,
     identity: FileIdentity,
@@ -121,11 +124,22 @@ pub struct Exports {
     descriptors: OwnedFd,
 }
 
+/// Where something is in an export, by the kernel's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// At this path, which has no link in it; empty for the top.
+    At(Vec<u8>),
+    /// It has no name in the export any more.
+    Nowhere,
+    /// The kernel does not tell.
+    Unknown,
+}
+
 /// A file that was opened, and what it was at that moment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct OpenedFile {
     /// The open file.
-    pub file: Arc<Descriptor>,
+    pub file: Descriptor,
     /// Which file it is.
     pub identity: FileIdentity,
     /// Its size and times.
@@ -214,15 +228,93 @@ impl Exports {
         path: &ExportPath,
         rights: Rights,
     ) -> Result<OpenedFile, Refusal> {
+        self.open_if(export, path, rights, |_| true)
+    }
+
+    /// As [`Exports::open_file`], if it is this file.
+    ///
+    /// # Errors
+    /// [`Reason::Stale`] if it is another one, which is not opened.
+    pub(super) fn open_same(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+        identity: FileIdentity,
+    ) -> Result<OpenedFile, Refusal> {
+        self.open_if(export, path, rights, |found| found == identity)
+    }
+
+    fn open_if(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+        is_wanted: impl FnOnce(FileIdentity) -> bool,
+    ) -> Result<OpenedFile, Refusal> {
         let access = access_of(rights).ok_or(Reason::Invalid)?;
-        let found = resolve(self.root(export)?, path.as_bytes()).map_err(refusal)?;
-        let identity = regular(&rustix::fs::fstat(&found).map_err(refusal)?)?;
-        let opened = OpenedFile::new(reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
+        let root = self.root(export)?;
+        let found = resolve(root, path.as_bytes()).map_err(refusal)?;
+        let identity = root.regular(&stat_of(&found).map_err(refusal)?)?;
+        if !is_wanted(identity) {
+            return Err(Reason::Stale.into());
+        }
+        let opened = OpenedFile::new(root, reopen(&self.descriptors, &found, access).map_err(refusal)?)?;
         if opened.identity != identity {
             // A descriptor that leads to another file than its own: nothing that it is asked can be trusted.
             return Err(Reason::Io.into());
         }
         Ok(opened)
+    }
+
+    /// Whether the file behind a descriptor could be opened for `rights` now, as far as its permissions go.
+    pub(super) fn may_open_again(&self, file: BorrowedFd<'_>, rights: Rights) -> bool {
+        let mut access = Access::empty();
+        access.set(Access::READ_OK, rights.contains(Rights::READ));
+        access.set(Access::WRITE_OK, rights.is_writing());
+        rustix::fs::accessat(&self.descriptors, DecInt::from_fd(file), access, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Keeps clients from renaming anything in the export as long as what is returned is there.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`] for an unknown export.
+    pub(super) fn still(&self, export: &ExportName) -> Result<RwLockReadGuard<'_, ()>, Refusal> {
+        Ok(self.find(export)?.moves.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`Exports::still`], if nothing is being renamed at this moment.
+    pub(super) fn try_still(&self, export: &ExportName) -> Option<RwLockReadGuard<'_, ()>> {
+        match self.find(export).ok()?.moves.try_read() {
+            Ok(still) => Some(still),
+            Err(TryLockError::Poisoned(still)) => Some(still.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// For whoever renames something in the export: nobody relates a path in it to a file meanwhile.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`] for an unknown export.
+    pub(super) fn moving(&self, export: &ExportName) -> Result<RwLockWriteGuard<'_, ()>, Refusal> {
+        Ok(self.find(export)?.moves.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where what a descriptor is open on is now, in the export.
+    pub(super) fn whereabouts(&self, export: &ExportName, file: BorrowedFd<'_>) -> Whereabouts {
+        self.find(export)
+            .and_then(|export| self.locate(export, file).map_err(refusal))
+            .unwrap_or(Whereabouts::Unknown)
+    }
+
+    /// The path of a name in the export, without links in it; the one that was asked for, where the kernel does not
+    /// tell.
+    pub(super) fn place_of(&self, export: &ExportName, name: &NameIn<'_>, asked: &ExportPath) -> Vec<u8> {
+        match self.whereabouts(export, name.directory.as_fd()) {
+            Whereabouts::At(directory) if directory.is_empty() => name.name.to_vec(),
+            Whereabouts::At(directory) => [&directory, &b"/"[..], name.name].concat(),
+            Whereabouts::Nowhere | Whereabouts::Unknown => asked.as_bytes().to_vec(),
+        }
     }
 
     /// Refuses exports that hold `file`, which is the server's own: both the path that is given and, if that is a
@@ -237,13 +329,13 @@ impl Exports {
         let folder = folders.into_iter().find_map(|folder| std::fs::canonicalize(folder).ok());
         for place in std::fs::canonicalize(file).into_iter().chain(folder) {
             // Not only by its name: a file system may be mounted in several places.
-            let above: Vec<FileIdentity> = place
-                .ancestors()
-                .filter_map(|folder| rustix::fs::stat(folder).ok())
-                .map(|stat| FileIdentity { device: stat.st_dev, inode: stat.st_ino })
-                .collect();
-            let holds =
-                |export: &&Export| place.starts_with(&export.path) || above.contains(&export.identity);
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let held = |folder: &Path| rustix::fs::openat(CWD, folder, flags, Mode::empty()).ok();
+            let above: Vec<Statx> =
+                place.ancestors().filter_map(|folder| stat_of(held(folder)?).ok()).collect();
+            let is_above =
+                |export: &Export| above.iter().any(|stat| export.root.identity(stat) == export.identity);
+            let holds = |export: &&Export| place.starts_with(&export.path) || is_above(export);
             if let Some(export) = self.by_name.values().find(holds) {
                 return Err(ExportError::Settings {
                     name: export.name.clone(),
@@ -259,22 +351,55 @@ impl Exports {
     ///
     /// # Errors
     /// [`Reason::NotFound`] for an unknown export.
-    pub(super) fn root(&self, export: &ExportName) -> Result<&OwnedFd, Refusal> {
-        Ok(&self.by_name.get(export).ok_or(Reason::NotFound)?.root)
+    pub(super) fn root(&self, export: &ExportName) -> Result<&Root, Refusal> {
+        Ok(&self.find(export)?.root)
     }
 
     /// This process's table of descriptors, through which a held file is reached a second time.
     pub(super) fn descriptors(&self) -> &OwnedFd {
         &self.descriptors
     }
+
+    fn find(&self, export: &ExportName) -> Result<&Export, Refusal> {
+        self.by_name.get(export).ok_or_else(|| Reason::NotFound.into())
+    }
+
+    fn locate(&self, export: &Export, file: BorrowedFd<'_>) -> Result<Whereabouts, Errno> {
+        let found = path_of(&self.descriptors, file)?;
+        if !found.is_absolute() {
+            // Outside of what the process sees.
+            return Ok(Whereabouts::Unknown);
+        }
+        let beneath = match found.strip_prefix(&export.path) {
+            Ok(beneath) => beneath.to_owned(),
+            // The export itself may have been renamed.
+            Err(_) => match found.strip_prefix(path_of(&self.descriptors, &export.root)?) {
+                Ok(beneath) => beneath.to_owned(),
+                Err(_) => return Ok(Whereabouts::Nowhere),
+            },
+        };
+        let path = beneath.into_os_string().into_vec();
+        if path.ends_with(DELETED) {
+            // That is what the kernel says of a name that is gone; and a file can have such a name.
+            let identity = |stat: Statx| export.root.identity(&stat);
+            let named = resolve_link(&export.root, &path).and_then(stat_of).map(identity);
+            if named != stat_of(file).map(identity) {
+                return Ok(Whereabouts::Nowhere);
+            }
+        }
+        Ok(ExportPath::new(path.clone()).map_or(Whereabouts::Unknown, |_| Whereabouts::At(path)))
+    }
 }
+
+/// How a path ends, by the kernel's account, that leads nowhere any more.
+const DELETED: &[u8] = b" (deleted)";
 
 impl OpenedFile {
     /// What a descriptor is open on, if that is a regular file.
-    pub(super) fn new(file: OwnedFd) -> Result<Self, Refusal> {
-        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
-        let identity = regular(&stat)?;
-        Ok(Self { file: Arc::new(Descriptor::new(file)), identity, attributes: attributes_of(&stat) })
+    pub(super) fn new(root: &Root, file: OwnedFd) -> Result<Self, Refusal> {
+        let stat = stat_of(&file).map_err(refusal)?;
+        let identity = root.regular(&stat)?;
+        Ok(Self { file: Descriptor::new(file), identity, attributes: attributes_of(&stat) })
     }
 }
 
@@ -309,19 +434,21 @@ fn open_export(descriptors: &OwnedFd, name: ExportName, path: &Path) -> Result<E
     let failed = |errno: Errno| export_error(name.clone(), path, errno);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
-    let identity = identity_of(&rustix::fs::fstat(&root).map_err(failed)?);
+    let root = Root::new(root).map_err(failed)?;
+    let identity = root.identity(&stat_of(&root).map_err(failed)?);
     let found = path_of(descriptors, &root).map_err(failed)?;
-    let top = rustix::fs::stat("/").map_err(failed)?;
-    if found == Path::new("/") || identity == identity_of(&top) {
+    let top = rustix::fs::openat(CWD, "/", flags, Mode::empty()).map_err(failed)?;
+    let top = stat_of(&top).map_err(failed)?;
+    if found == Path::new("/") || identity == root.identity(&top) {
         return Err(ExportError::Root(name));
     }
     // Proves, before a client asks, that the kernel has what every later open needs.
     resolve(&root, b".").map_err(failed)?;
-    Ok(Export { name, root, path: found, identity, protection: Protection::Clear })
+    Ok(Export { name, root, moves: RwLock::new(()), path: found, identity, protection: Protection::Clear })
 }
 
 /// Where a descriptor's directory is, by the kernel's account: absolute and without links.
-fn path_of(descriptors: &OwnedFd, directory: &OwnedFd) -> Result<PathBuf, Errno> {
+fn path_of(descriptors: &OwnedFd, directory: impl AsFd) -> Result<PathBuf, Errno> {
     let link = rustix::fs::readlinkat(descriptors, DecInt::from_fd(directory.as_fd()), Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
 }

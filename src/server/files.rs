@@ -6,15 +6,16 @@
 //! turns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Stat};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, IoSlice, IoSliceMut, ReadWriteFlags};
 
+use super::stat::{attributes_of, stat_of};
 use crate::model::{
-    Allocation, Attributes, ByteRange, FileIdentity, FileKind, Limits, Reason, Refusal, Seekable, SyncScope,
-    len_u64,
+    Allocation, Attributes, ByteRange, Limits, Reason, Refusal, Seekable, SyncScope, len_u64,
 };
 use crate::net::{Lent, LentSend};
 
@@ -23,9 +24,6 @@ const END_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// The offset that means the descriptor's own position, which a write then moves.
 const AT_POSITION: u64 = u64::MAX;
-
-/// The unit of `st_blocks`, in bytes, on every file system.
-const STAT_BLOCK: u64 = 512;
 
 /// What a read from memory came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,12 +43,28 @@ pub struct Descriptor {
     fd: OwnedFd,
     /// Held by whoever moves the descriptor's position until it is read back.
     position: Mutex<()>,
+    /// Held by whoever syncs until what came of it is known to everybody else.
+    syncing: Mutex<()>,
+    /// How often bytes were changed through it, and how many of those changes have been synced.
+    changes: AtomicU64,
+    synced: AtomicU64,
+    /// What the next sync comes to, in place of a real one.
+    #[cfg(test)]
+    pub(super) next_sync: Mutex<Option<Errno>>,
 }
 
 impl Descriptor {
     /// Wraps the descriptor of a regular file.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, position: Mutex::new(()) }
+        Self {
+            fd,
+            position: Mutex::new(()),
+            syncing: Mutex::new(()),
+            changes: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            #[cfg(test)]
+            next_sync: Mutex::new(None),
+        }
     }
 
     /// Appends to `into` what of the `len` bytes at `offset` can be had without waiting for a disk. Fewer bytes
@@ -111,6 +125,7 @@ impl Descriptor {
         if offset.checked_add(u64::from(len)).is_none_or(|end| end > END_MAX) {
             return Err(Reason::Invalid.into());
         }
+        let _change = self.change();
         write_with(offset, bytes, |at, rest| rustix::io::pwrite(&self.fd, rest, at)).map_err(refusal)
     }
 
@@ -126,6 +141,7 @@ impl Descriptor {
             return Ok((self.attributes()?.len, 0));
         }
         let _turn = self.position_turn();
+        let _change = self.change();
         // The kernel finds the end and writes there in one step, and leaves the position behind the last byte.
         let write =
             || rustix::io::pwritev2(&self.fd, &[IoSlice::new(bytes)], AT_POSITION, ReadWriteFlags::APPEND);
@@ -148,6 +164,7 @@ impl Descriptor {
             Allocation::PunchHole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
         };
         let len = range.end().saturating_sub(range.start());
+        let _change = self.change();
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, range.start(), len))
             .map_err(refusal)
     }
@@ -187,6 +204,7 @@ impl Descriptor {
             // The kernel would call the request invalid.
             return Err(Reason::PermissionDenied.into());
         }
+        let _change = self.change();
         rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len)).map_err(refusal)
     }
 
@@ -200,7 +218,27 @@ impl Descriptor {
             SyncScope::Data => rustix::fs::fdatasync(&self.fd),
             SyncScope::All => rustix::fs::fsync(&self.fd),
         };
-        rustix::io::retry_on_intr(sync).map_err(refusal)
+        #[cfg(test)]
+        if let Some(errno) = self.next_sync.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(refusal(errno));
+        }
+        // A change that ends from here on may not be in it.
+        let changes = self.changes.load(Ordering::Acquire);
+        rustix::io::retry_on_intr(sync).map_err(refusal)?;
+        self.synced.fetch_max(changes, Ordering::Release);
+        Ok(())
+    }
+
+    /// A number that is there while changes of bytes through this descriptor have not been synced successfully, and
+    /// grows with each.
+    pub(super) fn unsynced(&self) -> Option<u64> {
+        let changes = self.changes.load(Ordering::Acquire);
+        (changes > self.synced.load(Ordering::Acquire)).then_some(changes)
+    }
+
+    /// For whoever syncs, until what came of it is known to those who ask before they sync.
+    pub(super) fn sync_turn(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size and times as they are now.
@@ -208,11 +246,24 @@ impl Descriptor {
     /// # Errors
     /// A [`Refusal`] with what the file system reports.
     pub fn attributes(&self) -> Result<Attributes, Refusal> {
-        rustix::fs::fstat(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
+        stat_of(&self.fd).map(|stat| attributes_of(&stat)).map_err(refusal)
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change(&self.changes)
     }
 
     fn position_turn(&self) -> MutexGuard<'_, ()> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of bytes, which counts when it has ended, also if it has failed: a part of it may be there.
+struct Change<'a>(&'a AtomicU64);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -232,35 +283,6 @@ impl Lent for Descriptor {
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// Which file a `stat` describes.
-pub(crate) fn identity_of(stat: &Stat) -> FileIdentity {
-    FileIdentity { device: stat.st_dev, inode: stat.st_ino }
-}
-
-/// Size and times in a `stat`.
-pub(crate) fn attributes_of(stat: &Stat) -> Attributes {
-    Attributes {
-        kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
-        len: u64::try_from(stat.st_size).unwrap_or(0),
-        allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(STAT_BLOCK),
-        permissions: stat.st_mode & 0o7777,
-        links: stat.st_nlink,
-        accessed_ns: nanoseconds(stat.st_atime, i64::try_from(stat.st_atime_nsec).unwrap_or(0)),
-        modified_ns: nanoseconds(stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-        changed_ns: nanoseconds(stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0)),
-    }
-}
-
-/// What clients call a kind of file.
-pub(crate) fn kind_of(kind: FileType) -> FileKind {
-    match kind {
-        FileType::RegularFile => FileKind::File,
-        FileType::Directory => FileKind::Directory,
-        FileType::Symlink => FileKind::Symlink,
-        _ => FileKind::Other,
     }
 }
 
@@ -296,10 +318,6 @@ pub(crate) fn refusal(errno: Errno) -> Refusal {
         _ => Reason::Io,
     };
     reason.into()
-}
-
-fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 /// The length of a read, if it stays below the greatest offset and the longest payload.

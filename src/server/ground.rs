@@ -6,17 +6,20 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::change::ModePolicy;
+use super::descriptors::{Bounds, Descriptors, Purpose};
 use super::exports::{Exports, OpenedFile};
 use super::names::{Names, Outcome};
+use super::stat::{Births, identity_of, stat_of};
 use crate::model::{
-    AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, Reason, Refusal,
-    Removal, RenameHow, Rights,
+    AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, OpenId, Reason,
+    Refusal, Removal, RenameHow, Rights,
 };
 use crate::wire::names::{
     Cookie, DirectoryEntry, HardLink, List, MakeDirectory, Place, Remove, Rename, Symlink, decode_list,
@@ -33,6 +36,7 @@ pub(super) const SECRET_TIME_S: i64 = 1_111_111_111;
 pub(super) struct Ground {
     folder: TempDir,
     pub(super) names: Names,
+    pub(super) files: Arc<Descriptors>,
 }
 
 /// The export's name.
@@ -59,6 +63,10 @@ impl Ground {
     }
 
     pub(super) fn with_modes(modes: ModePolicy) -> Self {
+        Self::with(modes, Bounds { open: 100, pinned: 50 })
+    }
+
+    pub(super) fn with(modes: ModePolicy, bounds: Bounds) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let top = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(top.join("export/dir/deep")).unwrap();
@@ -67,7 +75,10 @@ impl Ground {
         }
         plant_secrets(&top.join("outside"));
         let exports = Exports::open([(media(), top.join("export"))]).unwrap();
-        Self { folder, names: Names::new(exports, modes, [7; 32]) }
+        let exports = Arc::new(exports);
+        let files = Arc::new(Descriptors::new(Arc::clone(&exports), bounds));
+        let names = Names::new(exports, Arc::clone(&files), modes, [7; 32]);
+        Self { folder, names, files }
     }
 
     /// Where a path of the export is.
@@ -81,6 +92,15 @@ impl Ground {
 
     pub(super) fn open(&self, at: &str, rights: Rights, create: Create) -> Result<OpenedFile, Reason> {
         reason(self.names.open_file(&media(), &path(at), rights, create, 0o640))
+    }
+
+    /// Opens a file and keeps its descriptor, as the server does for a client.
+    pub(super) fn keep(&self, open: OpenId, at: &str, rights: Rights) -> Result<FileIdentity, Reason> {
+        reason(self.files.reserve(Purpose::New).and_then(|place| {
+            let opened = self.names.open_file(&media(), &path(at), rights, Create::Never, 0)?;
+            self.files.insert(open, (&media(), &path(at), rights), (opened, place))
+        }))
+        .map(|(identity, _)| identity)
     }
 
     pub(super) fn lookup(&self, at: &str) -> Result<Attributes, Reason> {
@@ -203,9 +223,12 @@ pub(super) fn snapshot(top: &Path) -> Snapshot {
 
 /// Which files no client may see.
 pub(super) fn identities(snapshot: &Snapshot) -> BTreeSet<FileIdentity> {
-    let identity = |at: &PathBuf| {
-        let metadata = fs::symlink_metadata(at).unwrap();
-        FileIdentity { device: metadata.dev(), inode: metadata.ino() }
-    };
-    snapshot.keys().map(identity).collect()
+    snapshot.keys().map(|at| identity_at(at)).collect()
+}
+
+/// Which file is there, a link not followed.
+pub(super) fn identity_at(at: &Path) -> FileIdentity {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::open(at, flags, Mode::empty()).unwrap();
+    identity_of(&stat_of(&found).unwrap(), Births::of(&found).unwrap())
 }

@@ -16,8 +16,9 @@ use rustix::io::Errno;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::beneath::{open_directory, resolve_link};
-use super::files::{attributes_of, identity_of, kind_of, refusal};
+use super::beneath::{Root, open_directory, resolve_link};
+use super::files::refusal;
+use super::stat::{attributes_of, kind_of, stat_of};
 use crate::model::{Attributes, FileIdentity, FileName, Reason, Refusal};
 use crate::wire::names::{Cookie, DirectoryEntry, List, encode_list};
 
@@ -60,6 +61,7 @@ impl CookieKey {
         let mut mac = <Blake2sMac<U16> as KeyInit>::new((&*self.0).into());
         mac.update(&directory.device.to_le_bytes());
         mac.update(&directory.inode.to_le_bytes());
+        mac.update(&directory.born_ns.to_le_bytes());
         mac.update(&position.to_le_bytes());
         mac.finalize_fixed().into()
     }
@@ -76,13 +78,9 @@ impl fmt::Debug for CookieKey {
 ///
 /// # Errors
 /// [`Reason::Stale`] if the cookie is not one of this server and this directory; else what the file system reports.
-pub(super) fn page(
-    root: &OwnedFd,
-    list: &List,
-    key: &CookieKey,
-) -> Result<(Vec<u8>, Option<Cookie>), Refusal> {
+pub(super) fn page(root: &Root, list: &List, key: &CookieKey) -> Result<(Vec<u8>, Option<Cookie>), Refusal> {
     let directory = open_directory(root, list.place.path.as_bytes()).map_err(refusal)?;
-    let identity = identity_of(&rustix::fs::fstat(&directory).map_err(refusal)?);
+    let identity = root.identity(&stat_of(&directory).map_err(refusal)?);
     let mut position = 0;
     if let Some(cookie) = &list.cookie {
         position = key.position(identity, cookie).ok_or(Reason::Stale)?;
@@ -133,7 +131,7 @@ fn described(
 /// Not `fstatat`: that would look through what is mounted on a name.
 fn attributes(directory: &OwnedFd, name: &FileName) -> Result<Attributes, Errno> {
     let found = resolve_link(directory, name.as_bytes())?;
-    rustix::fs::fstat(&found).map(|stat| attributes_of(&stat))
+    stat_of(&found).map(|stat| attributes_of(&stat))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod beneath;
 mod change;
 mod clients;
 mod connection;
+mod descriptors;
 mod enrolment;
 mod exports;
 mod files;
@@ -18,6 +19,7 @@ mod listing;
 mod names;
 mod persistence;
 mod shared;
+mod stat;
 pub mod store;
 mod work;
 mod xattr;
@@ -36,10 +38,12 @@ pub use clients::{
     ClientsError, ClientsProblem, load as load_clients, load_unless_blank as load_clients_unless_blank,
     parse as parse_clients,
 };
+pub use descriptors::Bounds as DescriptorBounds;
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
 pub use persistence::{RecordError, StateConfig};
 
+use self::descriptors::{Bounds, Descriptors};
 use self::gate::Gate;
 use self::identities::Identities;
 use self::names::Names;
@@ -153,6 +157,21 @@ pub struct GateStatus {
     pub handshake_steps: u64,
 }
 
+/// How many descriptors the opens of a server have. An open has one only while it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DescriptorStatus {
+    /// Opens, with a descriptor or without one.
+    pub opens: usize,
+    /// Descriptors, those included that are being opened and closed.
+    pub open: usize,
+    /// Descriptors of them that stay open as long as their opens, because their files have no name or could not be
+    /// opened again.
+    pub pinned: usize,
+    /// The most that there are of all and of the pinned ones.
+    pub bounds: DescriptorBounds,
+}
+
 /// A running server. Dropping it stops nothing; [`Server::stop`] does.
 ///
 /// ```no_run
@@ -206,7 +225,7 @@ impl Server {
             let bound = listener.local_addr().map_err(error)?;
             listeners.push((listener, bound));
         }
-        raise_descriptor_limit();
+        let bounds = Bounds::new(&config.limits, raise_descriptor_limit());
         let clock = Clock;
         let identities = Identities::new(config.identity, config.previous_identity);
         let beginning = (config.state.as_ref())
@@ -237,10 +256,13 @@ impl Server {
             CoreError::Entropy(error) => StartError::Entropy(error),
         })?;
         let persistence = store.map(Persistence::start).transpose().map_err(StartError::Threads)?;
-        let names = Names::new(config.exports, config.modes, SystemEntropy.bytes()?);
+        let exports = Arc::new(config.exports);
+        let files = Arc::new(Descriptors::new(Arc::clone(&exports), bounds));
+        let names = Names::new(exports, Arc::clone(&files), config.modes, SystemEntropy.bytes()?);
         let gate = Arc::new(Gate::new(clock, &config.limits));
         let own = (Arc::clone(&gate), workers, persistence.unwrap_or_default());
-        let shared = Arc::new(Shared::new(core, (identities, names), own, config.limits, config.enrolment));
+        let shared =
+            Arc::new(Shared::new(core, (identities, names, files), own, config.limits, config.enrolment));
         // What the core has from before, before anybody asks for it.
         shared.drive(|_, _| ());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -325,8 +347,22 @@ impl Server {
         self.shared.persistence.failed().await
     }
 
-    /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is
-    /// left. Opens that can be resumed stay in the state directory, if there is one, as those of absent clients.
+    /// How many descriptors its opens have.
+    #[must_use]
+    pub fn descriptors(&self) -> DescriptorStatus {
+        let files = &self.shared.files;
+        let counts = files.counts();
+        DescriptorStatus {
+            opens: counts.opens,
+            open: counts.open,
+            pinned: counts.pinned,
+            bounds: files.bounds(),
+        }
+    }
+
+    /// Stops the server: clients are told, connections closed, file work finished, and what was written is synced; what
+    /// takes longer than 5 s is left. Opens that can be resumed stay in the state directory, if there is one, as those of
+    /// absent clients.
     ///
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
@@ -339,8 +375,15 @@ impl Server {
             self.shared.file_work.close();
             self.shared.file_work.wait().await;
             let shared = Arc::clone(&self.shared);
-            // It waits for the disk.
-            let _closed = tokio::task::spawn_blocking(move || shared.persistence.close()).await;
+            let synced = tokio::task::spawn_blocking(move || {
+                let synced = shared.files.sync_all();
+                shared.persistence.close();
+                synced
+            })
+            .await;
+            if let Some(failed) = synced.ok().map(|all| all.failed).filter(|&failed| failed > 0) {
+                tracing::error!(failed, "what was written to open files may not be on the disk");
+            }
         };
         if Clock.timeout(STOP_LIMIT, done).await.is_none() {
             tracing::warn!(limit = ?STOP_LIMIT, "stopped before everything was done");
@@ -348,8 +391,9 @@ impl Server {
     }
 }
 
-/// Takes all the descriptors that the administrator allows: each open and each connection needs one.
-fn raise_descriptor_limit() {
+/// Takes all the descriptors that the administrator allows: files and connections need them. Tells how many they are;
+/// nothing if there is no limit.
+fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -357,6 +401,7 @@ fn raise_descriptor_limit() {
         Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "descriptor limit"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays at {:?}", limit.current),
     }
+    getrlimit(Resource::Nofile).current
 }
 
 /// Half of the processors: the others are left to who is there already.

@@ -6,18 +6,20 @@
 //! changed then is still a name of that directory.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, regular, resolve, resolve_link};
+use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, resolve, resolve_link};
 use super::change::{ModePolicy, attributes_now, change_found, changeable};
+use super::descriptors::Descriptors;
 use super::exports::{Exports, OpenedFile, access_of};
-use super::files::{identity_of, refusal};
+use super::files::refusal;
 use super::listing::{self, CookieKey};
+use super::stat::{file_type, stat_of};
 use crate::model::{
     AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, Reason, Refusal,
     Removal, RenameHow, Rights, Space, len_u64,
@@ -40,16 +42,22 @@ pub(super) enum Outcome {
 /// All names that clients can use, and the rules for them.
 #[derive(Debug)]
 pub(super) struct Names {
-    exports: Exports,
+    exports: Arc<Exports>,
+    files: Arc<Descriptors>,
     modes: ModePolicy,
     cookies: CookieKey,
     locks: NameLocks,
 }
 
 impl Names {
-    /// The names of `exports`. `cookie_key` is random.
-    pub(super) fn new(exports: Exports, modes: ModePolicy, cookie_key: [u8; CookieKey::LEN]) -> Self {
-        Self { exports, modes, cookies: CookieKey::new(cookie_key), locks: NameLocks::new() }
+    /// The names of `exports`, of which `files` are open. `cookie_key` is random.
+    pub(super) fn new(
+        exports: Arc<Exports>,
+        files: Arc<Descriptors>,
+        modes: ModePolicy,
+        cookie_key: [u8; CookieKey::LEN],
+    ) -> Self {
+        Self { exports, files, modes, cookies: CookieKey::new(cookie_key), locks: NameLocks::new() }
     }
 
     /// Opens a regular file, and makes it before if `create` says so. A symbolic link in the last place is followed
@@ -78,7 +86,7 @@ impl Names {
             Create::New => {
                 let name = name_in(root, path)?;
                 let _turn = self.locks.hold(&[&name])?;
-                OpenedFile::new(make(&name).map_err(refusal)?)
+                OpenedFile::new(root, make(&name).map_err(refusal)?)
             }
             Create::IfMissing => {
                 let mut leads_nowhere = false;
@@ -91,7 +99,7 @@ impl Names {
                     let _turn = self.locks.hold(&[&name])?;
                     match make(&name) {
                         Err(Errno::EXIST) => leads_nowhere = name.is_link().map_err(refusal)?,
-                        made => return OpenedFile::new(made.map_err(refusal)?),
+                        made => return OpenedFile::new(root, made.map_err(refusal)?),
                     }
                 }
                 Err(Reason::Busy.into())
@@ -114,7 +122,7 @@ impl Names {
     ) -> Result<Vec<Option<FileIdentity>>, Refusal> {
         let root = self.exports.root(export)?;
         let identify = |path: &ExportPath| match resolve_link(root, path.as_bytes()) {
-            Ok(found) => rustix::fs::fstat(found).map(|stat| Some(identity_of(&stat))).map_err(refusal),
+            Ok(found) => stat_of(found).map(|stat| Some(root.identity(&stat))).map_err(refusal),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(refusal(errno)),
         };
@@ -132,8 +140,7 @@ impl Names {
     /// [`Reason::Invalid`] for what is no symbolic link.
     pub(super) fn read_link(&self, place: &Place) -> Result<LinkTarget, Refusal> {
         let link = resolve_link(self.exports.root(&place.export)?, place.path.as_bytes()).map_err(refusal)?;
-        let stat = rustix::fs::fstat(&link).map_err(refusal)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        if file_type(&stat_of(&link).map_err(refusal)?) != FileType::Symlink {
             return Err(Reason::Invalid.into());
         }
         // The link itself is held: no name is needed any more.
@@ -197,21 +204,31 @@ impl Names {
         let (from, to) = (name_in(root, &link.from)?, name_in(root, &link.to)?);
         let _turn = self.locks.hold(&[&from, &to])?;
         let (file, stat) = from.find().map_err(refusal)?.ok_or(Reason::NotFound)?;
-        regular(&stat)?;
+        root.regular(&stat)?;
         // The file that was looked at gets the name, and not what its name may stand for by now.
         let own = DecInt::from_fd(&file);
         let descriptors = self.exports.descriptors();
         rustix::fs::linkat(descriptors, own, &to.directory, to.name, AtFlags::SYMLINK_FOLLOW).map_err(refusal)
     }
 
-    /// Removes a name, if it stands for `expected`.
+    /// Removes a name, if it stands for `expected`. What is open there stays open.
     ///
     /// # Errors
-    /// [`Reason::IsDirectory`] and [`Reason::NotDirectory`] for a name of the other kind; [`Reason::NotEmpty`].
+    /// [`Reason::IsDirectory`] and [`Reason::NotDirectory`] for a name of the other kind; [`Reason::NotEmpty`];
+    /// [`Reason::Exhausted`] if too many files are open that have no name.
     pub(super) fn remove(&self, remove: &Remove, expected: FileIdentity) -> Result<Outcome, Refusal> {
-        let name = name_in(self.exports.root(&remove.place.export)?, &remove.place.path)?;
+        let export = &remove.place.export;
+        let name = name_in(self.exports.root(export)?, &remove.place.path)?;
+        let leaving = self.files.keep_open(export, &name, &remove.place.path)?;
+        // Let go of last: to give a file's storage back can take long.
+        let found;
         let _turn = self.locks.hold(&[&name])?;
-        if name.identity().map_err(refusal)? != Some(expected) {
+        found = name.find().map_err(refusal)?;
+        if name.identity_of(found.as_ref()) != Some(expected) {
+            return Ok(Outcome::Moved);
+        }
+        let _still = self.exports.still(export)?;
+        if self.exports.place_of(export, &name, &remove.place.path) != leaving.path() {
             return Ok(Outcome::Moved);
         }
         let flags = match remove.what {
@@ -219,20 +236,39 @@ impl Names {
             Removal::Directory => AtFlags::REMOVEDIR,
         };
         rustix::fs::unlinkat(&name.directory, name.name, flags).map_err(refusal)?;
+        leaving.gone();
         Ok(Outcome::Done)
     }
 
-    /// Renames, if the names stand for what is `expected` of them.
+    /// Renames, if the names stand for what is `expected` of them. Opens follow their files; what is open of a file that
+    /// is replaced stays open.
+    ///
+    /// # Errors
+    /// [`Reason::Exhausted`] if too many files are open that have no name; else what the file system reports.
     pub(super) fn rename(
         &self,
         rename: &Rename,
         expected: [Option<FileIdentity>; 2],
     ) -> Result<Outcome, Refusal> {
-        let root = self.exports.root(&rename.export)?;
+        let export = &rename.export;
+        let root = self.exports.root(export)?;
         let (from, to) = (name_in(root, &rename.from)?, name_in(root, &rename.to)?);
+        let leaving = match rename.how {
+            RenameHow::Replace => Some(self.files.keep_open(export, &to, &rename.to)?),
+            RenameHow::NoReplace | RenameHow::Exchange => None,
+        };
+        // Let go of last: to give a file's storage back can take long.
+        let found;
         let _turn = self.locks.hold(&[&from, &to])?;
-        let found = [from.identity().map_err(refusal)?, to.identity().map_err(refusal)?];
-        if found != expected {
+        found = [from.find().map_err(refusal)?, to.find().map_err(refusal)?];
+        let [first, second] = &found;
+        if [from.identity_of(first.as_ref()), to.identity_of(second.as_ref())] != expected {
+            return Ok(Outcome::Moved);
+        }
+        let _moving = self.exports.moving(export)?;
+        let source = self.exports.place_of(export, &from, &rename.from);
+        let target = self.exports.place_of(export, &to, &rename.to);
+        if leaving.as_ref().is_some_and(|leaving| leaving.path() != target) {
             return Ok(Outcome::Moved);
         }
         let flags = match rename.how {
@@ -242,6 +278,16 @@ impl Names {
         };
         rustix::fs::renameat_with(&from.directory, from.name, &to.directory, to.name, flags)
             .map_err(refusal)?;
+        let [first, second] = expected;
+        if first == second {
+            // Two names of one file: both are still there.
+            return Ok(Outcome::Done);
+        }
+        if let Some(leaving) = leaving {
+            leaving.gone();
+        }
+        let moved = self.files.renamed(export, &source, &target, rename.how == RenameHow::Exchange);
+        tracing::debug!(opens = moved.len(), "opens follow a rename");
         Ok(Outcome::Done)
     }
 }
@@ -259,8 +305,8 @@ impl NameLocks {
     /// for a lock holds one that its holder waits for.
     fn hold(&self, names: &[&NameIn<'_>]) -> Result<Vec<MutexGuard<'_, ()>>, Refusal> {
         let number = |name: &&NameIn<'_>| {
-            let stat = rustix::fs::fstat(name.directory.as_fd()).map_err(refusal)?;
-            Ok(number_of(identity_of(&stat)))
+            let stat = stat_of(&name.directory).map_err(refusal)?;
+            Ok(number_of(name.root.identity(&stat)))
         };
         let wanted = names.iter().map(number).collect::<Result<BTreeSet<u64>, Refusal>>()?;
         let locks = self.0.iter().enumerate().filter(|(at, _)| wanted.contains(&len_u64(*at)));

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::files::Descriptor;
+use super::descriptors::{Descriptors, Lease};
 use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
 use super::persistence::Persistence;
-use super::work::{FileTable, Work};
+use super::work::Work;
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::LossReason;
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     /// Deadlines may have come nearer.
     wake: Notify,
     pub(super) names: Names,
-    pub(super) files: FileTable,
+    pub(super) files: Arc<Descriptors>,
     /// Where the core's table is kept.
     pub(super) persistence: Persistence,
     /// What runs on the blocking pool.
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(super) fn new(
         core: ServerCore<Outbound>,
-        (identities, names): (Identities, Names),
+        (identities, names, files): (Identities, Names, Arc<Descriptors>),
         (gate, workers, persistence): (Arc<Gate>, Workers, Persistence),
         limits: Limits,
         enrolment: bool,
@@ -90,7 +90,7 @@ impl Shared {
             enrolment,
             wake: Notify::new(),
             names,
-            files: FileTable::default(),
+            files,
             persistence,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
@@ -191,7 +191,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn drain(self: &Arc<Self>, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Arc<Descriptor>>) {
+    fn drain(self: &Arc<Self>, state: &mut State, work: &mut Vec<Work>, closing: &mut Vec<Lease>) {
         while let Some(output) = state.core.poll_output() {
             match output {
                 ServerOutput::Send { connection, request, message, payload } => {
@@ -216,7 +216,12 @@ impl Shared {
                     self.wake.notify_one();
                 }
                 ServerOutput::Commit { commit, changes } => self.persistence.submit(self, commit, changes),
-                ServerOutput::AdoptFile { .. } => {}
+                ServerOutput::AdoptFile { open, export, path, file, rights } => {
+                    // Its handles hear of it when they are used.
+                    if let Err(refusal) = self.files.adopt(open, (&export, &path, rights), file) {
+                        tracing::error!(%open, %refusal, "an open has no place for its descriptor");
+                    }
+                }
                 ServerOutput::Note(note) => {
                     log(&note);
                     self.wake.notify_one();

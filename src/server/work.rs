@@ -1,17 +1,16 @@
 //! File work: what the core asks for, done at once where the page cache has the bytes, else on the blocking pool.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::change::change_open;
-use super::exports::OpenedFile;
-use super::files::{CachedRead, Descriptor};
+use super::descriptors::{Lease, Purpose};
+use super::files::CachedRead;
 use super::names::Outcome;
 use super::shared::Shared;
 use super::xattr::Holder;
-use crate::model::{AttributeChange, Attributes, FileIdentity, Limits, OpenId, Reason, Refusal};
+use crate::model::{AttributeChange, Attributes, Limits, OpenId, Refusal};
 use crate::net::Outbound;
 use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use crate::wire::ServerControl;
@@ -20,31 +19,10 @@ use crate::wire::names::{
     Found, Link, Listed, Lookup, ReadLink, SpaceStated, StatSpace, XattrNames, XattrValue,
 };
 
-/// The descriptors of all opens.
-#[derive(Debug, Default)]
-pub(super) struct FileTable(RwLock<HashMap<OpenId, Arc<Descriptor>>>);
-
 /// A piece of file work.
 pub(super) struct Work {
     pub(super) id: EffectId,
     pub(super) effect: Effect<Outbound>,
-}
-
-impl FileTable {
-    /// Forgets a descriptor. Whoever drops what is returned closes it, unless work on it is still under way; that
-    /// can take as long as the file system does.
-    pub(super) fn remove(&self, open: OpenId) -> Option<Arc<Descriptor>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&open)
-    }
-
-    fn insert(&self, open: OpenId, file: Arc<Descriptor>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(open, file);
-    }
-
-    fn find(&self, open: OpenId) -> Result<Arc<Descriptor>, Refusal> {
-        let files = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        files.get(&open).cloned().ok_or_else(|| Reason::BadHandle.into())
-    }
 }
 
 impl Shared {
@@ -53,36 +31,35 @@ impl Shared {
         let Work { id, effect } = work;
         match effect {
             Effect::Read { open, offset, len, may_lend: false } => self.read(id, open, offset, len),
-            Effect::Read { open, offset, len, may_lend: true } => {
-                Some((id, Completion::Read(self.lend(open, offset, len))))
-            }
-            Effect::Attributes { open } => {
-                let attributes = self.files.find(open).and_then(|file| file.attributes());
-                Some((id, Completion::Attributes(attributes)))
-            }
+            Effect::Read { open, offset, len, may_lend: true } => self.with_file(id, open, move |file| {
+                Completion::Read(file.and_then(|file| lend(file, offset, len)))
+            }),
+            Effect::Attributes { open } => self
+                .with_file(id, open, |file| Completion::Attributes(file.and_then(|file| file.attributes()))),
             Effect::Write { open, offset, payload } => {
                 self.later(id, move |shared| {
-                    let write = |file: Arc<Descriptor>| file.write(offset, payload.in_memory());
+                    let write = |file: Lease| file.write(offset, payload.in_memory());
                     Completion::Written(shared.files.find(open).and_then(write))
                 });
                 None
             }
             Effect::Sync { open, scope } => {
-                self.later(id, move |shared| {
-                    Completion::Synced(shared.files.find(open).and_then(|file| file.sync(scope)))
-                });
+                self.later(id, move |shared| Completion::Synced(shared.files.sync(open, scope)));
                 None
             }
             Effect::OpenFile { open, export, path, rights, create, permissions } => {
                 self.later(id, move |shared| {
-                    let opened = shared.names.open_file(&export, &path, rights, create, permissions);
-                    Completion::Opened(opened.map(|opened| shared.keep(open, opened)))
+                    let opened = shared.files.reserve(Purpose::New).and_then(|place| {
+                        let opened = shared.names.open_file(&export, &path, rights, create, permissions)?;
+                        shared.files.insert(open, (&export, &path, rights), (opened, place))
+                    });
+                    Completion::Opened(opened)
                 });
                 None
             }
             Effect::Append { open, payload } => {
                 self.later(id, move |shared| {
-                    let append = |file: Arc<Descriptor>| file.append(payload.in_memory());
+                    let append = |file: Lease| file.append(payload.in_memory());
                     Completion::Appended(shared.files.find(open).and_then(append))
                 });
                 None
@@ -93,14 +70,14 @@ impl Shared {
             }
             Effect::Allocate { open, range, how } => {
                 self.later(id, move |shared| {
-                    let allocate = |file: Arc<Descriptor>| file.allocate(range, how);
+                    let allocate = |file: Lease| file.allocate(range, how);
                     Completion::Done(shared.files.find(open).and_then(allocate))
                 });
                 None
             }
             Effect::Seek { open, offset, what } => {
                 self.later(id, move |shared| {
-                    let seek = |file: Arc<Descriptor>| file.seek(offset, what);
+                    let seek = |file: Lease| file.seek(offset, what);
                     Completion::Sought(shared.files.find(open).and_then(seek))
                 });
                 None
@@ -164,11 +141,6 @@ impl Shared {
         }
     }
 
-    fn keep(&self, open: OpenId, opened: OpenedFile) -> (FileIdentity, Attributes) {
-        self.files.insert(open, opened.file);
-        (opened.identity, opened.attributes)
-    }
-
     fn read(
         self: &Arc<Self>,
         id: EffectId,
@@ -176,36 +148,35 @@ impl Shared {
         offset: u64,
         len: u32,
     ) -> Option<(EffectId, Completion<Outbound>)> {
-        let file = match self.files.find(open) {
-            Ok(file) => file,
-            Err(refusal) => return Some((id, Completion::Read(Err(refusal)))),
-        };
         let mut into = self.buffers.take(usize::try_from(len).unwrap_or(0).min(Limits::PAYLOAD_LEN_MAX));
-        match file.read_cached(offset, len, &mut into) {
-            CachedRead::Done => Some((id, Completion::Read(Ok(counted(into))))),
-            CachedRead::Partial | CachedRead::NotCached => {
-                // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
-                self.later(id, move |_| {
-                    let have = u32::try_from(into.len()).unwrap_or(len);
-                    let rest = file.read(
-                        offset.saturating_add(u64::from(have)),
-                        len.saturating_sub(have),
-                        &mut into,
-                    );
-                    Completion::Read(rest.map(|()| counted(into)))
-                });
-                None
-            }
+        let file = self.files.here(open);
+        if file.as_ref().is_some_and(|file| file.read_cached(offset, len, &mut into) == CachedRead::Done) {
+            return Some((id, Completion::Read(Ok(counted(into)))));
         }
+        // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
+        self.later(id, move |shared| {
+            let have = u32::try_from(into.len()).unwrap_or(len);
+            let at = offset.saturating_add(u64::from(have));
+            let file = file.map_or_else(|| shared.files.find(open), Ok);
+            let rest = file.and_then(|file| file.read(at, len.saturating_sub(have), &mut into));
+            Completion::Read(rest.map(|()| counted(into)))
+        });
+        None
     }
 
-    /// Promises as many of the bytes at `offset` as the file has now; they are read when they are sent.
-    fn lend(&self, open: OpenId, offset: u64, len: u32) -> Result<(Outbound, u32), Refusal> {
-        let file = self.files.find(open)?;
-        let rest = file.attributes()?.len.saturating_sub(offset);
-        match u32::try_from(rest).map_or(len, |rest| rest.min(len)) {
-            0 => Ok(counted(BytesMut::new())),
-            promised => Ok((Outbound::Lent(file, offset, promised), promised)),
+    /// Does what does not wait for a disk at once if the open's descriptor is there, else on the blocking pool.
+    fn with_file(
+        self: &Arc<Self>,
+        id: EffectId,
+        open: OpenId,
+        work: impl FnOnce(Result<Lease, Refusal>) -> Completion<Outbound> + Send + 'static,
+    ) -> Option<(EffectId, Completion<Outbound>)> {
+        match self.files.here(open) {
+            Some(file) => Some((id, work(Ok(file)))),
+            None => {
+                self.later(id, move |shared| work(shared.files.find(open)));
+                None
+            }
         }
     }
 
@@ -223,10 +194,19 @@ impl Shared {
     }
 
     /// Closes descriptors where nobody waits for the file system.
-    pub(super) fn close_files(&self, files: Vec<Arc<Descriptor>>) {
+    pub(super) fn close_files(&self, files: Vec<Lease>) {
         if !files.is_empty() {
             drop(self.file_work.spawn_blocking(move || drop(files)));
         }
+    }
+}
+
+/// Promises as many of the bytes at `offset` as the file has now; they are read when they are sent.
+fn lend(file: Lease, offset: u64, len: u32) -> Result<(Outbound, u32), Refusal> {
+    let rest = file.attributes()?.len.saturating_sub(offset);
+    match u32::try_from(rest).map_or(len, |rest| rest.min(len)) {
+        0 => Ok(counted(BytesMut::new())),
+        promised => Ok((Outbound::Lent(Arc::new(file), offset, promised), promised)),
     }
 }
 

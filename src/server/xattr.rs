@@ -2,12 +2,12 @@
 //! belong to the server's kernel and its administrator.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 use rustix::path::DecInt;
 
-use super::files::{Descriptor, refusal};
+use super::descriptors::Lease;
+use super::files::refusal;
 use crate::model::{Refusal, XattrHow, XattrName};
 use crate::wire::names::encode_list;
 
@@ -18,7 +18,7 @@ const LEN_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) enum Holder {
     /// It is open.
-    Open(Arc<Descriptor>),
+    Open(Lease),
     /// It was found by its name and is held without rights: the kernel looks at this process's rights each time.
     Found(OwnedFd),
 }

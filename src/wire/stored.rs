@@ -46,7 +46,7 @@ mod tests {
             owner: PublicKey([1; 32]),
             export: "media".parse().unwrap(),
             path: ExportPath::new(*b"films/a\xff").unwrap(),
-            file: FileIdentity { device: 2, inode: 3 },
+            file: FileIdentity { device: 2, inode: 3, born_ns: 4 },
             mode: OpenMode::READ_WRITE,
             create_id: CreateId([4; 16]),
             grace_us: 5,

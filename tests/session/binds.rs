@@ -222,7 +222,7 @@ impl Race {
 
     fn finish_work(&mut self) {
         let Some((effect, ())) = self.work.pop_first() else { return };
-        let file = FileIdentity { device: 1, inode: effect.0 };
+        let file = FileIdentity { device: 1, inode: effect.0, born_ns: 0 };
         self.log.push(format!("{effect:?} is done"));
         self.server.handle_completion(
             self.now,

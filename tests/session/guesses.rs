@@ -59,7 +59,7 @@ fn t09_guessed_handles_hit_nothing_among_10_000_opens() {
             owner,
             open: OpenId(seed.next()),
             handle: HandleId(seed.next()),
-            file: FileIdentity { device: 1, inode: number },
+            file: FileIdentity { device: 1, inode: number, born_ns: 0 },
             export: "data".parse().unwrap(),
             mode: OpenMode::READ_WRITE,
             rights: Rights::ALL,

@@ -143,7 +143,7 @@ impl Bare {
         };
         let id = self.control(CONTROL, open);
         let (effect, _) = self.work.pop().unwrap();
-        let file = FileIdentity { device: 1, inode: 1 };
+        let file = FileIdentity { device: 1, inode: 1, born_ns: 0 };
         self.done(effect, Completion::Opened(Ok((file, Attributes::default()))));
         match self.answer(id) {
             ServerMessage::Control(ServerControl::Opened(opened)) => opened.handle,

@@ -27,7 +27,7 @@ use super::seconds;
 
 const GRACE_MS: u64 = 1_000;
 const LOCKS: u64 = 100;
-const FILE: FileIdentity = FileIdentity { device: 1, inode: 1 };
+const FILE: FileIdentity = FileIdentity { device: 1, inode: 1, born_ns: 0 };
 
 /// A server, and what it has said.
 struct Scene {

@@ -86,7 +86,7 @@ fn a_file_is_opened_for_what_is_asked() {
 fn descriptors_are_closed_in_children_and_do_not_block() {
     let ground = Ground::new();
     let opened = ground.open("file", Rights::READ).unwrap();
-    assert!(rustix::io::fcntl_getfd(&*opened.file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    assert!(rustix::io::fcntl_getfd(&opened.file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
     let export = &ground.exports.by_name[&name("media")];
     assert!(rustix::io::fcntl_getfd(&export.root).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
 }

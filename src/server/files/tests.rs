@@ -300,8 +300,6 @@ fn attributes_are_those_of_the_file() {
     assert_eq!((found.len, found.permissions), (5, expected.mode() & 0o7777));
     assert_eq!(found.modified_ns, expected.mtime() * 1_000_000_000 + expected.mtime_nsec());
     assert_eq!(found.changed_ns, expected.ctime() * 1_000_000_000 + expected.ctime_nsec());
-    assert_eq!(nanoseconds(i64::MAX, 1), i64::MAX);
-    assert_eq!(nanoseconds(-1, 5), -999_999_995);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use rustix::fs::{CWD, Mode, mknodat};
 
 use super::*;
 use crate::model::{FileKind, SetTime};
-use crate::server::ground::{Ground, PUBLIC, media, path, place, reason};
+use crate::server::descriptors::Bounds;
+use crate::server::ground::{Ground, PUBLIC, identity_at, media, path, place, reason};
 
 mod hostile;
 mod swap;
@@ -216,8 +217,7 @@ fn names_are_told_apart_by_their_files() {
     assert!(found[0].is_some() && found[0] == found[1]);
     assert!(found[2].is_some() && found[2] != found[0], "a link is not followed");
     assert_eq!((found[3], found[4]), (None, None));
-    let metadata = fs::metadata(ground.at("dir")).unwrap();
-    assert_eq!(found[5], Some(FileIdentity { device: metadata.dev(), inode: metadata.ino() }));
+    assert_eq!(found[5], Some(identity_at(&ground.at("dir"))));
     assert_eq!(reason(ground.names.identify(&media(), &[path("file/x")])), Err(Reason::NotDirectory));
     assert_eq!(ground.names.identify(&media(), &[]), Ok(Vec::new()));
 }
@@ -492,8 +492,9 @@ fn t12_what_is_mounted_on_a_name_is_outside() {
         eprintln!("skipped: /dev/shm is no file system of its own");
         return;
     }
-    let exports = Exports::open([(media(), "/dev".into())]).unwrap();
-    let names = Names::new(exports, ModePolicy::default(), [0; 32]);
+    let exports = Arc::new(Exports::open([(media(), "/dev".into())]).unwrap());
+    let files = Arc::new(Descriptors::new(Arc::clone(&exports), Bounds { open: 10, pinned: 5 }));
+    let names = Names::new(exports, files, ModePolicy::default(), [0; 32]);
     for at in ["shm", "shm/none", "shm/none/none"] {
         for follow in [true, false] {
             assert_eq!(reason(names.lookup(&place(at), follow)), Err(Reason::Outside), "{at}");

@@ -6,7 +6,7 @@ use rustix::fs::{lsetxattr, setxattr};
 use rustix::io::Errno;
 
 use super::*;
-use crate::model::{Create, Reason, Rights};
+use crate::model::{OpenId, Reason, Rights};
 use crate::server::ground::{Ground, place, reason};
 use crate::wire::names::decode_list;
 
@@ -20,9 +20,9 @@ fn holders(ground: &Ground) -> Vec<Holder> {
         eprintln!("skipped: this file system has no extended attributes");
         return Vec::new();
     }
-    let opened = ground.open("dir/file", Rights::ALL, Create::Never).unwrap();
+    ground.keep(OpenId(1), "dir/file", Rights::ALL).unwrap();
     let found = |at: &str| Holder::Found(ground.names.find(&place(at)).unwrap());
-    vec![Holder::Open(opened.file), found("file"), found("dir")]
+    vec![Holder::Open(ground.files.find(OpenId(1)).unwrap()), found("file"), found("dir")]
 }
 
 #[test]

@@ -116,7 +116,10 @@ impl Disk {
                 };
                 assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
                 self.opened += 1;
-                Completion::Opened(Ok((FileIdentity { device: 1, inode }, self.attributes(inode))))
+                Completion::Opened(Ok((
+                    FileIdentity { device: 1, inode, born_ns: 0 },
+                    self.attributes(inode),
+                )))
             }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
             Effect::Read { open, offset, len, .. } => {
@@ -175,7 +178,7 @@ impl Disk {
 
     /// Which file a name stands for.
     fn identity(&self, name: &ExportPath) -> Option<FileIdentity> {
-        self.inodes.get(name.as_bytes()).map(|&inode| FileIdentity { device: 1, inode })
+        self.inodes.get(name.as_bytes()).map(|&inode| FileIdentity { device: 1, inode, born_ns: 0 })
     }
 
     /// Makes an empty file.
