@@ -84,26 +84,8 @@ impl World {
         let server = new_identity();
         key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
         write_clients(folder.path(), entries);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
-            .arg("serve")
-            .arg(format!("{EXPORT}={}", data.display()))
-            .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
-            .arg(folder.path().join("server.key"))
-            .arg("--clients")
-            .arg(folder.path().join("clients.toml"))
-            .args(["--durability", "process", "--state-dir"])
-            .arg(folder.path().join("state"))
-            .env("BOWLINE_LOG", "trace")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.path().join("server.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let words =
-            first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
-        let addresses: Vec<SocketAddr> = words.split(' ').map(|word| word.parse().unwrap()).collect();
+        let (child, addresses) =
+            serve(folder.path(), &["127.0.0.1:0".into(), "127.0.0.2:0".into()], "process");
         let mut recorders = Vec::new();
         for (line, &address) in [LINE_1, LINE_2].into_iter().zip(&addresses) {
             recorders.push(Recorder::start(line, address).await.unwrap());
@@ -112,6 +94,27 @@ impl World {
         // Nobody ever shows the identities' secret halves either.
         let secrets = Mutex::new(vec![secret_half(&server), secret_half(&identity)]);
         Self { folder, server_key, identity, recorders, addresses, child, secrets }
+    }
+
+    /// Kills the server, as `kill -9` does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Tells the server to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the server ended with {status}");
+    }
+
+    /// Starts a server again where the last one was, with the same state.
+    pub(crate) fn start_again(&mut self) {
+        let listen: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let (child, addresses) = serve(self.folder.path(), &listen, "process");
+        assert_eq!(addresses, self.addresses);
+        self.child = child;
     }
 
     /// A peer over the two recorded lines, with these roles.
@@ -291,6 +294,33 @@ pub(crate) async fn lost(session: &Session, line: usize) {
     while session.channels().iter().any(is_live) {
         tokio::time::timeout(LONG, events.recv()).await.unwrap().unwrap();
     }
+}
+
+/// Starts a server process that keeps its opens in the world's folder.
+fn serve(folder: &Path, listen: &[String], durability: &str) -> (Child, Vec<SocketAddr>) {
+    let log = fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .arg("serve")
+        .arg(format!("{EXPORT}={}", folder.join("data").display()))
+        .arg("--listen")
+        .args(listen)
+        .args(["--until-stdin-closes", "--key"])
+        .arg(folder.join("server.key"))
+        .arg("--clients")
+        .arg(folder.join("clients.toml"))
+        .args(["--durability", durability, "--state-dir"])
+        .arg(folder.join("state"))
+        .env("BOWLINE_LOG", "trace")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let words = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
+    let addresses = words.split(' ').map(|word| word.parse().unwrap()).collect();
+    (child, addresses)
 }
 
 /// A world with a second client, and a session of each over both lines.

@@ -110,7 +110,7 @@ impl<P: Clone> ServerCore<P> {
             None => OpenTable::new(setup.entropy.bytes()?, &setup.limits),
         };
         let ready = setup.stored.iter().flat_map(|stored| &stored.opens).map(setup::adopted).collect();
-        Ok(Self {
+        let mut core = Self {
             limits: setup.limits,
             // The first call finds the one that is next.
             next_end_s: Some(0),
@@ -142,7 +142,13 @@ impl<P: Clone> ServerCore<P> {
             commits: Commits::new(persists),
             looks: HashMap::new(),
             now: Time(0),
-        })
+        };
+        if let Some(stored) = setup.stored {
+            // The list of clients may be another one than when the table was stored.
+            core.end_forbidden_opens(stored.restart.now);
+            core.settle_table();
+        }
+        Ok(core)
     }
 
     /// The list of clients has changed. Clients that are not on it any more lose their sessions and opens at once;

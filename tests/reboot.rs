@@ -1,0 +1,179 @@
+//! The server ends, by `kill -9` or because it is told to, and another one starts on its state: what was open is open,
+//! what was locked is locked, and the key that was issued gets it back. Real processes, real sockets, real files.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+
+mod support;
+
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use bowline::client::OpenOptions;
+use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason};
+use support::{Entry, World, new_identity, pattern, reason};
+
+const BOTH: [LineRole; 2] = [LineRole::Both; 2];
+
+fn read_write() -> OpenOptions {
+    OpenOptions::new().read(true).write(true)
+}
+
+/// A world with a second client of its own.
+async fn two_clients() -> (World, std::sync::Arc<bowline::secure::Identity>) {
+    let (first, second) = (new_identity(), new_identity());
+    let entries = [Entry::all(first.public()), Entry::all(second.public())];
+    (World::with_clients(&pattern(5000), first, &entries).await, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_b35_an_open_its_locks_and_its_key_outlive_the_server() {
+    for is_killed in [true, false] {
+        let (mut world, second) = two_clients().await;
+        let session = world.connect(BOTH).await;
+        let file = world.open(&session, &read_write()).await.unwrap();
+        file.write_at(0, b"before").await.unwrap();
+        file.lock(ByteRange::between(100, 200).unwrap(), LockMode::Exclusive, Duration::ZERO).await.unwrap();
+        let key = world.key_of(&file).await;
+        if is_killed {
+            world.kill()
+        } else {
+            world.stop()
+        }
+        world.start_again();
+
+        let other = world.connect_as(&second, &world.peer(BOTH)).await;
+        let foreign = world.open(&other, &read_write()).await.unwrap();
+        assert_eq!(reason(foreign.write_at(150, b"x").await), Reason::Locked);
+        assert_eq!(reason(foreign.read_at(150, &mut [0; 1]).await), Reason::Locked);
+        foreign.write_at(300, b"beside it").await.unwrap();
+
+        let heir = world.connect(BOTH).await;
+        let back = world.resume(&heir, &key, LineSet::ALL).await.unwrap();
+        assert_eq!(back.state().rights, file.state().rights);
+        assert_eq!(back.meanwhile(), Some(Meanwhile::ChangedByClient));
+        back.write_at(150, b"mine").await.unwrap();
+        let mut start = [0; 6];
+        back.read_at(0, &mut start).await.unwrap();
+        assert_eq!(&start, b"before");
+        // Given back on purpose, it is gone for everybody.
+        back.close().await.unwrap();
+        foreign.write_at(150, b"free").await.unwrap();
+        assert_eq!(reason(world.resume(&heir, &key, LineSet::ALL).await), Reason::ResumeRefused);
+        for session in [session, other, heir] {
+            session.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b14_b16_others_wait_for_their_turn_at_the_next_server_too_and_files_without_orphans_do_not() {
+    let (mut world, second) = two_clients().await;
+    std::fs::write(world.file("unrelated"), b"free").unwrap();
+    let session = world.connect(BOTH).await;
+    let options = read_write().exclusive();
+    let file = world.open(&session, &options).await.unwrap();
+    let key = world.key_of(&file).await;
+    world.kill();
+    world.start_again();
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    // No grace of the whole server: what nobody has open is there at once.
+    let unrelated = world.noted(other.open(support::EXPORT, "unrelated", &options).await).unwrap();
+    unrelated.close().await.unwrap();
+    let busy = world.open(&other, &options).await.unwrap_err();
+    assert_eq!(busy.reason(), Some(Reason::Busy));
+    let left = busy.retry_after().unwrap();
+    assert!(left > Duration::from_secs(30) && left <= Duration::from_secs(60), "{left:?}");
+    let heir = world.connect(BOTH).await;
+    let back = world.resume(&heir, &key, LineSet::ALL).await.unwrap();
+    assert_eq!(back.meanwhile(), Some(Meanwhile::Unchanged));
+    for session in [session, other, heir] {
+        session.close().await;
+    }
+}
+
+/// F38: the identity of the file counts, not its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn f38_a_file_that_was_replaced_while_the_server_was_down_is_stale_and_a_renamed_one_is_found() {
+    let (mut world, _) = two_clients().await;
+    std::fs::write(world.file("other"), b"renamed through the server").unwrap();
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    let other = world.noted(session.open(support::EXPORT, "other", &read_write()).await).unwrap();
+    let keys = [world.key_of(&file).await, world.key_of(&other).await];
+    session.export(support::EXPORT).unwrap().rename_no_replace("other", "moved").await.unwrap();
+    world.kill();
+    let before = std::fs::metadata(world.file("file")).unwrap().ino();
+    std::fs::write(world.file("new"), pattern(5000)).unwrap();
+    std::fs::rename(world.file("new"), world.file("file")).unwrap();
+    assert_ne!(std::fs::metadata(world.file("file")).unwrap().ino(), before);
+    world.start_again();
+    let heir = world.connect(BOTH).await;
+    assert_eq!(reason(world.resume(&heir, &keys[0], LineSet::ALL).await), Reason::Stale);
+    let back = world.resume(&heir, &keys[1], LineSet::ALL).await.unwrap();
+    let mut start = [0; 7];
+    back.read_at(0, &mut start).await.unwrap();
+    assert_eq!(&start, b"renamed");
+    for session in [session, heir] {
+        session.close().await;
+    }
+}
+
+/// B17 with a real file system's times.
+#[tokio::test(flavor = "multi_thread")]
+async fn b17_a_local_change_is_told_from_none() {
+    for is_changed in [false, true] {
+        let (world, _) = two_clients().await;
+        let session = world.connect(BOTH).await;
+        let file = world.open(&session, &read_write()).await.unwrap();
+        file.write_at(0, b"mine").await.unwrap();
+        let key = world.key_of(&file).await;
+        session.close().await;
+        world.until_log_says("no channel reaches the session").await;
+        if is_changed {
+            // Not within the same tick of the kernel's clock.
+            let before = std::fs::metadata(world.file("file")).unwrap();
+            while std::fs::metadata(world.file("file")).unwrap().ctime_nsec() == before.ctime_nsec() {
+                std::fs::write(world.file("file"), pattern(5000)).unwrap();
+            }
+        }
+        let heir = world.connect(BOTH).await;
+        let back = world.resume(&heir, &key, LineSet::ALL).await.unwrap();
+        let expected = if is_changed { Meanwhile::ChangedLocally } else { Meanwhile::Unchanged };
+        assert_eq!(back.meanwhile(), Some(expected));
+        heir.close().await;
+    }
+}
+
+/// A client that was taken off the list while the server was down holds nothing when it is up again.
+#[tokio::test(flavor = "multi_thread")]
+async fn t26_what_a_client_held_goes_with_its_entry_across_a_restart() {
+    let (mut world, second) = two_clients().await;
+    let session = world.connect_as(&second, &world.peer(BOTH)).await;
+    let file = world.open(&session, &read_write().exclusive()).await.unwrap();
+    drop(world.key_of(&file).await);
+    world.kill();
+    world.set_clients(&[Entry::all(world.identity.public())]);
+    world.start_again();
+    let own = world.connect(BOTH).await;
+    world.open(&own, &read_write().exclusive()).await.unwrap();
+    own.close().await;
+}
+
+/// T11: who has a copy of the table has no key.
+#[tokio::test(flavor = "multi_thread")]
+async fn t11_the_stored_table_holds_no_key() {
+    let (mut world, _) = two_clients().await;
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    let key = world.key_of(&file).await;
+    session.close().await;
+    world.stop();
+    let mut files = 0;
+    for entry in std::fs::read_dir(world.folder.path().join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(support::recorder::contains_secret(&bytes, &key.secret), None, "{path:?}");
+        files += 1;
+    }
+    assert!(files >= 3, "{files} files");
+    world.start_again();
+}
