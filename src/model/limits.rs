@@ -155,6 +155,9 @@ impl Limits {
     pub const CREDIT_SLACK: u32 = 2;
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;
+    /// Rows of one page of a server's status: with a microsecond for each, the server waits a millisecond for its
+    /// administrator. An open with everything that it may have makes five times as many.
+    pub const STATUS_ROWS_MAX: usize = 1024;
     /// Lines of one session.
     pub const LINES_MAX: usize = 64;
 }

@@ -55,6 +55,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod views;
 mod waits;
 
 pub use keys::{Claim, ResumeDenial};

@@ -1,5 +1,5 @@
 //! The table: its indexes, opening, operations and closing. Resuming stands in `resume.rs`, sessions and time
-//! in `sessions.rs`.
+//! in `sessions.rs`, what is told of its state in `views.rs`.
 
 use core::fmt;
 use core::time::Duration;
@@ -112,6 +112,8 @@ pub struct OpenTable {
     pub(super) keys_per_open: usize,
     grace_max: Duration,
     pub(super) opens: HashMap<OpenId, Open>,
+    /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
+    pub(super) ids: BTreeSet<OpenId>,
     pub(super) holders: HashMap<HandleId, Holder>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
@@ -159,6 +161,7 @@ impl OpenTable {
             keys_per_open: limits.keys_per_open,
             grace_max: limits.grace_max,
             opens: HashMap::new(),
+            ids: BTreeSet::new(),
             holders: HashMap::new(),
             by_file: HashMap::new(),
             by_create_id: HashMap::new(),
@@ -270,6 +273,17 @@ impl OpenTable {
         Ok(())
     }
 
+    /// Ends an open whoever holds it, live or not: every holder of it stops, its resume keys die, and it is gone when
+    /// nothing of it is executing. One that is ending already goes on to end. `false`: there is no such open.
+    pub fn release(&mut self, now: Time, open: OpenId) -> bool {
+        self.end_overdue(now);
+        let is_there = self.opens.contains_key(&open);
+        // What still executes has memory and a descriptor: the open is closing until it is done.
+        let _still_executing = self.stop_open(open);
+        self.finish();
+        is_there
+    }
+
     /// The next thing that the caller has to do or to know, in the order in which it came about.
     pub fn poll_event(&mut self) -> Option<TableEvent> {
         self.events.pop_front()
@@ -333,7 +347,7 @@ impl OpenTable {
         self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
     }
 
-    fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
+    pub(super) fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
         self.opens.get(&holder.open).map(|open| HolderView {
             open: holder.open,
             session: holder.session,
@@ -437,6 +451,7 @@ impl OpenTable {
         self.by_create_id.insert((open.owner, open.create_id), admission.open);
         *self.by_owner.entry(open.owner).or_default() += 1;
         self.opens.insert(admission.open, open);
+        self.ids.insert(admission.open);
         admitted
     }
 
@@ -540,6 +555,7 @@ impl OpenTable {
 
     fn remove_open(&mut self, id: OpenId) {
         let Some(open) = self.opens.remove(&id) else { return };
+        self.ids.remove(&id);
         self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });
         self.by_create_id.remove(&(open.owner, open.create_id));
         if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {

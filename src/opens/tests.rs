@@ -5,6 +5,7 @@ mod locks;
 mod removal;
 mod shadow;
 mod sharing;
+mod views;
 mod waits;
 
 use core::time::Duration;

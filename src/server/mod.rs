@@ -42,14 +42,14 @@ use self::identities::Identities;
 use self::names::Names;
 use self::shared::Shared;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, Suite,
-    SuiteSet,
+    EffectiveProtection, Entropy as _, EntropyError, Limits, OpenId, Policy, Protection, ProtectionMinima,
+    Suite, SuiteSet,
 };
 use crate::net::socket::Listener;
 use crate::net::{Clock, SystemEntropy, Workers, socket};
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
-use crate::session::server::{ServerCore, ServerSetup};
+use crate::session::server::{ReleaseError, ServerCore, ServerSetup, ServerStatus, StatusQuery};
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -275,6 +275,38 @@ impl Server {
     #[must_use]
     pub fn opens_len(&self) -> usize {
         self.shared.look(|core| core.table().opens_len())
+    }
+
+    /// A page of what the server has: sessions with their channels, then opens with their holders, locks, and what is
+    /// left of their grace. The rest is asked for with [`ServerStatus::next`]; between two pages the server goes on.
+    ///
+    /// ```no_run
+    /// # fn example(server: &bowline::server::Server) {
+    /// use bowline::session::server::StatusQuery;
+    ///
+    /// let mut next = Some(StatusQuery::default());
+    /// while let Some(query) = next {
+    ///     let page = server.status(query);
+    ///     for open in &page.opens {
+    ///         println!("{} of {:?}: {:?}", open.open, open.owner, open.grace_left);
+    ///     }
+    ///     next = page.next;
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn status(&self, query: StatusQuery) -> ServerStatus {
+        let clock = self.shared.clock();
+        self.shared.look(|core| core.status(clock.now(), query))
+    }
+
+    /// Ends an open, whoever holds it: its handles are bad ones from now on, its resume keys die, and its locks go.
+    /// What is executing is finished first.
+    ///
+    /// # Errors
+    /// [`ReleaseError`].
+    pub fn release(&self, open: OpenId) -> Result<(), ReleaseError> {
+        self.shared.drive(|core, now| core.handle_release(now, open))
     }
 
     /// Stops the server: clients are told, connections closed, file work finished; what takes longer than 5 s is

@@ -1,7 +1,8 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
-//! `locks` what is asked of open files, names and ranges, `effects` what file work reports.
+//! `locks` what is asked of open files, names and ranges, `effects` what file work reports; `status` and `release` are
+//! for the server's administrator.
 //! protocol.md: Sessions, Requests.
 
 mod channels;
@@ -11,7 +12,9 @@ mod locks;
 mod names;
 mod output;
 mod record;
+mod release;
 mod requests;
+mod status;
 mod throttle;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -20,6 +23,12 @@ pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, CloseManner, Completion, ConnectionId, Effect, EffectId,
     FileTarget, NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput,
     SessionEnd, SessionFacts,
+};
+
+pub use release::ReleaseError;
+pub use status::{
+    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus, StatusCounts,
+    StatusFrom, StatusQuery,
 };
 
 use self::effects::{Job, Sequel};
