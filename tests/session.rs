@@ -35,6 +35,8 @@ mod pair;
 mod protection;
 #[path = "session/random.rs"]
 mod random;
+#[path = "session/status.rs"]
+mod status;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);

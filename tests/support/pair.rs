@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, AttributeChange, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _, HandleId,
-    InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection, ProtectionMinima, PublicKey,
-    RequestId, ResumeKey, Rights, SessionId, Suite, SuiteSet, SyncScope, Time, len_u64,
+    InstanceId, Limits, LineId, LineSet, LockMode, OpenId, OpenMode, Policy, Protection, ProtectionMinima,
+    PublicKey, RequestId, ResumeKey, Rights, SessionId, Suite, SuiteSet, SyncScope, Time, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
     Operation, RequestError, SessionEvent, Ticket, ToServer,
 };
 use bowline::session::server::{
-    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ServerCore, ServerKeys, ServerMessage,
-    ServerNote, ServerOutput, ServerSetup, SessionFacts,
+    BindDenial, Binding, ClientMessage, ConnectionId, EffectId, ReleaseError, ServerCore, ServerKeys,
+    ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts,
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
@@ -286,6 +286,14 @@ impl Pair {
         self.note(format_args!("the list of clients changes"));
         self.server.handle_policy(self.now, policy);
         self.drain_server();
+    }
+
+    /// The server's administrator ends an open.
+    pub(crate) fn release(&mut self, open: OpenId) -> Result<(), ReleaseError> {
+        self.note(format_args!("the administrator ends {open:?}"));
+        let released = self.server.handle_release(self.now, open);
+        self.drain_server();
+        released
     }
 
     /// The client closes its session.
