@@ -1,4 +1,5 @@
-//! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
+//! Where files are when nobody says so, by the XDG convention: settings in the user's configuration directory, the admin
+//! socket in the runtime or the state directory.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,26 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
     if let Some(path) = given {
         return Ok(path);
     }
-    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CONFIG_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".config")))
         .map(|directory| directory.join("bowline").join(name))
         .ok_or_else(|| {
             Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
         })
+}
+
+/// Where an admin socket is when nobody says so, the first place first: in `$XDG_RUNTIME_DIR/bowline`, which ends with the
+/// user's last login, or in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`). A server makes it in the first one. A
+/// service is often started without the first variable, which its user's login has; so who looks for it looks in both.
+pub(super) fn admin_sockets() -> Vec<PathBuf> {
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let folders = absolute("XDG_RUNTIME_DIR").into_iter().chain(state);
+    folders.map(|folder| folder.join("bowline/admin.sock")).collect()
+}
+
+/// The path in an environment variable; one that is not absolute is ignored, as the convention says.
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The identity in `given`, or in the usual place.

@@ -91,6 +91,8 @@ impl World {
             .arg(folder.path().join("server.key"))
             .arg("--clients")
             .arg(folder.path().join("clients.toml"))
+            .arg("--admin-socket")
+            .arg(folder.path().join("admin.sock"))
             .env("BOWLINE_LOG", "trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -241,6 +243,11 @@ impl World {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where the server is asked for its status.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
     }
 
     /// No connection of either line shows a secret in any form, whatever it carried; nor does the log of either side.
