@@ -147,6 +147,8 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         assert_eq!((&holder["session"], &holder["state"]), (&own.id().to_string().into(), &"live".into()));
     }
 
+    check_fields(&objects);
+
     // No name of a file is told, and the text says what the objects say, in the same order.
     let text = ask(&["status"], &world.admin_socket()).success();
     for said in [&text, &format!("{objects:?}")] {
@@ -169,6 +171,21 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         assert!(summary.contains(part), "{part:?} is not in {summary}");
     }
     duplicate.close().await.unwrap();
+}
+
+/// Each object has the fields that the table of docs/status.md lists, and no other.
+fn check_fields(objects: &[Value]) {
+    let documented = include_str!("../docs/status.md");
+    for kind in ["server", "session", "channel", "open", "holder"] {
+        let row = documented.lines().find(|line| line.starts_with(&format!("| `{kind}` |"))).unwrap();
+        let fields: BTreeSet<&str> =
+            row.split('|').nth(2).unwrap().split(',').map(|field| field.trim().trim_matches('`')).collect();
+        for object in of(objects, kind) {
+            let told =
+                object.as_object().unwrap().keys().map(String::as_str).filter(|field| *field != "type");
+            assert_eq!(told.collect::<BTreeSet<_>>(), fields, "{kind}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

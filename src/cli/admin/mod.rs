@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::model::OpenId;
+use bowline::model::{Limits, OpenId};
 use bowline::net::Clock;
 use bowline::server::{Exports, Server};
 use bowline::session::server::StatusQuery;
@@ -33,12 +33,6 @@ pub(super) use self::socket::{AdminSocket, SocketProblem, reach};
 use super::Failure;
 use super::places::admin_sockets;
 
-/// Longest request, in bytes: far more than any has.
-const REQUEST_LEN_MAX: u64 = 4 << 10;
-/// How long a request may take to come, and a page of its answer to be taken.
-pub(super) const WAIT: Duration = Duration::from_secs(5);
-/// Connections at once; others wait in the kernel for their turn.
-const CONNECTIONS_MAX: usize = 8;
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -129,7 +123,7 @@ impl Admin {
 async fn accept_all(socket: AdminSocket, server: Arc<Server>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
-        let has_room = connections.len() < CONNECTIONS_MAX;
+        let has_room = connections.len() < Limits::ADMIN_CONNECTIONS_MAX;
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
@@ -166,13 +160,19 @@ async fn answer(server: &Server, stream: &mut UnixStream) -> io::Result<()> {
         let message = format!("user {} may not ask this server, which runs as user {own}", peer.uid());
         return say(&mut write, &[error(message, None)]).await;
     }
-    let request = match Clock.timeout(WAIT, read_request(read)).await {
+    let request = match Clock.timeout(Limits::ADMIN_WAIT, read_request(read)).await {
         Some(Ok(request)) => request,
         Some(Err(problem)) if problem.kind() == ErrorKind::InvalidData => {
             return say(&mut write, &[error(problem.to_string(), None)]).await;
         }
         Some(Err(problem)) => return Err(problem),
-        None => return say(&mut write, &[error(format!("no request came within {WAIT:?}"), None)]).await,
+        None => {
+            return say(
+                &mut write,
+                &[error(format!("no request came within {:?}", Limits::ADMIN_WAIT), None)],
+            )
+            .await;
+        }
     };
     match request {
         Request::Status {} => tell(server, &mut write).await,
@@ -187,13 +187,13 @@ async fn answer(server: &Server, stream: &mut UnixStream) -> io::Result<()> {
 async fn read_request(read: impl AsyncRead + Unpin) -> io::Result<Request> {
     let wrong = |why: String| io::Error::new(ErrorKind::InvalidData, why);
     let mut line = Vec::new();
-    BufReader::new(read.take(REQUEST_LEN_MAX)).read_until(b'\n', &mut line).await?;
+    BufReader::new(read.take(Limits::ADMIN_REQUEST_LEN_MAX)).read_until(b'\n', &mut line).await?;
     if line.last() == Some(&b'\n') {
         return serde_json::from_slice(&line)
             .map_err(|error| wrong(format!("the request is not understood: {error}")));
     }
-    if u64::try_from(line.len()).is_ok_and(|len| len >= REQUEST_LEN_MAX) {
-        return Err(wrong(format!("the request has more than {REQUEST_LEN_MAX} bytes")));
+    if u64::try_from(line.len()).is_ok_and(|len| len >= Limits::ADMIN_REQUEST_LEN_MAX) {
+        return Err(wrong(format!("the request has more than {} bytes", Limits::ADMIN_REQUEST_LEN_MAX)));
     }
     Err(ErrorKind::UnexpectedEof.into())
 }
@@ -236,7 +236,10 @@ async fn say(write: &mut (impl AsyncWrite + Unpin), lines: &[Line]) -> io::Resul
         serde_json::to_writer(&mut bytes, line)?;
         bytes.push(b'\n');
     }
-    Clock.timeout(WAIT, write.write_all(&bytes)).await.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))
+    Clock
+        .timeout(Limits::ADMIN_WAIT, write.write_all(&bytes))
+        .await
+        .unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]

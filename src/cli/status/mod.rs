@@ -7,10 +7,11 @@ mod text;
 
 use std::path::PathBuf;
 
+use bowline::model::Limits;
 use bowline::net::Clock;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::admin::{Line, Request, SocketProblem, WAIT, reach};
+use super::admin::{Line, Request, SocketProblem, reach};
 use super::places::admin_sockets;
 use super::{AdminArguments, Failure, ReleaseArguments, StatusArguments, show};
 
@@ -54,7 +55,7 @@ async fn ask(at: AdminArguments, request: &Request) -> Result<Told, Failure> {
         None => usual()?,
     };
     // A server that is busy with others has its next place free after its own limit.
-    let limit = WAIT.saturating_mul(2);
+    let limit = Limits::ADMIN_WAIT.saturating_mul(2);
     let cut =
         |why: &str| Failure::new(format!("no whole answer from the server at {}: {why}", path.display()));
     let mut stream = reach(&path, at.owner).await.map_err(|problem| describe(&problem))?;
