@@ -32,12 +32,10 @@ fn shell(line: &str, home: &Path) -> Command {
     let mut command = Command::new("sh");
     // The shell is replaced, so that the child that is stopped is the program.
     command.arg("-c").arg(if line.contains('>') { line.to_owned() } else { format!("exec {line}") });
-    command
-        .env("PATH", path)
-        .env("HOME", home)
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("XDG_STATE_HOME")
-        .current_dir(home);
+    command.env("PATH", path).env("HOME", home).current_dir(home);
+    for variable in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"] {
+        command.env_remove(variable);
+    }
     command
 }
 

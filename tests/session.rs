@@ -37,6 +37,8 @@ mod protection;
 mod random;
 #[path = "session/restart.rs"]
 mod restart;
+#[path = "session/status.rs"]
+mod status;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);

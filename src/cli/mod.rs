@@ -1,10 +1,12 @@
 //! The program's commands. Results go to standard output, everything else to standard error.
 
+mod admin;
 mod cat;
 mod key;
 mod peer;
 mod places;
 mod serve;
+mod status;
 mod user;
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
@@ -12,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bowline::model::{Durability, ExportName, NameError, Protection, PublicKey};
+use bowline::model::{Durability, ExportName, NameError, OpenId, Protection, PublicKey};
 use bowline::server::parse_export_argument;
 use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -46,6 +48,10 @@ enum Command {
         #[command(subcommand)]
         command: PeerCommand,
     },
+    /// Show what a server on this machine has: sessions, channels, opens, holders, locks.
+    Status(StatusArguments),
+    /// End an open of a server on this machine, whoever holds it.
+    Release(ReleaseArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +132,13 @@ struct ServeArguments {
     /// Show the server's public key to nobody: clients are told it by the people who run the machines.
     #[arg(long)]
     no_enrolment: bool,
+    /// Where `bowline status` and `bowline release` reach the server. Without it, bowline/admin.sock in $XDG_RUNTIME_DIR
+    /// or else in the state directory, unless another server has that.
+    #[arg(long, value_name = "PATH", conflicts_with = "no_admin_socket")]
+    admin_socket: Option<PathBuf>,
+    /// Have no admin socket.
+    #[arg(long)]
+    no_admin_socket: bool,
     /// As whom to serve: give up root's rights before anything is opened. Without GID, the group of the same number.
     #[arg(long, value_name = "UID[:GID]")]
     user: Option<User>,
@@ -159,6 +172,35 @@ struct CatArguments {
     peers: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct StatusArguments {
+    #[command(flatten)]
+    at: AdminArguments,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReleaseArguments {
+    /// The open, as `bowline status` shows it.
+    #[arg(value_name = "OPEN_ID", value_parser = open_id)]
+    open: OpenId,
+    #[command(flatten)]
+    at: AdminArguments,
+}
+
+/// Which server is asked.
+#[derive(Debug, clap::Args)]
+struct AdminArguments {
+    /// The server's admin socket, if it is not in the usual place.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// As whom the server runs, if that is neither root nor you. Only root gets an answer then.
+    #[arg(long, value_name = "UID")]
+    owner: Option<u32>,
+}
+
 /// Runs the program: exit code 0 for success, 1 for failure, 2 for wrong usage.
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -190,6 +232,8 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
         Command::Peer { command: PeerCommand::Trust(arguments) } => in_runtime(peer::trust(arguments)),
+        Command::Status(arguments) => in_runtime(status::status(arguments)),
+        Command::Release(arguments) => in_runtime(status::release(arguments)),
     }
 }
 
@@ -286,4 +330,9 @@ fn export_protection(text: &str) -> Result<(ExportName, Protection), String> {
 fn peer_name(text: &str) -> Result<String, String> {
     let is_name = bowline::net::settings::is_plain_name(text);
     is_name.then(|| text.to_owned()).ok_or_else(|| "use 1 to 64 of a-z A-Z 0-9 . _ -".to_owned())
+}
+
+fn open_id(text: &str) -> Result<OpenId, String> {
+    admin::parse_open(text)
+        .ok_or_else(|| "write up to 16 hexadecimal digits, as `bowline status` does".to_owned())
 }

@@ -1,4 +1,5 @@
-//! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
+//! Where files are when nobody says so, by the XDG convention: settings in the user's configuration directory, the admin
+//! socket in the runtime or the state directory.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,6 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
     if let Some(path) = given {
         return Ok(path);
     }
-    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CONFIG_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".config")))
         .map(|directory| directory.join("bowline").join(name))
@@ -31,14 +31,29 @@ pub(super) fn state_folder(given: Option<PathBuf>, key: &PublicKey) -> Result<Pa
     if let Some(path) = given {
         return Ok(path);
     }
-    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-        .map(|directory| directory.join("bowline").join(format!("server-{}", key.fingerprint())))
-        .ok_or_else(|| {
+    state_home().map(|home| home.join("bowline").join(format!("server-{}", key.fingerprint()))).ok_or_else(
+        || {
             Failure::new("no place to keep which files are open: neither HOME nor XDG_STATE_HOME is set")
                 .try_this("--state-dir DIR, or --no-state")
-        })
+        },
+    )
+}
+
+/// Where an admin socket is when nobody says so, the first place first: in `$XDG_RUNTIME_DIR/bowline`, which ends with the
+/// user's last login, or in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`). A server makes it in the first one. A
+/// service is often started without the first variable, which its user's login has; so who looks for it looks in both.
+pub(super) fn admin_sockets() -> Vec<PathBuf> {
+    let folders = absolute("XDG_RUNTIME_DIR").into_iter().chain(state_home());
+    folders.map(|folder| folder.join("bowline/admin.sock")).collect()
+}
+
+fn state_home() -> Option<PathBuf> {
+    absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+}
+
+/// The path in an environment variable; one that is not absolute is ignored, as the convention says.
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The identity in `given`, or in the usual place.

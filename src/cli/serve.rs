@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bowline::model::{EffectiveProtection, ExportName, Limits, Protection};
 use bowline::net::{FileWatch, LOOK_EVERY};
@@ -13,6 +14,7 @@ use bowline::server::{
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::admin::{self, Admin, Wanted};
 use super::places::{is_missing, make_one, place, server_identity, state_folder};
 use super::{Failure, ServeArguments};
 
@@ -50,6 +52,12 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     // Before anybody hears that the server is there, and may tell it to stop.
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
+    let wanted = match arguments.admin_socket {
+        Some(path) => Wanted::At(path),
+        None if arguments.no_admin_socket => Wanted::None,
+        None => Wanted::Usual,
+    };
+    let socket = admin::open(wanted, &exports)?;
     let server = Server::start(ServerConfig {
         identity,
         previous_identity,
@@ -68,6 +76,9 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         enrolment: !arguments.no_enrolment,
     })
     .map_err(|error| describe_start(&error))?;
+    let server = Arc::new(server);
+    // Before anybody hears that the server is there: it can be asked from then on.
+    let admin = socket.map(|socket| Admin::start(socket, &server));
     super::user::warn_of_root();
     announce(&server)?;
 
@@ -87,7 +98,13 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             _ = watch.changed() => reload(&server, &clients),
         }
     }
-    server.stop().await;
+    if let Some(admin) = admin {
+        admin.stop().await;
+    }
+    // Nobody else has it any more.
+    if let Some(server) = Arc::into_inner(server) {
+        server.stop().await;
+    }
     Ok(())
 }
 

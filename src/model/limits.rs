@@ -186,6 +186,15 @@ impl Limits {
     pub const DESCRIPTOR_WAIT: Duration = Duration::from_millis(500);
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;
+    /// Rows of one page of a server's status: with a microsecond for each, the server waits a millisecond for its
+    /// administrator. An open with everything that it may have makes five times as many.
+    pub const STATUS_ROWS_MAX: usize = 1024;
+    /// Connections to a server's admin socket at once: a few people and their scripts. Others wait in the kernel.
+    pub const ADMIN_CONNECTIONS_MAX: usize = 8;
+    /// Longest request on the admin socket, in bytes: far more than any has.
+    pub const ADMIN_REQUEST_LEN_MAX: u64 = 4 << 10;
+    /// How long a request on the admin socket may take to come, and a page of its answer to be taken.
+    pub const ADMIN_WAIT: Duration = Duration::from_secs(5);
     /// Lines of one session.
     pub const LINES_MAX: usize = 64;
     /// Longest record of the open table, in bytes: an open with a path of 4,095 bytes and the most locks at 20 bytes

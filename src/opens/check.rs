@@ -118,6 +118,11 @@ impl OpenTable {
     /// With the checks above, equal counts say that each index has every record and nothing else.
     fn check_indexes(&self) {
         let opens = self.opens.len();
+        assert!(
+            self.ids.iter().all(|id| self.opens.contains_key(id)),
+            "an id is kept of an open that is gone"
+        );
+        assert_eq!(self.ids.len(), opens, "the ids in order");
         let filed: usize = self.by_file.values().flatten().map(|(_, ids)| ids.len()).sum();
         assert_eq!(filed, opens, "the index of files");
         assert_eq!(self.by_create_id.len(), opens, "the index of create ids");

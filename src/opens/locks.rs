@@ -213,6 +213,11 @@ impl FileLocks {
         self.owners.get(&id).map_or(0, |owner| owner.pieces.len())
     }
 
+    /// How many waiters of an owner there are.
+    pub(super) fn waits_len(&self, id: OpenId) -> usize {
+        self.owners.get(&id).map_or(0, |owner| owner.waits)
+    }
+
     /// Everybody who has locks or waits, with the number of ranges.
     pub(super) fn owners(&self) -> impl Iterator<Item = (OpenId, usize)> {
         self.owners.iter().map(|(id, owner)| (*id, owner.pieces.len()))

@@ -64,6 +64,7 @@ mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
+mod views;
 mod waits;
 
 pub use keys::{Claim, ResumeDenial};

@@ -96,9 +96,11 @@ impl OpenTable {
         self.finish();
     }
 
-    /// Ends an open for good, whoever holds it: its holders stop at once, and its keys die. Tells whether there is such
-    /// an open.
-    pub fn release(&mut self, open: OpenId) -> bool {
+    /// Ends an open for good, whoever holds it, live or not: every holder of it stops, its resume keys die, its owner is
+    /// told when it asks, and it is gone when nothing of it is executing. One that is ending already goes on to end.
+    /// `false`: there is no such open.
+    pub fn release(&mut self, now: Time, open: OpenId) -> bool {
+        self.end_overdue(now);
         let is_there = self.opens.contains_key(&open);
         self.end_absent(open, Ending::Released);
         self.finish();

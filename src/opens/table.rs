@@ -1,5 +1,5 @@
 //! The table: its indexes, opening, operations and closing. Resuming stands in `resume.rs`, sessions and time
-//! in `sessions.rs`.
+//! in `sessions.rs`, what is told of its state in `views.rs`.
 
 use core::fmt;
 use core::time::Duration;
@@ -124,6 +124,8 @@ pub struct OpenTable {
     pub(super) keys_per_open: usize,
     grace_max: Duration,
     pub(super) opens: HashMap<OpenId, Open>,
+    /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
+    pub(super) ids: BTreeSet<OpenId>,
     pub(super) holders: HashMap<HandleId, Holder>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
@@ -182,6 +184,7 @@ impl OpenTable {
             keys_per_open: limits.keys_per_open,
             grace_max: limits.grace_max,
             opens: HashMap::new(),
+            ids: BTreeSet::new(),
             holders: HashMap::new(),
             by_file: HashMap::new(),
             by_create_id: HashMap::new(),
@@ -385,7 +388,7 @@ impl OpenTable {
         self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
     }
 
-    fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
+    pub(super) fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
         self.opens.get(&holder.open).map(|open| HolderView {
             open: holder.open,
             session: holder.session,
@@ -513,6 +516,7 @@ impl OpenTable {
         self.by_create_id.insert((open.owner, open.create_id), id);
         *self.by_owner.entry(open.owner).or_default() += 1;
         self.opens.insert(id, open);
+        self.ids.insert(id);
     }
 
     /// Puts a holder in. While no channel reaches its session it starts away: the answer to a request can be
@@ -635,6 +639,7 @@ impl OpenTable {
 
     fn remove_open(&mut self, id: OpenId) {
         let Some(open) = self.opens.remove(&id) else { return };
+        self.ids.remove(&id);
         self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });
         self.by_create_id.remove(&(open.owner, open.create_id));
         if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {

@@ -8,6 +8,7 @@ mod removal;
 mod shadow;
 mod sharing;
 mod stored;
+mod views;
 mod waits;
 
 use core::time::Duration;

@@ -51,15 +51,17 @@ use self::persistence::{Beginning, Persistence};
 use self::shared::Shared;
 use self::store::StoreError;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, Policy, Protection, ProtectionMinima,
-    StoreId, Suite, SuiteSet, Verifier,
+    EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, OpenId, Policy, Protection,
+    ProtectionMinima, StoreId, Suite, SuiteSet, Verifier,
 };
 use crate::net::socket::Listener;
 use crate::net::{Clock, SystemEntropy, Workers, boot_id, socket};
 use crate::opens::RestoreError;
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
-use crate::session::server::{ServerCore, ServerSetup, StartError as CoreError};
+use crate::session::server::{
+    ReleaseError, ServerCore, ServerSetup, ServerStatus, StartError as CoreError, StatusQuery,
+};
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -336,6 +338,38 @@ impl Server {
     #[must_use]
     pub fn opens_len(&self) -> usize {
         self.shared.look(|core| core.table().opens_len())
+    }
+
+    /// A page of what the server has: sessions with their channels, then opens with their holders, locks, and what is
+    /// left of their grace. The rest is asked for with [`ServerStatus::next`]; between two pages the server goes on.
+    ///
+    /// ```no_run
+    /// # fn example(server: &bowline::server::Server) {
+    /// use bowline::session::server::StatusQuery;
+    ///
+    /// let mut next = Some(StatusQuery::default());
+    /// while let Some(query) = next {
+    ///     let page = server.status(query);
+    ///     for open in &page.opens {
+    ///         println!("{} of {:?}: {:?}", open.open, open.owner, open.grace_left);
+    ///     }
+    ///     next = page.next;
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn status(&self, query: StatusQuery) -> ServerStatus {
+        let clock = self.shared.clock();
+        self.shared.look(|core| core.status(clock.now(), query))
+    }
+
+    /// Ends an open, whoever holds it: its handles are bad ones from now on, its resume keys die, and its locks go.
+    /// What is executing is finished first.
+    ///
+    /// # Errors
+    /// [`ReleaseError`].
+    pub fn release(&self, open: OpenId) -> Result<(), ReleaseError> {
+        self.shared.drive(|core, now| core.handle_release(now, open))
     }
 
     /// Waits until the store of the open table has failed, and tells why: the server is of no use then and is to be

@@ -317,6 +317,9 @@ fn log(note: &ServerNote) {
         ServerNote::ResumeThrottled { session } => {
             tracing::warn!(%session, "resume key not looked at: too many were refused just before");
         }
+        ServerNote::OpenReleased { open, owner, holders } => {
+            tracing::warn!(%open, ?owner, holders, "the administrator has ended the open");
+        }
         ServerNote::Offence { session, what } => {
             tracing::warn!(%session, ?what, "the peer broke the protocol")
         }

@@ -248,6 +248,11 @@ impl World {
         self.child.id()
     }
 
+    /// Where the server is asked for its status.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
+    }
+
     /// No connection of either line shows a secret in any form, whatever it carried; nor does the log of either side.
     pub(crate) fn check_secrets(&self) {
         let secrets = self.secrets.lock().unwrap();
@@ -310,6 +315,8 @@ fn serve(folder: &Path, listen: &[String], durability: &str) -> (Child, Vec<Sock
         .arg(folder.join("clients.toml"))
         .args(["--durability", durability, "--state-dir"])
         .arg(folder.join("state"))
+        .arg("--admin-socket")
+        .arg(folder.join("admin.sock"))
         .env("BOWLINE_LOG", "trace")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _,
-    Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, OpenMode, Policy, Protection,
+    Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, OpenId, OpenMode, Policy, Protection,
     ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId, StoreId, Suite, SuiteSet,
     SyncScope, Time, Verifier, len_u64,
 };
@@ -23,8 +23,8 @@ use bowline::session::client::{
     Operation, RequestError, SessionEvent, Ticket, ToServer,
 };
 use bowline::session::server::{
-    BindDenial, Binding, ClientMessage, CommitId, ConnectionId, EffectId, ServerCore, ServerKeys,
-    ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts, StoredTable,
+    BindDenial, Binding, ClientMessage, CommitId, ConnectionId, EffectId, ReleaseError, ServerCore,
+    ServerKeys, ServerMessage, ServerNote, ServerOutput, ServerSetup, SessionFacts, StoredTable,
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
@@ -327,6 +327,14 @@ impl Pair {
         self.note(format_args!("the list of clients changes"));
         self.server.handle_policy(self.now, policy);
         self.drain_server();
+    }
+
+    /// The server's administrator ends an open.
+    pub(crate) fn release(&mut self, open: OpenId) -> Result<(), ReleaseError> {
+        self.note(format_args!("the administrator ends {open:?}"));
+        let released = self.server.handle_release(self.now, open);
+        self.drain_server();
+        released
     }
 
     /// The client closes its session.

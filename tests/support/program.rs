@@ -54,13 +54,12 @@ impl User {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
-        for variable in
-            ["BOWLINE_KEY", "BOWLINE_CLIENTS", "BOWLINE_PEERS", "BOWLINE_LOG", "BOWLINE_STATE_DIR"]
-        {
+        let own = ["BOWLINE_KEY", "BOWLINE_CLIENTS", "BOWLINE_PEERS", "BOWLINE_LOG", "BOWLINE_STATE_DIR"];
+        // Each user has the places that follow from its home.
+        for variable in own.into_iter().chain(["XDG_RUNTIME_DIR", "XDG_STATE_HOME"]) {
             command.env_remove(variable);
         }
-        command.env("HOME", self.at("home")).env("XDG_CONFIG_HOME", self.at("config"));
-        command.env("XDG_STATE_HOME", self.at("state")).args(arguments);
+        command.env("HOME", self.at("home")).env("XDG_CONFIG_HOME", self.at("config")).args(arguments);
         command
     }
 

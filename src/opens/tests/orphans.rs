@@ -150,13 +150,13 @@ fn tombstones_are_bounded_and_the_oldest_goes() {
     let keys = opens(&mut table, A1, 1..4);
     let others = opens(&mut table, B1, 4..6);
     for open in 1..4 {
-        assert!(table.release(OpenId(open)));
+        assert!(table.release(second(1), OpenId(open)));
     }
     assert_eq!(table.tombstones_len(), 2);
     assert_told(&mut table, second(1), &keys[0], A1, Reason::ResumeRefused);
     assert_told(&mut table, second(1), &keys[1], A1, Reason::Released);
-    table.release(OpenId(4));
-    table.release(OpenId(5));
+    table.release(second(1), OpenId(4));
+    table.release(second(1), OpenId(5));
     assert_eq!(table.tombstones_len(), 3);
     assert_told(&mut table, second(1), &keys[1], A1, Reason::ResumeRefused);
     assert_told(&mut table, second(1), &others[0], B1, Reason::Released);
@@ -167,8 +167,8 @@ fn a_released_open_ends_under_its_holder() {
     let mut table = table();
     admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
     table.begin_operation(A1, HandleId(1), Rights::WRITE).unwrap();
-    assert!(table.release(OpenId(1)));
-    assert!(!table.release(OpenId(2)));
+    assert!(table.release(second(1), OpenId(1)));
+    assert!(!table.release(second(1), OpenId(2)));
     assert_eq!(table.begin_operation(A1, HandleId(1), Rights::READ), Err(refused(Reason::BadHandle)));
     assert_eq!(events(&mut table), []);
     table.end_operation(HandleId(1));

@@ -2,7 +2,7 @@
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
 //! `locks` what is asked of open files, names and ranges, `effects` what file work reports, `notices` what a session is
-//! told without being asked.
+//! told without being asked; `status` and `release` are for the server's administrator.
 //! protocol.md: Sessions, Requests.
 
 mod absence;
@@ -15,8 +15,10 @@ mod names;
 mod notices;
 mod output;
 mod record;
+mod release;
 mod requests;
 mod setup;
+mod status;
 mod throttle;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -25,6 +27,12 @@ pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, CloseManner, CommitId, Completion, ConnectionId, Effect,
     EffectId, FileTarget, NameReport, NameWork, Offence, ServerKeys, ServerMessage, ServerNote, ServerOutput,
     SessionEnd, SessionFacts,
+};
+
+pub use release::ReleaseError;
+pub use status::{
+    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus, StatusCounts,
+    StatusFrom, StatusQuery,
 };
 
 use self::commits::Commits;

@@ -458,6 +458,15 @@ pub enum ServerNote {
         /// The session that presented it.
         session: SessionId,
     },
+    /// The administrator has ended an open.
+    OpenReleased {
+        /// The open.
+        open: OpenId,
+        /// Whose it was.
+        owner: PublicKey,
+        /// How many holders it had.
+        holders: usize,
+    },
     /// A peer broke the protocol.
     Offence {
         /// The session.

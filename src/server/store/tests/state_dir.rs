@@ -60,7 +60,7 @@ fn names(folder: &TempDir) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-fn mode(path: &std::path::Path) -> u32 {
+fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
@@ -439,7 +439,7 @@ fn child(test: &str, folder: &TempDir, durability: Durability, boot: BootId, ste
 }
 
 /// What a child does. Its end is that of a server that is killed: nothing is closed, and nothing is dropped.
-fn end_in_the_middle(path: &std::path::Path) -> ! {
+fn end_in_the_middle(path: &Path) -> ! {
     let told = std::env::var("BOWLINE_TEST_STORE").unwrap();
     let [durability, boot, last] = told.split('/').collect::<Vec<_>>().try_into().unwrap();
     let setup = setup(durability.parse().unwrap(), BootId([boot.parse().unwrap(); 16]));

@@ -1,0 +1,129 @@
+//! `bowline status` and `bowline release`: what a server on this machine has, and an open that is to end.
+//!
+//! An answer is read to its end before anything of it is printed: one that is cut says nothing, and whoever reads the
+//! output slowly keeps no server waiting.
+
+mod text;
+
+use std::path::PathBuf;
+
+use bowline::model::Limits;
+use bowline::net::Clock;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+
+use super::admin::{Line, Request, SocketProblem, reach};
+use super::places::admin_sockets;
+use super::{AdminArguments, Failure, ReleaseArguments, StatusArguments, show};
+
+/// Longest line of an answer, in bytes: an open with all the locks that it may have takes a third of it.
+const LINE_LEN_MAX: u64 = 1 << 20;
+/// Longest answer, in bytes: about a million opens.
+const ANSWER_LEN_MAX: usize = 1 << 30;
+
+pub(super) async fn status(arguments: StatusArguments) -> Result<(), Failure> {
+    let told = ask(arguments.at, &Request::Status {}).await?;
+    if !matches!(told.end, Line::End) {
+        return Err(not_understood());
+    }
+    if arguments.json { show(&told.text) } else { show(&text::text(&told.lines()?)) }
+}
+
+pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Failure> {
+    let told = ask(arguments.at, &Request::Release { open: arguments.open.to_string() }).await?;
+    match told.end {
+        Line::Released { open } => show(&format!("released open {}\n", open.escape_debug())),
+        _ => Err(not_understood()),
+    }
+}
+
+/// An answer: what was told, a JSON object a line, and how it ended.
+struct Told {
+    text: String,
+    end: Line,
+}
+
+impl Told {
+    fn lines(&self) -> Result<Vec<Line>, Failure> {
+        self.text.lines().map(|line| serde_json::from_str(line).map_err(|_| not_understood())).collect()
+    }
+}
+
+/// Asks the server, and hears it out.
+async fn ask(at: AdminArguments, request: &Request) -> Result<Told, Failure> {
+    let path = match at.socket {
+        Some(path) => path,
+        None => usual()?,
+    };
+    // A server that is busy with others has its next place free after its own limit.
+    let limit = Limits::ADMIN_WAIT.saturating_mul(2);
+    let cut =
+        |why: &str| Failure::new(format!("no whole answer from the server at {}: {why}", path.display()));
+    let mut stream = reach(&path, at.owner).await.map_err(|problem| describe(&problem))?;
+    let mut asked = serde_json::to_vec(request).map_err(|error| Failure::of("cannot ask", &error))?;
+    asked.push(b'\n');
+    let (read, mut write) = stream.split();
+    // One that does not want to be asked has said so, and that is to be read.
+    let _refused = Clock.timeout(limit, write.write_all(&asked)).await;
+    let mut read = BufReader::new(read);
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        match Clock.timeout(limit, (&mut read).take(LINE_LEN_MAX).read_line(&mut text)).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(cut(&error.to_string())),
+            None => return Err(cut(&format!("nothing came for {limit:?}"))),
+        }
+        let line = text.get(start..).unwrap_or_default();
+        if !line.ends_with('\n') {
+            return Err(cut("it ends in the middle"));
+        }
+        if text.len() > ANSWER_LEN_MAX {
+            return Err(cut("it does not end"));
+        }
+        match serde_json::from_str(line).map_err(|_| not_understood())? {
+            Line::Error { message, hint } => {
+                let failure = Failure::new(message.escape_debug().to_string());
+                return Err(match hint {
+                    Some(hint) => failure.try_this(hint.escape_debug().to_string()),
+                    None => failure,
+                });
+            }
+            end @ (Line::End | Line::Released { .. }) => {
+                text.truncate(start);
+                return Ok(Told { text, end });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The socket in the first usual place that has one.
+fn usual() -> Result<PathBuf, Failure> {
+    let places = admin_sockets();
+    let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    places.into_iter().find(|place| place.symlink_metadata().is_ok()).ok_or_else(|| {
+        let nowhere = "XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME are not set".to_owned();
+        let what = if looked.is_empty() { nowhere } else { format!("nothing is at {}", looked.join(" or ")) };
+        Failure::new(format!("no server's admin socket: {what}"))
+            .try_this("--socket PATH, the server's --admin-socket; or run this as the server's user")
+    })
+}
+
+fn describe(problem: &SocketProblem) -> Failure {
+    let failure = Failure::of("cannot ask a server", problem);
+    match problem {
+        SocketProblem::Dead { .. } => failure.try_this("start the server again: bowline serve"),
+        SocketProblem::Missing { .. } | SocketProblem::NoSocket { .. } => {
+            failure.try_this("--socket PATH, the server's --admin-socket itself, not a link to it")
+        }
+        SocketProblem::Owner { owner, .. } => failure.try_this(format!(
+            "run this as user {owner}; or as root with --owner {owner}, if that is who runs the server"
+        )),
+        _ => failure.try_this("run this as root, or as the server's user"),
+    }
+}
+
+fn not_understood() -> Failure {
+    Failure::new("the server's answer is not understood")
+        .try_this("the program of the same version as the server's")
+}
