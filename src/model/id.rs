@@ -64,6 +64,15 @@ bytes_id! {
     /// Made by the client for one attempt to bind a channel; used once.
     AttemptNonce
 }
+bytes_id! {
+    /// Names a table of opens: random, made with the table, and no secret. Another id means that what the other one
+    /// knew is lost.
+    StoreId
+}
+bytes_id! {
+    /// Names the time between one start of the server's machine and the next; the kernel chooses it.
+    BootId
+}
 number_id! {
     /// Number of a channel within its session; chosen by the client, used up by its first verified record.
     ChannelNumber(u32)

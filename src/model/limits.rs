@@ -157,6 +157,17 @@ impl Limits {
     pub const NONCES_MAX: usize = 1024;
     /// Lines of one session.
     pub const LINES_MAX: usize = 64;
+    /// Longest record of the open table, in bytes: an open with a path of 4,095 bytes and the most locks at 20 bytes
+    /// each is 84 KiB; the rest is for holders and hashes of resume keys.
+    pub const RECORD_LEN_MAX: usize = 128 << 10;
+    /// Bytes of records that one transaction of the store takes from those that wait, beyond the first: it bounds the
+    /// memory that a transaction needs, and how long those behind it wait.
+    pub const COMMIT_LEN_MAX: usize = 4 << 20;
+    /// Bytes of the disk that are kept for when it is full, so that closes and expiries can still be recorded. One
+    /// takes a few pages of 4 KiB, and gives back as many.
+    pub const STORE_RESERVE: u64 = 4 << 20;
+    /// Bytes of memory in which the store keeps what it has read and written: most of a table of 100,000 opens.
+    pub const STORE_CACHE: usize = 64 << 20;
 }
 
 const _: () = {
@@ -166,6 +177,7 @@ const _: () = {
         Limits::HALF_OPEN_EARLY < Limits::HALF_OPEN_MAX && Limits::HALF_OPEN_SHARE <= Limits::HALF_OPEN_EARLY
     );
     assert!(Limits::HALF_OPEN_MAX < Limits::NETWORKS_MAX, "some network can always be forgotten");
+    assert!(Limits::RECORD_LEN_MAX <= Limits::COMMIT_LEN_MAX);
 };
 
 /// A length as a 64-bit number.

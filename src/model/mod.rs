@@ -11,6 +11,7 @@ mod mode;
 mod name;
 mod protection;
 mod range;
+mod record;
 mod refusal;
 mod resume_key;
 mod time;
@@ -22,8 +23,8 @@ pub use attr::{
 };
 pub use entropy::{Entropy, EntropyError};
 pub use id::{
-    AttemptNonce, ChannelNumber, CreateId, HandleId, InstanceId, LineId, LineSet, Locator, OpenId, RequestId,
-    SessionId,
+    AttemptNonce, BootId, ChannelNumber, CreateId, HandleId, InstanceId, LineId, LineSet, Locator, OpenId,
+    RequestId, SessionId, StoreId,
 };
 pub(crate) use key::base32;
 pub use key::{KeyTextError, PublicKey};
@@ -32,6 +33,7 @@ pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, FileName, LinkTarget, NameError, XattrName};
 pub use protection::{ChannelKind, LineRole, Protection, Suite, SuiteSet};
 pub use range::{ByteRange, LockMode, RawRange};
+pub use record::{Durability, Record, RecordChange, RecordKind};
 pub use refusal::{Reason, Refusal};
 pub use resume_key::{ResumeKey, ResumeKeyTextError, SECRET_LEN};
 pub use time::Time;

@@ -42,6 +42,7 @@ macro_rules! named_enum {
         }
     };
 }
+pub(super) use named_enum;
 
 named_enum! {
     /// Protection of a channel, weakest first, so that the stricter of two is their maximum.

@@ -234,7 +234,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 }
 
 /// Makes what is missing of `folder`, from the top.
-pub(super) fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
+pub(crate) fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
     let missing: Vec<&Path> = folder
         .ancestors()
         .take_while(|part| !part.as_os_str().is_empty())
@@ -248,9 +248,15 @@ pub(super) fn make_folders(folder: &Path) -> Result<(), KeyFileError> {
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(cannot(errno)),
         }
-        rustix::fs::fsync(open_folder(folder_of(part))?).map_err(cannot)?;
+        sync_folder(folder_of(part))?;
     }
     Ok(())
+}
+
+/// Waits until what was made, renamed and removed in `folder` is on the disk.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), KeyFileError> {
+    rustix::fs::fsync(open_folder(folder)?)
+        .map_err(|errno| KeyFileError::Folder { path: folder.to_owned(), source: errno.into() })
 }
 
 pub(super) fn open_folder(folder: &Path) -> Result<OwnedFd, KeyFileError> {

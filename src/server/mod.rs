@@ -17,6 +17,7 @@ mod identities;
 mod listing;
 mod names;
 mod shared;
+pub mod store;
 mod work;
 mod xattr;
 
