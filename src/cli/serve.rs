@@ -86,18 +86,17 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(signal_failure)?;
     let stdin = stdin_closed(arguments.until_stdin_closes);
     tokio::pin!(stdin);
-    loop {
+    let failed = server.failed();
+    tokio::pin!(failed);
+    let failure = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = &mut stdin => break,
-            why = server.failed() => {
-                server.stop().await;
-                return Err(Failure::of("the server has stopped: it cannot keep which files are open", &*why));
-            }
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            () = &mut stdin => break None,
+            why = &mut failed => break Some(why),
             _ = watch.changed() => reload(&server, &clients),
         }
-    }
+    };
     if let Some(admin) = admin {
         admin.stop().await;
     }
@@ -105,7 +104,9 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     if let Some(server) = Arc::into_inner(server) {
         server.stop().await;
     }
-    Ok(())
+    failure.map_or(Ok(()), |why| {
+        Err(Failure::of("the server has stopped: it cannot keep which files are open", &*why))
+    })
 }
 
 /// One file cannot be both: it would be refused as if another server used it.

@@ -377,8 +377,8 @@ impl Server {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn failed(&self) -> Arc<StoreError> {
-        self.shared.persistence.failed().await
+    pub fn failed(&self) -> impl Future<Output = Arc<StoreError>> + Send + use<> {
+        self.shared.persistence.failed()
     }
 
     /// How many descriptors its opens have.

@@ -100,14 +100,14 @@ impl Persistence {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(super) async fn failed(&self) -> Arc<StoreError> {
-        let failed = {
-            let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            committer.as_ref().map(Committer::failed)
-        };
-        match failed {
-            Some(failed) => failed.await,
-            None => std::future::pending().await,
+    pub(super) fn failed(&self) -> impl Future<Output = Arc<StoreError>> + Send + use<> {
+        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = committer.as_ref().map(Committer::failed);
+        async move {
+            match failed {
+                Some(failed) => failed.await,
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -65,7 +65,7 @@ impl Committer {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub fn failed(&self) -> impl Future<Output = Arc<StoreError>> + Send + 'static {
+    pub fn failed(&self) -> impl Future<Output = Arc<StoreError>> + Send + use<> {
         let mut failure = self.failure.clone();
         async move {
             let failed = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());

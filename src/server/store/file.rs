@@ -22,7 +22,7 @@ const NOTE_KIND: u8 = 255;
 #[derive(Debug)]
 pub(super) struct TableFile {
     path: PathBuf,
-    file: File,
+    file: Locked,
     note: Note,
     /// Whether `sync` waits for the disk.
     waits: AtomicBool,
@@ -36,11 +36,10 @@ impl TableFile {
     pub(super) fn open(path: &Path, note: Note, is_new: bool) -> Result<Self, StoreError> {
         let cannot = |errno: Errno| StoreError::io("open", path, errno.into());
         let file = open_file(path, is_new).map_err(cannot)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
+        let file = match Locked::try_new(file) {
             Err(Errno::WOULDBLOCK) => return Err(StoreError::InUse { path: path.to_owned() }),
-            Err(errno) => return Err(cannot(errno)),
-        }
+            outcome => outcome.map_err(cannot)?,
+        };
         Ok(Self { path: path.to_owned(), file, note, waits: AtomicBool::new(true) })
     }
 
@@ -52,23 +51,23 @@ impl TableFile {
 
 impl Medium for TableFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.file.0.metadata()?.len())
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, at)
+        self.file.0.read_exact_at(into, at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.file.0.set_len(len)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)
+        self.file.0.write_all_at(bytes, at)
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.waits.load(Ordering::Acquire) { self.file.sync_data() } else { Ok(()) }
+        if self.waits.load(Ordering::Acquire) { self.file.0.sync_data() } else { Ok(()) }
     }
 
     fn note(&self, commits: u64) -> io::Result<()> {
@@ -76,7 +75,7 @@ impl Medium for TableFile {
     }
 
     fn check_place(&self) -> Result<(), StoreError> {
-        let of_file = rustix::fs::fstat(&self.file);
+        let of_file = rustix::fs::fstat(&self.file.0);
         let of_path = rustix::fs::lstat(&self.path);
         match (of_file, of_path) {
             (Ok(file), Ok(path))
@@ -89,6 +88,30 @@ impl Medium for TableFile {
             }
             (Err(errno), _) | (_, Err(errno)) => Err(StoreError::io("look at", &self.path, errno.into())),
         }
+    }
+}
+
+/// A file that is locked as long as this is there. The lock belongs to the open file.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Locked {
+    /// Takes the lock, or fails at once if somebody else has it.
+    ///
+    /// # Errors
+    /// [`Errno::WOULDBLOCK`], and what else the system says.
+    pub(super) fn try_new(file: File) -> Result<Self, Errno> {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Locked {
+    /// A child that is just being started has the file open too, until it runs its program: closing it here would then
+    /// not end the lock.
+    fn drop(&mut self) {
+        // It ends with the process at the latest.
+        let _unlocked = rustix::fs::flock(&self.0, FlockOperation::Unlock);
     }
 }
 

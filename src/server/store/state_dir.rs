@@ -15,14 +15,13 @@
 //! is made anew; the table's epoch rises and is on the disk; `state` is on the disk with the new epoch. Until then every
 //! commit waits for the disk, whatever the durability, so that the two agree.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FileType, FlockOperation};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::file::{Note, TableFile, open_or_make};
+use super::file::{Locked, Note, TableFile, open_or_make};
 use super::header::Header;
 use super::reserve::{ReserveFile, Reserved};
 use super::seal::Seal;
@@ -95,8 +94,7 @@ pub struct StateDir {
     store: RedbStore,
     medium: Arc<Medium>,
     state: StateFile,
-    /// The lock belongs to the open file: it is held as long as this is open.
-    _lock: File,
+    _lock: Locked,
 }
 
 type Medium = Reserved<TableFile, ReserveFile>;
@@ -256,13 +254,11 @@ impl Folder {
         self.file(&format!("{TABLE_PREFIX}{store}{TABLE_SUFFIX}"))
     }
 
-    fn lock(&self) -> Result<File, StoreError> {
+    fn lock(&self) -> Result<Locked, StoreError> {
         let path = self.file("lock");
-        let file = open_or_make(&path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
+        match Locked::try_new(open_or_make(&path)?) {
             Err(Errno::WOULDBLOCK) => Err(StoreError::InUse { path: self.0.clone() }),
-            Err(errno) => Err(StoreError::io("lock", &path, errno.into())),
+            outcome => outcome.map_err(|errno| StoreError::io("lock", &path, errno.into())),
         }
     }
 
