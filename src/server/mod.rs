@@ -318,6 +318,8 @@ impl Server {
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
     pub async fn stop(self) {
+        // They outlive their opens, so that what is being written is synced as well.
+        let files = self.shared.files.all();
         self.stop.cancel();
         self.shared.drive(|core, _| core.handle_stop());
         let done = async {
@@ -326,7 +328,7 @@ impl Server {
             self.shared.file_work.close();
             self.shared.file_work.wait().await;
             let shared = Arc::clone(&self.shared);
-            let synced = tokio::task::spawn_blocking(move || shared.files.sync_all()).await;
+            let synced = tokio::task::spawn_blocking(move || shared.files.sync_all(files)).await;
             if let Some(failed) = synced.ok().map(|all| all.failed).filter(|&failed| failed > 0) {
                 tracing::error!(failed, "what was written to open files may not be on the disk");
             }

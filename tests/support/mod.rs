@@ -76,6 +76,28 @@ impl World {
     }
 
     pub(crate) async fn with_clients(content: &[u8], identity: Arc<Identity>, entries: &[Entry]) -> Self {
+        let bowline = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        Self::with_program(bowline, content, identity, entries).await
+    }
+
+    /// A world whose server process may have so many descriptors.
+    pub(crate) async fn with_descriptors(most: u32, content: &[u8]) -> Self {
+        let mut limited = Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!("ulimit -n {most} && exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_bowline"));
+        let identity = new_identity();
+        let entry = Entry::all(identity.public());
+        Self::with_program(limited, content, identity, &[entry]).await
+    }
+
+    async fn with_program(
+        mut bowline: Command,
+        content: &[u8],
+        identity: Arc<Identity>,
+        entries: &[Entry],
+    ) -> Self {
         client_log();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
@@ -84,7 +106,7 @@ impl World {
         let server = new_identity();
         key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
         write_clients(folder.path(), entries);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        let mut child = bowline
             .arg("serve")
             .arg(format!("{EXPORT}={}", data.display()))
             .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
