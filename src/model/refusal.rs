@@ -69,9 +69,9 @@ pub enum Reason {
     /// Another open has locked bytes of the range; see [`Refusal::retry_after`].
     #[error("another client has locked the range")]
     Locked,
-    /// What the request goes on from is not there any more: a directory changed its place, or the cookie is not one
-    /// of this server.
-    #[error("the directory or its cookie is out of date: begin again")]
+    /// What the request goes on from is not there any more: a program on the server has replaced or removed the file of
+    /// an open, a directory changed its place, or a cookie is not one of this server.
+    #[error("the file, the directory or the cookie is not there any more: begin again")]
     Stale,
     /// The file has as many names as the file system allows.
     #[error("the file has too many links")]

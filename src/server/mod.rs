@@ -401,6 +401,8 @@ impl Server {
     /// # Cancel safety
     /// The server is stopping from the first poll on; dropping the future only stops waiting for it.
     pub async fn stop(self) {
+        // They outlive their opens, so that what is being written is synced as well.
+        let files = self.shared.files.all();
         self.stop.cancel();
         self.shared.drive(|core, now| core.handle_stop(now));
         let done = async {
@@ -410,7 +412,7 @@ impl Server {
             self.shared.file_work.wait().await;
             let shared = Arc::clone(&self.shared);
             let synced = tokio::task::spawn_blocking(move || {
-                let synced = shared.files.sync_all();
+                let synced = shared.files.sync_all(files);
                 shared.persistence.close();
                 synced
             })

@@ -1,4 +1,5 @@
-//! A server whose handshake threads have more to do than they can.
+//! A server of which more can be seen: handshake threads that have more to do than they can, and files whose syncs
+//! fail.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
@@ -7,12 +8,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::*;
-use crate::net::{NotDone, exchange};
-use crate::secure::SessionInitiator;
+use crate::model::{
+    ChannelNumber, Create, CreateId, ExportPath, HandleId, InstanceId, OpenMode, PublicKey, Reason,
+    RequestId, ResumeKey, SyncScope,
+};
+use crate::net::{Buffers, NotDone, RecordReader, exchange};
+use crate::secure::{Opener, Payload, Sealer, SessionInitiator};
+use crate::wire::control::{Begin, Open, Opened, Purpose, Resume, Sync};
 use crate::wire::hello::SessionOffer;
+use crate::wire::{ClientControl, ServerControl};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -85,4 +93,124 @@ async fn t27_a_handshake_that_finds_no_place_in_the_queue_is_refused_and_nothing
 
 fn identity() -> Arc<Identity> {
     Arc::new(Identity::generate(&mut SystemEntropy).unwrap())
+}
+
+/// A control channel in the hands of a test.
+struct Channel {
+    reader: RecordReader<ServerControl, OwnedReadHalf>,
+    sealer: Sealer<ClientControl>,
+    writer: OwnedWriteHalf,
+    next: u64,
+}
+
+impl Channel {
+    async fn start(server: &Server, key: &PublicKey, client: &Identity) -> Self {
+        let mut stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        let offer = SessionOffer::OURS;
+        let (initiator, hello) = SessionInitiator::begin(client, key, offer, &mut SystemEntropy).unwrap();
+        let (choice, keys) = initiator.finish(&exchange(&mut stream, &hello).await.unwrap()).unwrap();
+        let (reader, writer) = stream.into_split();
+        let (number, protection) = (ChannelNumber(0), Protection::Sealed);
+        let opener = Opener::new(keys.receive, number, protection).unwrap();
+        let mut channel = Self {
+            reader: RecordReader::new(reader, opener, Buffers::default()).0,
+            sealer: Sealer::new(keys.send, number, protection).unwrap(),
+            writer,
+            next: 0,
+        };
+        let instance = InstanceId([1; 16]);
+        let begin = Begin { offer, choice, instance, process_id: 1, purpose: Purpose::New };
+        let ServerControl::Welcome(_) = channel.ask(begin).await else { panic!("no welcome") };
+        channel
+    }
+
+    async fn ask(&mut self, message: impl Into<ClientControl>) -> ServerControl {
+        let (mut out, request) = (Vec::new(), RequestId(self.next));
+        self.next += 1;
+        self.sealer.seal(&message.into(), request, RequestId::FIRST, Payload::None, &mut out).unwrap();
+        self.writer.write_all(&out).await.unwrap();
+        loop {
+            let received = timeout(LONG, self.reader.next()).await.unwrap().unwrap();
+            if received.request == request {
+                return received.message.unwrap();
+            }
+        }
+    }
+
+    async fn sync(&mut self, handle: HandleId) -> Result<(), Reason> {
+        match self.ask(Sync { handle, scope: SyncScope::Data }).await {
+            ServerControl::Synced(_) => Ok(()),
+            ServerControl::Refused(refused) => Err(refused.refusal.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The handle of what was opened, and its key.
+    async fn opened(&mut self, message: impl Into<ClientControl>) -> (HandleId, Option<ResumeKey>) {
+        match self.ask(message).await {
+            ServerControl::Opened(Opened { handle, key, .. }) => (handle, key),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The kernel tells of a failed write-back when a descriptor is closed, and nobody has asked: each handle of the open
+/// hears of it when it asks, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn f54_a_lost_write_is_told_once_to_each_handle_also_if_its_descriptor_was_closed_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["file", "other"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    let (own, client) = (identity(), identity());
+    let rights = "rights = [\"read\", \"write\"]";
+    let list =
+        format!("[[client]]\nkey = \"{}\"\nname = \"a\"\nexports = [\"data\"]\n{rights}\n", client.public());
+    let exports = Exports::open([("data".parse().unwrap(), folder.path().to_owned())]).unwrap();
+    let mut config = ServerConfig::new(Arc::clone(&own), exports, parse_clients(&list).unwrap());
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    config.limits.descriptors_max = 1;
+    let server = Server::start(config).unwrap();
+    let mut channel = Channel::start(&server, &own.public(), &client).await;
+    let open = |path: &str, create_id| Open {
+        export: "data".parse().unwrap(),
+        path: ExportPath::new(path).unwrap(),
+        mode: OpenMode::READ_WRITE,
+        create: Create::Never,
+        truncate: false,
+        permissions: 0,
+        lock: None,
+        resumable: true,
+        create_id: CreateId([create_id; 16]),
+        with_key: true,
+        grace_ms: 0,
+    };
+    let (first, key) = channel.opened(open("file", 1)).await;
+    let resume = Resume { key: key.unwrap(), predecessor: None, with_key: false };
+    let (second, _) = channel.opened(resume).await;
+
+    let id = server.shared.look(|core| core.table().opens().next().map(|open| open.open)).unwrap();
+    let fail_next = |bytes: &[u8]| {
+        let file = server.shared.files.here(id).unwrap();
+        file.write(0, bytes).unwrap();
+        *file.next_sync.lock().unwrap() = Some(rustix::io::Errno::IO);
+    };
+    fail_next(b"lost");
+    // There is one descriptor, and somebody else needs it.
+    let (other, _) = channel.opened(open("other", 2)).await;
+    assert!(server.shared.files.here(id).is_none());
+    let mut told = Vec::new();
+    for handle in [first, second, other, first, second] {
+        told.push(channel.sync(handle).await);
+    }
+    assert_eq!(told, [Err(Reason::Io), Err(Reason::Io), Ok(()), Ok(()), Ok(())]);
+
+    // A server that stops syncs, and says what it has lost.
+    assert_eq!(channel.sync(second).await, Ok(()));
+    let file = server.shared.files.here(id).unwrap();
+    file.write(0, b"kept").unwrap();
+    drop(channel);
+    let files = Arc::clone(&server.shared.files);
+    timeout(LONG, server.stop()).await.unwrap();
+    assert_eq!((file.unsynced(), files.counts().opens), (None, 0));
 }

@@ -50,7 +50,9 @@ impl Shared {
             Effect::OpenFile { open, export, path, rights, create, permissions } => {
                 self.later(id, move |shared| {
                     let opened = shared.files.reserve(Purpose::New).and_then(|place| {
-                        let opened = shared.names.open_file(&export, &path, rights, create, permissions)?;
+                        let names = &shared.names;
+                        let open_file = || names.open_file(&export, &path, rights, create, permissions);
+                        let opened = shared.files.with_room(open_file)?;
                         shared.files.insert(open, (&export, &path, rights), (opened, place))
                     });
                     Completion::Opened(opened)

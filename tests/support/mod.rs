@@ -76,6 +76,27 @@ impl World {
     }
 
     pub(crate) async fn with_clients(content: &[u8], identity: Arc<Identity>, entries: &[Entry]) -> Self {
+        Self::with_program(program(), content, identity, entries).await
+    }
+
+    /// A world whose server process may have so many descriptors.
+    pub(crate) async fn with_descriptors(most: u32, content: &[u8]) -> Self {
+        let mut limited = Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!("ulimit -n {most} && exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_bowline"));
+        let identity = new_identity();
+        let entry = Entry::all(identity.public());
+        Self::with_program(limited, content, identity, &[entry]).await
+    }
+
+    async fn with_program(
+        bowline: Command,
+        content: &[u8],
+        identity: Arc<Identity>,
+        entries: &[Entry],
+    ) -> Self {
         client_log();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
@@ -85,7 +106,7 @@ impl World {
         key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
         write_clients(folder.path(), entries);
         let (child, addresses) =
-            serve(folder.path(), &["127.0.0.1:0".into(), "127.0.0.2:0".into()], "process");
+            serve(bowline, folder.path(), &["127.0.0.1:0".into(), "127.0.0.2:0".into()], "process");
         let mut recorders = Vec::new();
         for (line, &address) in [LINE_1, LINE_2].into_iter().zip(&addresses) {
             recorders.push(Recorder::start(line, address).await.unwrap());
@@ -112,7 +133,7 @@ impl World {
     /// Starts a server again where the last one was, with the same state.
     pub(crate) fn start_again(&mut self) {
         let listen: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let (child, addresses) = serve(self.folder.path(), &listen, "process");
+        let (child, addresses) = serve(program(), self.folder.path(), &listen, "process");
         assert_eq!(addresses, self.addresses);
         self.child = child;
     }
@@ -301,10 +322,14 @@ pub(crate) async fn lost(session: &Session, line: usize) {
     }
 }
 
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_bowline"))
+}
+
 /// Starts a server process that keeps its opens in the world's folder.
-fn serve(folder: &Path, listen: &[String], durability: &str) -> (Child, Vec<SocketAddr>) {
+fn serve(mut bowline: Command, folder: &Path, listen: &[String], durability: &str) -> (Child, Vec<SocketAddr>) {
     let log = fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+    let mut child = bowline
         .arg("serve")
         .arg(format!("{EXPORT}={}", folder.join("data").display()))
         .arg("--listen")

@@ -71,7 +71,7 @@ fn an_open_that_is_released_ends_whoever_holds_it_and_its_keys_die() {
     let granted = |event: &TableEvent| matches!(event, TableEvent::LockEnded { outcome: Ok(()), .. });
     assert!(granted(&said[3]) && said.len() == 4, "its lock goes to who waited: {said:?}");
     assert_eq!(table.begin_operation(A1, HandleId(1), Rights::READ), Err(refused(Reason::BadHandle)));
-    assert_eq!(table.resume(second(1), &key, claim(A2, 8)), Err(refused(Reason::ResumeRefused)));
+    assert_eq!(table.resume(second(1), &key, claim(A2, 8)), Err(refused(Reason::Released)));
     assert!(!table.release(second(1), OpenId(1)), "there is none any more");
 }
 

@@ -13,6 +13,10 @@ use crate::server::exports::Whereabouts;
 use crate::server::files::Descriptor;
 use crate::server::stat::stat_of;
 
+/// How many more descriptors are closed for one that is to be opened: that takes a second one for a moment, and somebody
+/// else may be faster.
+const ROOM_ATTEMPTS: u32 = 3;
+
 impl Descriptors {
     /// A place for a descriptor. Closes another one if there is none, and waits a bounded time if all are in use; so it
     /// is for threads that may wait for the file system.
@@ -39,6 +43,24 @@ impl Descriptors {
             }
             listening.wait(left);
         }
+    }
+
+    /// Does what opens files, and closes a descriptor for another attempt as long as the process has none left: its
+    /// connections may have taken more than their half.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(in crate::server) fn with_room<T>(
+        &self,
+        mut open: impl FnMut() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        for _ in 0..ROOM_ATTEMPTS {
+            match open() {
+                Err(Refusal { reason: Reason::Exhausted, .. }) if self.make_room().is_some() => {}
+                outcome => return outcome,
+            }
+        }
+        open()
     }
 
     /// Closes the descriptor that was used longest ago, of those that can be closed now.

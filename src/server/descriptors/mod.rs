@@ -213,24 +213,26 @@ impl Descriptors {
         }
     }
 
-    /// Syncs everything that was written and not synced. What fails stays with its open, for its next sync.
-    pub(super) fn sync_all(&self) -> SyncedAll {
-        let mut all = SyncedAll::default();
-        let mut from = Some(0);
+    /// Every descriptor that is there, which is not closed as long as this is.
+    pub(super) fn all(&self) -> Vec<(OpenId, Lease)> {
+        let (mut all, mut from) = (Vec::new(), Some(0));
         while let Some(start) = from {
-            let written: Vec<(OpenId, Lease)> = {
-                let table = self.table();
-                let (entries, next) = table.slots(start, SCAN);
-                from = next;
-                let written = entries.filter_map(|entry| Some((entry.open, Arc::clone(entry.held()?))));
-                let written = written.filter(|(_, held)| held.file.unsynced().is_some());
-                written.map(|(open, held)| (open, self.lease(held))).collect()
-            };
-            for (open, file) in written {
-                match self.sync_for(open, &file) {
-                    Ok(()) => all.synced = all.synced.saturating_add(1),
-                    Err(_) => all.failed = all.failed.saturating_add(1),
-                }
+            let table = self.table();
+            let (entries, next) = table.slots(start, SCAN);
+            all.extend(entries.filter_map(|entry| Some((entry.open, self.lease(Arc::clone(entry.held()?))))));
+            from = next;
+        }
+        all
+    }
+
+    /// Syncs those of `files` through which something was written and not synced. What fails stays with its open, for
+    /// its next sync.
+    pub(super) fn sync_all(&self, files: Vec<(OpenId, Lease)>) -> SyncedAll {
+        let mut all = SyncedAll::default();
+        for (open, file) in files.into_iter().filter(|(_, file)| file.unsynced().is_some()) {
+            match self.sync_for(open, &file) {
+                Ok(()) => all.synced = all.synced.saturating_add(1),
+                Err(_) => all.failed = all.failed.saturating_add(1),
             }
         }
         all

@@ -42,15 +42,15 @@ impl Descriptors {
     fn open_again(&self, open: OpenId, origin: Origin) -> Result<Lease, Refusal> {
         let mut attempt = Attempt { descriptors: self, open, outcome: Err(Reason::Io) };
         let held = self.reserve(Purpose::Again).and_then(|place| {
-            let opened = self.open_the_same(open, origin)?;
+            let opened = self.with_room(|| self.open_the_same(open, &origin))?;
             Ok(Arc::new(Held { file: opened.file, _place: place }))
         });
         attempt.outcome = held.as_ref().map(Arc::clone).map_err(|refusal| refusal.reason);
         held.map(|held| self.lease(held))
     }
 
-    fn open_the_same(&self, open: OpenId, origin: Origin) -> Result<OpenedFile, Refusal> {
-        match self.open_where(&origin) {
+    fn open_the_same(&self, open: OpenId, origin: &Origin) -> Result<OpenedFile, Refusal> {
+        match self.open_where(origin) {
             Err(Refusal { reason: Reason::Stale, .. }) => {
                 // It may have been renamed just now: its path is looked at again while no client renames anything.
                 let _still = self.exports.still(&origin.export)?;
