@@ -47,6 +47,11 @@ impl TableFile {
     pub(super) fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Release);
     }
+
+    /// Whether a commit waits for the disk.
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
 }
 
 impl Medium for TableFile {
@@ -67,7 +72,11 @@ impl Medium for TableFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.waits.load(Ordering::Acquire) { self.file.0.sync_data() } else { Ok(()) }
+        if self.waits() {
+            return self.file.0.sync_data();
+        }
+        // What is written is the kernel's, and outlives this process.
+        Ok(())
     }
 
     fn note(&self, commits: u64) -> io::Result<()> {
@@ -173,4 +182,48 @@ pub(super) fn open_file(path: &Path, is_new: bool) -> Result<File, Errno> {
         rustix::fs::fchmod(&file, mode)?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, mknodat};
+
+    use super::*;
+    use crate::model::StoreId;
+
+    #[test]
+    fn a_sync_waits_for_the_disk_until_it_is_said_not_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = Note::open(&folder.path().join("commits"), Seal::new(StoreId([1; 16]))).unwrap();
+        // A pipe has no disk to wait for, and the kernel says so to who tries.
+        let path = folder.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let file = TableFile::open(&path, note, false).unwrap();
+        assert!(file.sync().is_err(), "it does from the start");
+        for waits in [false, true, false] {
+            file.set_waits(waits);
+            assert_eq!(file.sync().is_err(), waits);
+        }
+    }
+
+    #[test]
+    fn a_note_is_of_one_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("commits");
+        let note = Note::open(&path, Seal::new(StoreId([1; 16]))).unwrap();
+        assert_eq!(note.read().unwrap(), None);
+        for commits in [0, 1, u64::MAX] {
+            note.write(commits).unwrap();
+            assert_eq!(note.read().unwrap(), Some(commits));
+        }
+        let other = Note::open(&path, Seal::new(StoreId([2; 16]))).unwrap();
+        assert_eq!(other.read().unwrap(), None);
+        let bytes = std::fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(note.read().unwrap(), None, "bit {bit}");
+        }
+    }
 }

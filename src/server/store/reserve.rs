@@ -59,13 +59,22 @@ impl<M: Medium, R: Room> Reserved<M, R> {
     /// Does what needs room; if there is none, once more with the reserve.
     fn with_reserve(&self, act: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match act() {
-            Err(error) if is_full(&error) && self.is_held.swap(false, Ordering::AcqRel) => {
-                tracing::warn!("the disk is full: closes are still recorded, and new opens refused");
-                self.room.give_back()?;
-                act()
-            }
+            Err(error) if is_full(&error) && self.give_back()? => act(),
             outcome => outcome,
         }
+    }
+
+    /// Gives the reserve back to the disk; false if there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn give_back(&self) -> io::Result<bool> {
+        let is_held = self.is_held.swap(false, Ordering::AcqRel);
+        if is_held {
+            tracing::warn!("the disk is full: closes are still recorded, and new opens refused");
+            self.room.give_back()?;
+        }
+        Ok(is_held)
     }
 }
 

@@ -92,7 +92,6 @@ pub struct SetAside {
 #[derive(Debug)]
 pub struct StateDir {
     store: RedbStore,
-    medium: Arc<Medium>,
     state: StateFile,
     _lock: Locked,
 }
@@ -104,6 +103,7 @@ type Medium = Reserved<TableFile, ReserveFile>;
 pub struct StateFile {
     path: Arc<Path>,
     header: Arc<Mutex<Header>>,
+    medium: Arc<Medium>,
 }
 
 impl StateFile {
@@ -121,7 +121,7 @@ impl StateFile {
         let mut changed = header.clone();
         change(&mut changed);
         if changed != *header {
-            changed.write(&self.path)?;
+            write(&changed, &self.path, &self.medium)?;
             *header = changed;
         }
         Ok(())
@@ -174,7 +174,7 @@ impl StateDir {
             ..header
         };
         let path = folder.file("state");
-        header.write(&path)?;
+        write(&header, &path, &medium)?;
         step("state written");
         medium.medium().set_waits(setup.durability == Durability::Machine);
         tracing::info!(
@@ -190,8 +190,15 @@ impl StateDir {
             hash_key,
             set_aside,
         };
-        let state = StateFile { path: path.into(), header: Arc::new(Mutex::new(header)) };
-        Ok((Self { store, medium, state, _lock: lock }, loaded))
+        let header = Arc::new(Mutex::new(header));
+        let state = StateFile { path: path.into(), header, medium };
+        Ok((Self { store, state, _lock: lock }, loaded))
+    }
+
+    /// Whether a commit waits for the disk.
+    #[cfg(test)]
+    pub(super) fn waits(&self) -> bool {
+        self.state.medium.medium().waits()
     }
 
     /// A handle on the file `state`, for who does not have the table.
@@ -215,7 +222,7 @@ impl TableStore for StateDir {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
-        self.medium.medium().set_waits(true);
+        self.state.medium.medium().set_waits(true);
         self.store.close()?;
         let commits = self.store.commits();
         self.state.change(|header| {
@@ -379,6 +386,15 @@ impl Folder {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(StoreError::io("remove", path, errno.into())),
         }
+    }
+}
+
+/// Writes `state`, if need be into the reserve.
+fn write(header: &Header, path: &Path, medium: &Medium) -> Result<(), StoreError> {
+    let give_back = || medium.give_back().map_err(|source| StoreError::io("write", path, source));
+    match header.write(path) {
+        Err(StoreError::NoSpace { .. }) if give_back()? => header.write(path),
+        outcome => outcome,
     }
 }
 

@@ -227,6 +227,18 @@ fn durabilities_change_from_start_to_start() {
 }
 
 #[test]
+fn commits_wait_for_the_disk_only_where_the_machine_s_end_is_to_be_survived() {
+    for (durability, waits) in [(Durability::Process, false), (Durability::Machine, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut state, _) = open(&folder, &setup(durability, NOW)).unwrap();
+        assert_eq!(state.waits(), waits);
+        // What a clean end leaves is on the disk in both.
+        state.close().unwrap();
+        assert!(state.waits());
+    }
+}
+
+#[test]
 fn f52_the_state_of_another_server_is_refused() {
     let (folder, first) = used(&process(), true);
     let other = StateSetup { servers: vec![PublicKey([2; 32])], ..process() };
