@@ -107,8 +107,7 @@ impl World {
         self.child.kill()?;
         self.child.wait()?;
         let begin = Instant::now();
-        (self.child, self.address) =
-            spawn(self.folder.path(), self.durability, &self.address.to_string())?;
+        (self.child, self.address) = spawn(self.folder.path(), self.durability, &self.address.to_string())?;
         Ok(begin)
     }
 

@@ -119,7 +119,7 @@ impl Channel {
             next: 0,
         };
         let instance = InstanceId([1; 16]);
-        let begin = Begin { offer, choice, instance, process_id: 1, purpose: Purpose::New };
+        let begin = Begin { offer, choice, instance, process_id: 1, purpose: Purpose::New { former: None } };
         let ServerControl::Welcome(_) = channel.ask(begin).await else { panic!("no welcome") };
         channel
     }
@@ -184,6 +184,7 @@ async fn f54_a_lost_write_is_told_once_to_each_handle_also_if_its_descriptor_was
         create_id: CreateId([create_id; 16]),
         with_key: true,
         grace_ms: 0,
+        guard: false,
     };
     let (first, key) = channel.opened(open("file", 1)).await;
     let resume = Resume { key: key.unwrap(), predecessor: None, with_key: false };

@@ -327,7 +327,12 @@ fn program() -> Command {
 }
 
 /// Starts a server process that keeps its opens in the world's folder.
-fn serve(mut bowline: Command, folder: &Path, listen: &[String], durability: &str) -> (Child, Vec<SocketAddr>) {
+fn serve(
+    mut bowline: Command,
+    folder: &Path,
+    listen: &[String],
+    durability: &str,
+) -> (Child, Vec<SocketAddr>) {
     let log = fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
     let mut child = bowline
         .arg("serve")
