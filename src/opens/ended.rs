@@ -137,7 +137,8 @@ impl Tombstones {
 
 impl Tombstone {
     pub(super) fn new(owner: PublicKey, keys: &KeyRing, ending: Ending) -> Self {
-        let ended = |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
+        let ended =
+            |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
         Self { owner, keys: keys.records().iter().map(ended).collect(), ending }
     }
 

@@ -551,7 +551,11 @@ impl OpenTable {
         }
         if open.guard {
             let guards = self.guards.entry(open.file).or_default();
-            if open.phase == OpenPhase::Orphaned { guards.insert(id) } else { guards.remove(&id) };
+            if open.phase == OpenPhase::Orphaned {
+                guards.insert(id)
+            } else {
+                guards.remove(&id)
+            };
             if guards.is_empty() {
                 self.guards.remove(&open.file);
             }

@@ -179,7 +179,11 @@ fn who_reads_or_writes_locked_bytes_is_a_contender_too() {
         let left = Err(held(Duration::from_millis(1)));
         assert_eq!(table.check_io(Time(second(70).0 - 1), OpenId(3), range(0, 1), is_write), left);
         table.expire(second(70));
-        assert_eq!(table.check_io(second(70), OpenId(3), range(10, 11), is_write), Ok(()), "no lock is in the way");
+        assert_eq!(
+            table.check_io(second(70), OpenId(3), range(10, 11), is_write),
+            Ok(()),
+            "no lock is in the way"
+        );
         assert_eq!(table.opens_len(), 3);
         assert_eq!(table.check_io(second(70), OpenId(3), range(0, 1), is_write), Ok(()));
         assert_eq!(events(&mut table), [drained(A1, 1), closed(1)]);

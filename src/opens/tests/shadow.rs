@@ -753,7 +753,10 @@ fn reached(cases: u32, calls: impl Strategy<Value = Vec<Call>>) -> [usize; 5] {
 #[test]
 fn random_runs_agree_with_a_naive_model() {
     let reached = reached(500, vec(call(), 1..200));
-    assert!(reached[..4].iter().zip([500, 500, 500, 10]).all(|(total, least)| *total > least), "too little is tested: {reached:?}");
+    assert!(
+        reached[..4].iter().zip([500, 500, 500, 10]).all(|(total, least)| *total > least),
+        "too little is tested: {reached:?}"
+    );
 }
 
 #[test]
