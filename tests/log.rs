@@ -23,7 +23,7 @@ use bowline::secure::{
 use bowline::server::{Exports, ServerConfig, parse_clients};
 use bowline::session::Input;
 use bowline::session::client::{
-    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, ToServer,
+    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, Terms, ToServer,
 };
 use bowline::session::server::{
     BindFacts, ClientMessage, ConnectionId, ServerCore, ServerKeys, ServerMessage, ServerOutput, ServerSetup,
@@ -331,7 +331,7 @@ fn t39_values_with_secrets_in_them_print_none() {
     let resume = ClientControl::from(secrets.resume());
     search.debug(&resume);
     search.debug(&ClientMessage::Control(resume.clone()));
-    search.debug(&Operation::<Vec<u8>>::Control(resume.clone()));
+    search.debug(&Operation::<bytes::Bytes>::Control(resume.clone()));
     let message = ToServer::Control(resume.clone());
     search.debug(&message);
     let (number, ticket) = (ChannelNumber(0), None);
@@ -343,11 +343,19 @@ fn t39_values_with_secrets_in_them_print_none() {
         limits: Limits::default(),
         lines: vec![line],
         first_line: LineId(0),
-        requests: 64,
-        bytes: 1 << 20,
+        terms: Terms::new(SessionId([5; 16]), &secrets.started()),
     };
-    let mut core = ClientCore::<Vec<u8>>::new(Time(1), setup);
+    let mut core = ClientCore::<bytes::Bytes>::new(Time(1), setup);
     core.handle_request(Time(1), Operation::Control(resume), LineSet::ALL);
+    search.debug(&core);
+    // With the key that came with the handle, kept for the session's return.
+    let opened =
+        Opened { handle: HandleId(9), state: state(), key: Some(secrets.key.clone()), meanwhile: None };
+    let message = Ok(FromServer::Control(opened.into()));
+    let (request, settled) = (RequestId::FIRST, RequestId::NONE);
+    let answer = Input { request, settled, message, payload_len: 0, payload: None };
+    core.handle_input(Time(1), ChannelNumber(0), answer);
+    assert!(core.resume_key(HandleId(9)).is_some());
     search.debug(&core);
     let minima = ProtectionMinima::default();
     let (policy, entropy) = (Policy::default(), Box::new(Counted(1)));

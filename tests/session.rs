@@ -15,6 +15,8 @@ use bowline::model::{LineId, LineSet};
 mod binds;
 #[path = "session/channels.rs"]
 mod channels;
+#[path = "session/comeback.rs"]
+mod comeback;
 #[path = "session/copies.rs"]
 mod copies;
 #[path = "session/credit.rs"]
@@ -39,6 +41,8 @@ mod random;
 mod restart;
 #[path = "session/status.rs"]
 mod status;
+#[path = "session/unsynced.rs"]
+mod unsynced;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);
@@ -50,6 +54,7 @@ mod kind {
     pub(crate) const RESUME: u8 = 0x11;
     pub(crate) const ISSUE_KEY: u8 = 0x12;
     pub(crate) const CLOSE: u8 = 0x13;
+    pub(crate) const SYNC: u8 = 0x15;
     pub(crate) const READ: u8 = 0x20;
     pub(crate) const WRITE: u8 = 0x21;
 }

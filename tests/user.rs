@@ -45,7 +45,15 @@ fn root_gives_up_its_rights_before_it_serves() {
     let store = store();
     let media = export("media", &store.at("media"));
     let user = format!("{USER}:{GROUP}");
-    let server = store.serve(&[&media, "--until-stdin-closes", "--user", &user, "--listen", "127.0.0.1:0"]);
+    let server = store.serve(&[
+        &media,
+        "--until-stdin-closes",
+        "--no-state",
+        "--user",
+        &user,
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     for task in fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
         let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
         let line = |name: &str| {

@@ -56,7 +56,7 @@ impl File {
     /// # Cancel safety
     /// Cancel safe; it may happen all the same.
     pub async fn allocate(&self, range: ByteRange, how: Allocation) -> Result<(), Error> {
-        self.caller().done(Allocate { handle: self.handle(), range: range.raw(), how }).await
+        self.caller().done(Allocate { handle: self.name(), range: range.raw(), how }).await
     }
 
     /// Gives the storage of a range back: it reads as zeros. The length stays.
@@ -93,14 +93,14 @@ impl File {
     }
 
     async fn seek(&self, offset: u64, what: Seekable) -> Result<Option<u64>, Error> {
-        match self.caller().control(Seek { handle: self.handle(), offset, what }).await? {
+        match self.caller().control(Seek { handle: self.name(), offset, what }).await? {
             ServerControl::Sought(sought) => Ok(sought.offset),
             _ => Err(Error::Protocol),
         }
     }
 
     async fn change(&self, change: AttributeChange) -> Result<Attributes, Error> {
-        let target = Target::Handle(self.handle());
+        let target = Target::Handle(self.name());
         match self.caller().control(Change { target, change }).await? {
             ServerControl::Changed(changed) => {
                 self.note(changed.attributes);

@@ -202,7 +202,8 @@ impl Reply for Pending {
         });
         ready!(alarm.as_mut().poll(cx));
         self.is_timed_out = true;
-        Poll::Ready(Err(Error::TimedOut(self.deadline.limit)))
+        // Where the session cannot come back, and it is known why, that says more than the time.
+        Poll::Ready(Err(self.inner.trouble().unwrap_or(Error::TimedOut(self.deadline.limit))))
     }
 }
 
@@ -262,7 +263,7 @@ impl Ledger {
     pub(super) fn lose(&self, outcome: &Outcome, len: u32) {
         let outcome = match outcome {
             Ok(answer) => expect_written(answer, len),
-            Err(error) => Err(Error::from(*error)),
+            Err(error) => Err(Error::from(error.clone())),
         };
         if let Err(error) = outcome {
             self.keep(error);

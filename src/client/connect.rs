@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -12,16 +12,17 @@ use tokio::task::JoinSet;
 use super::error::Error;
 use super::peers::LineConfig;
 use crate::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, LineId, Protection, PublicKey,
-    RequestId, SessionId, SuiteSet,
+    AttemptNonce, ChannelKind, ChannelNumber, Entropy as _, InstanceId, Limits, LineId, Protection,
+    PublicKey, RequestId, SessionId, SuiteSet,
 };
 use crate::net::{
     Buffers, Clock, GreetingError, Meter, RecordReader, RecordWriter, RekeyLimits, SystemEntropy, exchange,
     socket,
 };
 use crate::secure::{BindInitiator, HandshakeError, Identity, Opener, RecordKeys, Sealer, SessionInitiator};
-use crate::session::client::ConnectFailure;
+use crate::session::client::{ConnectFailure, Epochs, Terms};
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
+use crate::wire::data::Farewell;
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
@@ -39,6 +40,8 @@ pub(super) struct Party {
     pub(super) rekey: RekeyLimits,
     /// The suites for data channels.
     pub(super) suites: SuiteSet,
+    /// The lives of servers that this client has seen.
+    pub(super) epochs: Arc<Mutex<Epochs>>,
 }
 
 /// What a bind needs of its session.
@@ -46,6 +49,17 @@ pub(super) struct Party {
 pub(super) struct Credentials {
     pub(super) session: SessionId,
     pub(super) started: Started,
+}
+
+impl Credentials {
+    /// What the server grants, if a client can do with so little.
+    pub(super) fn terms(&self) -> Option<Terms> {
+        let mut terms = Terms::new(self.session, &self.started);
+        let least = PAYLOAD_LEN_LEAST;
+        let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
+        terms.payload_max = terms.payload_max.min(own_max);
+        (terms.payload_max >= least && terms.bytes >= u64::from(least)).then_some(terms)
+    }
 }
 
 /// Both halves of a channel in use.
@@ -69,17 +83,19 @@ pub(super) enum Bound {
 /// A connection that has proven both identities and has sent no record yet.
 pub(super) struct Proven {
     line: LineId,
+    address: SocketAddr,
     stream: TcpStream,
     choice: SessionChoice,
     keys: RecordKeys,
 }
 
 /// Starts a session: tries the control-capable lines, each a little after the one before, and goes on with the
-/// first whose handshake is done.
+/// first whose handshake is done. `former` is the session whose place it takes.
 pub(super) async fn start(
     party: &Party,
     peer: &str,
     lines: Vec<(LineId, LineConfig)>,
+    former: Option<SessionId>,
 ) -> Result<(LineId, Credentials, ControlHalves), Error> {
     let mut attempts = JoinSet::new();
     for (at, (line, config)) in (0_u32..).zip(lines) {
@@ -94,7 +110,7 @@ pub(super) async fn start(
         let Ok(outcome) = joined else { continue };
         // The other lines stay at it until a session has begun.
         let begun = match outcome {
-            Ok(proven) => begin(party, proven).await,
+            Ok(proven) => begin(party, proven, former).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -143,6 +159,9 @@ pub(super) async fn bind(
     party.clock.timeout(party.limit, binding).await.unwrap_or(Err(ConnectFailure::Unreachable))
 }
 
+/// The least that a server may call its longest payload and its credit, in bytes. With less, one call with a large buffer would be cut
+/// into so many requests that it kept this process busy beyond its deadline.
+const PAYLOAD_LEN_LEAST: u32 = 64 << 10;
 /// How much later the next line is tried while the ones before are still at it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -189,20 +208,41 @@ pub(super) async fn prove(
             GreetingError::Hello(_) => Error::Protocol,
         })?;
         let (choice, keys) = initiator.finish(&message).map_err(failed)?;
-        Ok(Proven { line, stream, choice, keys })
+        Ok(Proven { line, address, stream, choice, keys })
     };
     let limit = party.limit;
     let timed_out = Error::HandshakeTimedOut { address, limit };
     party.clock.timeout(limit, proving).await.unwrap_or(Err(timed_out))
 }
 
-async fn begin(party: &Party, proven: Proven) -> Result<(LineId, Credentials, ControlHalves), Error> {
-    let (line, session) = (proven.line, proven.choice.session);
-    let (halves, answer) = first_record(party, proven, Purpose::New { former: None }).await?;
-    match answer {
-        WelcomeAnswer::Started(started) => Ok((line, Credentials { session, started }, halves)),
-        WelcomeAnswer::Lives | WelcomeAnswer::Gone => Err(Error::Protocol),
+async fn begin(
+    party: &Party,
+    proven: Proven,
+    former: Option<SessionId>,
+) -> Result<(LineId, Credentials, ControlHalves), Error> {
+    let (line, address, session) = (proven.line, proven.address, proven.choice.session);
+    let (halves, answer) = first_record(party, proven, Purpose::New { former }).await?;
+    let WelcomeAnswer::Started(started) = answer else { return Err(Error::Protocol) };
+    let admitted = {
+        let mut epochs = party.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.admit(started.verifier.store, started.epoch)
+    };
+    if let Err(seen) = admitted {
+        leave(party, halves).await;
+        return Err(Error::StaleServer { address, epoch: started.epoch, seen });
     }
+    Ok((line, Credentials { session, started }, halves))
+}
+
+/// Gives up a session that was just started: the server need not keep it.
+pub(super) async fn leave(party: &Party, mut halves: ControlHalves) {
+    let farewell = async {
+        let ids = (RequestId::NONE, RequestId::FIRST);
+        halves.writer.write(&Farewell {}.into(), ids, None).await.ok()?;
+        halves.writer.flush().await.ok()
+    };
+    // If it does not get there, the server waits for nothing but its time.
+    let _left = party.clock.timeout(party.limit, farewell).await;
 }
 
 /// Sends the first record and reads the server's, each of which repeats what was negotiated.

@@ -72,6 +72,7 @@ pub async fn prove(
         buffers: Buffers::default(),
         rekey: (&Limits::default()).into(),
         suites: SuiteSet::ALWAYS,
+        epochs: Arc::default(),
     };
     let line = LineConfig { via: via.cloned(), ..LineConfig::new(address) };
     let proven = connect::prove(&party, &address.to_string(), LineId(0), &line).await?;

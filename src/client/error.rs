@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::reasons;
-use crate::model::{EntropyError, NameError, PublicKey, Reason, Refusal};
+use crate::model::{ByteRange, EntropyError, Epoch, NameError, PublicKey, Reason, Refusal};
 use crate::session::client::{RequestError, SessionLoss};
 
 /// Anything that can go wrong.
@@ -73,6 +73,33 @@ pub enum Error {
     /// The session is over.
     #[error("the session is over: {0}")]
     SessionEnded(SessionLoss),
+    /// The server that answers at this address has been replaced on its data store, and does not know it.
+    #[error(
+        "the server at {address} is out of date: its data store had epoch {seen} already, and this is epoch {epoch}"
+    )]
+    StaleServer {
+        /// The address.
+        address: SocketAddr,
+        /// The epoch that it has.
+        epoch: Epoch,
+        /// The highest one that was seen.
+        seen: Epoch,
+    },
+    /// The server has lost its state, and the open with it: it does not know the file to be open any more.
+    #[error("the server has lost its state, and does not know that the file is open")]
+    StateLost,
+    /// The server does not know the session any more, and the file was open without a resume key
+    /// ([`OpenOptions::resumable`](super::OpenOptions::resumable), [`OpenOptions::with_key`](super::OpenOptions::with_key)).
+    #[error("the file was open without a resume key, and its session is gone")]
+    NotResumable,
+    /// Bytes that were written and not synced are lost: the server's machine, or its host, is another one than it was,
+    /// and somebody else may have written there since. Told once, by the next sync or close; what is written later goes
+    /// on as always.
+    #[error("bytes that were written and not synced are lost with the server's memory: {}", shown(ranges))]
+    LostWrites {
+        /// Where they were.
+        ranges: Vec<ByteRange>,
+    },
     /// No answer came in time; the request may still be executed.
     #[error("no answer within {0:?}; the request may still be executed")]
     TimedOut(Duration),
@@ -161,15 +188,17 @@ impl Error {
         match self {
             Self::Refused(refusal) => reasons::kind(refusal.reason),
             Self::Unreachable { .. } => ErrorKind::Unreachable,
-            Self::HandshakeRefused { .. } | Self::ServerKeyChanged { .. } | Self::KeyNotShown { .. } => {
-                ErrorKind::Untrusted
-            }
+            Self::HandshakeRefused { .. }
+            | Self::ServerKeyChanged { .. }
+            | Self::KeyNotShown { .. }
+            | Self::StaleServer { .. } => ErrorKind::Untrusted,
             Self::HandshakeTimedOut { .. } | Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::SessionEnded(_) => ErrorKind::SessionEnded,
             Self::NoControlLine(_) | Self::FileClosed | Self::Options(_) | Self::InsideRuntime => {
                 ErrorKind::Misuse
             }
-            Self::EarlierWrite => ErrorKind::Server,
+            Self::EarlierWrite | Self::LostWrites { .. } => ErrorKind::Server,
+            Self::StateLost | Self::NotResumable => ErrorKind::Files,
             Self::Protocol => ErrorKind::Protocol,
             Self::Entropy(_) | Self::Thread(_) => ErrorKind::System,
         }
@@ -206,15 +235,29 @@ impl Error {
             Self::SessionEnded(_) => Some(Errno::NOTCONN.raw_os_error()),
             Self::FileClosed => Some(Errno::BADF.raw_os_error()),
             Self::Options(_) => Some(Errno::INVAL.raw_os_error()),
-            Self::EarlierWrite => Some(Errno::IO.raw_os_error()),
+            Self::EarlierWrite | Self::LostWrites { .. } => Some(Errno::IO.raw_os_error()),
+            Self::StateLost | Self::NotResumable => Some(Errno::STALE.raw_os_error()),
             Self::HandshakeRefused { .. }
             | Self::ServerKeyChanged { .. }
             | Self::KeyNotShown { .. }
+            | Self::StaleServer { .. }
             | Self::NoControlLine(_)
             | Self::InsideRuntime
             | Self::Protocol
             | Self::Entropy(_) => None,
         }
+    }
+
+    /// The same error once more, of one that says why no session can be had: it lasts until something is changed.
+    pub(super) fn lasting(&self) -> Option<Self> {
+        Some(match *self {
+            Self::HandshakeRefused { address, pinned, own } => {
+                Self::HandshakeRefused { address, pinned, own }
+            }
+            Self::ServerKeyChanged { address, pinned } => Self::ServerKeyChanged { address, pinned },
+            Self::StaleServer { address, epoch, seen } => Self::StaleServer { address, epoch, seen },
+            _ => return None,
+        })
     }
 
     /// This error as one of [`io`] that keeps all of it: its text is this one's, and
@@ -241,6 +284,9 @@ impl From<RequestError> for Error {
         match error {
             RequestError::Refused(refusal) => Self::Refused(refusal),
             RequestError::Ended(loss) => Self::SessionEnded(loss),
+            RequestError::StateLost => Self::StateLost,
+            RequestError::NotResumable => Self::NotResumable,
+            RequestError::LostWrites(ranges) => Self::LostWrites { ranges },
         }
     }
 }
@@ -266,6 +312,18 @@ impl From<Error> for io::Error {
         }
     }
 }
+
+/// The first of some ranges, for people to read.
+fn shown(ranges: &[ByteRange]) -> String {
+    let mut text: Vec<String> = ranges.iter().take(RANGES_SHOWN).map(ByteRange::to_string).collect();
+    if ranges.len() > RANGES_SHOWN {
+        text.push(format!("and {} more", ranges.len().saturating_sub(RANGES_SHOWN)));
+    }
+    text.join(", ")
+}
+
+/// How many ranges the text of an error names.
+const RANGES_SHOWN: usize = 4;
 
 pub(super) fn refused(reason: Reason) -> Error {
     Error::Refused(reason.into())
@@ -296,7 +354,9 @@ mod tests {
         let second = Duration::from_secs(1);
         for (error, kind) in [
             (Error::TimedOut(second), io::ErrorKind::TimedOut),
-            (Error::SessionEnded(SessionLoss::Gone), io::ErrorKind::NotConnected),
+            (Error::SessionEnded(SessionLoss::Closed), io::ErrorKind::NotConnected),
+            (Error::StateLost, io::ErrorKind::StaleNetworkFileHandle),
+            (Error::NotResumable, io::ErrorKind::StaleNetworkFileHandle),
             (Error::Options(OptionsError::NoAccess), io::ErrorKind::InvalidInput),
             (Error::InsideRuntime, io::ErrorKind::InvalidInput),
         ] {

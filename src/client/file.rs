@@ -1,9 +1,11 @@
 //! An open file of a client: its state, its resume key, and how it is given up. `positional` reads and writes it,
 //! `locks` locks it, `attributes` and `xattr` change what is not its bytes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::ahead::ReadAhead;
 use super::calls::{Caller, Ledger};
@@ -14,6 +16,7 @@ use super::stream::FileStream;
 use crate::model::{
     Attributes, FileState, HandleId, Limits, LineSet, Meanwhile, Reason, ResumeKey, Rights, SyncScope,
 };
+use crate::session::client::ClientCore;
 use crate::wire::ServerControl;
 use crate::wire::control::{Close, IssueKey, Opened, Resume, Stat, Sync};
 
@@ -89,11 +92,11 @@ impl Session {
 #[derive(Debug)]
 pub struct File {
     caller: Caller,
-    handle: HandleId,
+    /// By which the session's core knows the handle, whatever the server calls it.
+    name: HandleId,
     lines: LineSet,
-    state: Mutex<FileState>,
-    key: Mutex<Option<ResumeKey>>,
-    meanwhile: Option<Meanwhile>,
+    /// The state with which it was opened. What came later is kept by the core, as long as it knows the handle.
+    opened: FileState,
     ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
@@ -128,20 +131,22 @@ impl File {
     /// times.
     #[must_use]
     pub fn state(&self) -> FileState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core(|core| core.file_state(self.name)).unwrap_or(self.opened)
     }
 
-    /// The handle's number, which names it to [`Session::resume_in_place_of`]. It grants nothing.
+    /// The handle's number, which names it to [`Session::resume_in_place_of`] and in [`Session::events`]. It grants
+    /// nothing. It is another one after the session had to be started anew.
     #[must_use]
     pub fn handle(&self) -> HandleId {
-        self.handle
+        self.core(|core| core.current(self.name))
     }
 
-    /// What became of the file while no channel reached it, of a handle that came of a resume key; none for a first
-    /// handle.
+    /// What became of the file while no channel reached it, when the handle was resumed last: with a key, or by the
+    /// session when that came back. None for a first handle that was never resumed. The handle goes on in any case: what
+    /// follows from a change is its user's to say.
     #[must_use]
     pub fn meanwhile(&self) -> Option<Meanwhile> {
-        self.meanwhile
+        self.core(|core| core.meanwhile(self.name))
     }
 
     /// Waits until the server has every write of this handle that was begun before. That is so already for writes
@@ -160,13 +165,17 @@ impl File {
 
     /// Makes everything durable that was written before: bytes and size, or all attributes as well.
     ///
+    /// What was written and is not synced is kept by the session, up to [`Limits::unsynced_bytes`], and written again
+    /// where the server's memory was lost and nobody else can have written there.
+    ///
     /// # Errors
-    /// [`Error::Refused`] if the server's file system failed; [`Error::TimedOut`]; [`Error::SessionEnded`].
+    /// [`Error::Refused`] if the server's file system failed; [`Error::LostWrites`], once, if bytes were lost that could
+    /// not be written again; [`Error::TimedOut`]; [`Error::SessionEnded`].
     ///
     /// # Cancel safety
     /// Cancel safe; the sync may happen all the same.
     pub async fn sync(&self, scope: SyncScope) -> Result<(), Error> {
-        match self.caller.control(Sync { handle: self.handle, scope }).await? {
+        match self.caller.control(Sync { handle: self.name, scope }).await? {
             ServerControl::Synced(_) => Ok(()),
             _ => Err(Error::Protocol),
         }
@@ -180,11 +189,8 @@ impl File {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stat(&self) -> Result<FileState, Error> {
-        match self.caller.control(Stat { handle: self.handle }).await? {
-            ServerControl::Stated(stated) => {
-                *self.state.lock().unwrap_or_else(PoisonError::into_inner) = stated.state;
-                Ok(stated.state)
-            }
+        match self.caller.control(Stat { handle: self.name }).await? {
+            ServerControl::Stated(stated) => Ok(stated.state),
             _ => Err(Error::Protocol),
         }
     }
@@ -205,11 +211,11 @@ impl File {
         }
         // An answer that was repeated bears no key; ask again under a new id.
         for _ in 0..KEY_ATTEMPTS {
-            match self.caller.control(IssueKey { handle: self.handle }).await? {
+            match self.caller.control(IssueKey { handle: self.name }).await? {
                 ServerControl::KeyIssued(issued) => {
-                    if let Some(key) = &issued.key {
-                        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
-                        return Ok(key.clone());
+                    // The core keeps it for the session's return.
+                    if let Some(key) = issued.key {
+                        return Ok(key);
                     }
                 }
                 _ => return Err(Error::Protocol),
@@ -218,10 +224,11 @@ impl File {
         Err(refused(Reason::Unknown))
     }
 
-    /// The resume key that is at hand without asking the server.
+    /// The resume key that is at hand without asking the server: the newest one. The session uses it when it comes back;
+    /// a file without one is lost then.
     #[must_use]
     pub fn kept_key(&self) -> Option<ResumeKey> {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.core(|core| core.resume_key(self.name))
     }
 
     /// Closes the handle and waits until nothing of it is under way on the server.
@@ -229,7 +236,7 @@ impl File {
     /// # Errors
     /// [`Error::Refused`], [`Error::TimedOut`], [`Error::SessionEnded`], each also as the error of a write that nobody
     /// has heard of yet; [`Error::EarlierWrite`] if a [`FileStream`] had accepted a write and was given up before it
-    /// was sent. The handle is given up in any case.
+    /// was sent; [`Error::LostWrites`] as from [`File::sync`]. The handle is given up in any case.
     ///
     /// # Cancel safety
     /// The handle is given up from the first poll on.
@@ -240,7 +247,7 @@ impl File {
     /// As [`File::close`], of a file that is dropped later.
     pub(super) async fn shut(&self) -> Result<(), Error> {
         self.give_up();
-        match self.caller.control(Close { handle: self.handle }).await? {
+        match self.caller.control(Close { handle: self.name }).await? {
             // Nothing of it executes any more, and the outcomes may still be on their way.
             ServerControl::Closed(_) => self.ledger.settled(&self.caller).await,
             _ => Err(Error::Protocol),
@@ -263,23 +270,19 @@ impl File {
     }
 
     pub(super) fn from_answer(caller: Caller, answer: ServerControl, lines: LineSet) -> Result<Self, Error> {
-        let ServerControl::Opened(Opened { handle, state, key, meanwhile }) = answer else {
+        let ServerControl::Opened(Opened { handle: name, state: opened, .. }) = answer else {
             return Err(Error::Protocol);
         };
-        Ok(Self {
-            caller,
-            handle,
-            lines,
-            state: Mutex::new(state),
-            key: Mutex::new(key),
-            meanwhile,
-            ledger: Arc::default(),
-            is_closed: AtomicBool::new(false),
-        })
+        Ok(Self { caller, name, lines, opened, ledger: Arc::default(), is_closed: AtomicBool::new(false) })
     }
 
     pub(super) fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// The handle's name in requests.
+    pub(super) fn name(&self) -> HandleId {
+        self.name
     }
 
     pub(super) fn lines(&self) -> LineSet {
@@ -297,19 +300,24 @@ impl File {
 
     /// Whether the file was opened to be appended to; so it is through duplicates as well.
     pub(super) fn is_appending(&self) -> bool {
-        self.state().mode.rights.contains(Rights::APPEND)
+        self.opened.mode.rights.contains(Rights::APPEND)
     }
 
     /// Keeps attributes that the server has told.
     pub(super) fn note(&self, attributes: Attributes) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).attributes = attributes;
+        self.core(|core| core.note_attributes(self.name, attributes));
+    }
+
+    /// Looks something up in the session's core.
+    fn core<T>(&self, look: impl FnOnce(&mut ClientCore<Bytes>) -> T) -> T {
+        look(&mut self.caller.guard().inner().lock().core)
     }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
         if !self.is_closed.load(Ordering::Relaxed) {
-            self.caller.guard().begin_unwatched(Close { handle: self.handle });
+            self.caller.guard().begin_unwatched(Close { handle: self.name });
         }
     }
 }

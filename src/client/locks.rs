@@ -34,7 +34,7 @@ impl File {
         let mut left = wait;
         loop {
             let wanted = LockWanted { mode, range: range.raw() };
-            let lock = Lock { handle: self.handle(), wanted, wait_ms: millis(left) };
+            let lock = Lock { handle: self.name(), wanted, wait_ms: millis(left) };
             // The answer that the wait is over comes after the wait.
             let deadline = caller.deadline_after(left);
             let mut pending = caller.begin(Operation::Control(lock.into()), LineSet::ALL, deadline);
@@ -74,7 +74,7 @@ impl File {
     /// # Cancel safety
     /// Cancel safe: the range is unlocked all the same.
     pub async fn unlock(&self, range: ByteRange) -> Result<(), Error> {
-        self.caller().done(Unlock { handle: self.handle(), range: range.raw() }).await
+        self.caller().done(Unlock { handle: self.name(), range: range.raw() }).await
     }
 }
 

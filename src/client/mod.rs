@@ -23,6 +23,7 @@ mod ahead;
 mod attributes;
 pub mod blocking;
 mod calls;
+mod channels;
 mod connect;
 mod cursor;
 mod enrol;
@@ -39,7 +40,7 @@ mod session;
 mod stream;
 mod xattr;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use ahead::ReadAhead;
@@ -56,11 +57,12 @@ pub use read_dir::{DirEntry, ReadDir};
 pub use session::{LineStatus, Session};
 pub use stream::FileStream;
 
-pub use crate::session::client::{ChannelState, ChannelStatus, SessionEvent, SessionLoss};
+pub use crate::session::client::{ChannelState, ChannelStatus, HandleLoss, SessionEvent, SessionLoss};
 
 use crate::model::{Entropy as _, EntropyError, InstanceId, Limits, SuiteSet};
 use crate::net::{Buffers, Clock, SystemEntropy};
 use crate::secure::{Identity, suites};
+use crate::session::client::Epochs;
 
 /// A client: an identity in a running process. Its sessions are independent of each other.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct Client {
     /// Shared by all sessions, so that memory at rest does not grow with them.
     buffers: Buffers,
     suites: SuiteSet,
+    /// The lives of servers that any of its sessions has seen.
+    epochs: Arc<Mutex<Epochs>>,
 }
 
 impl Client {
@@ -93,6 +97,7 @@ impl Client {
             clock: Clock,
             buffers: Buffers::default(),
             suites: suites(),
+            epochs: Arc::default(),
         })
     }
 
@@ -123,7 +128,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NoControlLine`], [`Error::Unreachable`], [`Error::HandshakeTimedOut`],
-    /// [`Error::HandshakeRefused`], [`Error::ServerKeyChanged`] or [`Error::Protocol`].
+    /// [`Error::HandshakeRefused`], [`Error::ServerKeyChanged`], [`Error::StaleServer`] or [`Error::Protocol`].
     ///
     /// # Cancel safety
     /// Dropping the future gives the attempt up; a session that the server has started meanwhile ends by itself.

@@ -202,7 +202,7 @@ impl File {
         until: Deadline,
         is_accepted: bool,
     ) -> Pending {
-        let write = Write { handle: self.handle(), offset };
+        let write = Write { handle: self.name(), offset };
         let operation = Operation::Write(write, bytes, len);
         self.caller().begin_write((operation, len), self.lines(), until, (self.ledger(), is_accepted))
     }
@@ -213,12 +213,12 @@ impl File {
         until: Deadline,
         is_accepted: bool,
     ) -> Pending {
-        let operation = Operation::Append(Append { handle: self.handle() }, bytes, len);
+        let operation = Operation::Append(Append { handle: self.name() }, bytes, len);
         self.caller().begin_write((operation, len), self.lines(), until, (self.ledger(), is_accepted))
     }
 
     fn begin_read_until(&self, offset: u64, len: u32, deadline: Deadline) -> Pending {
-        let read = Read { handle: self.handle(), offset, len };
+        let read = Read { handle: self.name(), offset, len };
         self.caller().begin(Operation::Read(read), self.lines(), deadline)
     }
 

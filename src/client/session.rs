@@ -4,41 +4,43 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::calls::Ledger;
-use super::connect::{self, Bound, Credentials, Halves, Party};
+use super::channels::run_timer;
+use super::connect::{self, Credentials, Party};
 use super::error::Error;
 use super::peers::{LineConfig, Peer};
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
-    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, Protection, RequestId, SessionId, Time,
+    ChannelKind, ChannelNumber, Epoch, Limits, LineId, LineRole, LineSet, Protection, RequestId, SessionId,
+    Time,
 };
-use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
-use crate::session::LossReason;
+use crate::net::{Meter, Outbound, Queue};
 use crate::session::client::{
-    Answer, ClientCore, ClientOutput, ClientSetup, FromServer, LineSetup, Operation, RequestError, Ticket,
-    ToServer, give_back,
+    Answer, ClientCore, ClientOutput, ClientSetup, LineSetup, Operation, RequestError, Ticket, ToServer,
+    give_back,
 };
-use crate::wire::control::Started;
-use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
+use crate::wire::{ClientControl, ClientData};
 
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS_KEPT: usize = 256;
-/// The least that a server may call its longest payload and its credit, in bytes. With less, one call with a large buffer would be cut
-/// into so many requests that it kept this process busy beyond its deadline.
-const PAYLOAD_LEN_LEAST: u32 = 64 << 10;
 /// How long a closing session waits for its farewells to leave.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A session with a server. Clones share it; it ends when the last clone and the last of its files are gone.
 ///
 /// Channels come and go by themselves: a lost one is bound again, and what was under way on it is repeated
-/// elsewhere under the same ids.
+/// elsewhere under the same ids. If all are lost, calls wait, each for its time, until a channel is there again.
+///
+/// A session that the server does not know any more, because it was started anew or waited too long, comes back: another
+/// one is started in its place, and every [`File`](super::File) that has a resume key is resumed in it and goes on. What
+/// was asked and can run twice is asked again; of the rest that was sent, such as an append or a rename, nobody knows
+/// what became: it ends with [`Reason::Unknown`](crate::model::Reason::Unknown). [`Session::events`] tells.
 #[derive(Debug, Clone)]
 pub struct Session {
     guard: Arc<Guard>,
@@ -73,23 +75,28 @@ pub(super) type Outcome = Result<Answer<Bytes>, RequestError>;
 pub(super) struct Inner {
     state: Mutex<State>,
     pub(super) party: Party,
-    credentials: Credentials,
-    lines: Vec<LineStatus>,
+    /// The server's name.
+    pub(super) peer: String,
+    pub(super) lines: Vec<LineStatus>,
     pub(super) request_timeout: Duration,
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
     /// Deadlines may have come nearer.
-    wake: Notify,
-    stop: CancellationToken,
-    channel_tasks: TaskTracker,
+    pub(super) wake: Notify,
+    pub(super) stop: CancellationToken,
+    pub(super) channel_tasks: TaskTracker,
     pub(super) runtime: Handle,
 }
 
-struct State {
-    core: ClientCore<Bytes>,
+pub(super) struct State {
+    pub(super) core: ClientCore<Bytes>,
+    /// Of the present session. What is reported of another one is out of date.
+    pub(super) credentials: Credentials,
+    /// Why no session can be had in place of one that is gone, where that lasts until something is changed.
+    pub(super) trouble: Option<Error>,
     /// When the timer will look again.
-    armed: Option<Time>,
-    channels: HashMap<ChannelNumber, Wire>,
+    pub(super) armed: Option<Time>,
+    pub(super) channels: HashMap<ChannelNumber, Wire>,
     waiters: HashMap<Ticket, Waiter>,
 }
 
@@ -120,14 +127,19 @@ impl Watch {
     }
 }
 
-struct Wire {
-    queue: Queue<ClientControl, ClientData>,
-    meter: Meter,
+/// A channel's connection, as far as it takes records and counts bytes.
+pub(super) struct Wire {
+    pub(super) queue: Queue<ClientControl, ClientData>,
+    pub(super) meter: Meter,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("id", &self.credentials.session).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Session");
+        if let Ok(state) = self.state.try_lock() {
+            shown.field("id", &state.credentials.session);
+        }
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -142,36 +154,33 @@ impl Session {
             buffers: client.buffers.clone(),
             rekey: (&client.limits).into(),
             suites: client.suites,
+            epochs: Arc::clone(&client.epochs),
         };
         let lines = lines_of(peer);
-        let carries_control = |line: &&LineStatus| line.config.role.carries(ChannelKind::Control);
-        let controls =
-            lines.iter().filter(carries_control).map(|line| (line.id, line.config.clone())).collect();
-        let (first_line, credentials, halves) = connect::start(&party, &peer.name, controls).await?;
-        let own_max = u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX);
-        let Started { payload_max, bytes, .. } = credentials.started;
-        if payload_max < PAYLOAD_LEN_LEAST || bytes < u64::from(PAYLOAD_LEN_LEAST) {
-            return Err(Error::Protocol);
-        }
-        let payload_max = payload_max.min(own_max);
+        let (first_line, credentials, halves) =
+            connect::start(&party, &peer.name, controls_of(&lines), None).await?;
+        let terms = credentials.terms().ok_or(Error::Protocol)?;
         let core = ClientCore::new(
             client.clock.now(),
             ClientSetup {
-                limits: Limits { chunk: client.limits.chunk.min(payload_max), ..client.limits.clone() },
+                limits: client.limits.clone(),
                 lines: lines
                     .iter()
                     .map(|line| LineSetup { role: line.config.role, protection: line.offered })
                     .collect(),
                 first_line,
-                requests: credentials.started.requests,
-                bytes: credentials.started.bytes,
+                terms,
             },
         );
+        let limits = core.limits().clone();
+        let session = credentials.session;
+        let (channels, waiters) = (HashMap::new(), HashMap::new());
+        let state = State { core, credentials, trouble: None, armed: None, channels, waiters };
         let inner = Arc::new(Inner {
-            limits: core.limits().clone(),
-            state: Mutex::new(State { core, armed: None, channels: HashMap::new(), waiters: HashMap::new() }),
+            limits,
+            state: Mutex::new(state),
             party,
-            credentials,
+            peer: peer.name.clone(),
             lines,
             request_timeout: client.request_timeout,
             events: broadcast::channel(EVENTS_KEPT).0,
@@ -180,16 +189,22 @@ impl Session {
             channel_tasks: TaskTracker::new(),
             runtime: Handle::current(),
         });
-        inner.run(ChannelNumber(0), halves, Queue::Control);
+        inner.run(session, ChannelNumber(0), halves, Queue::Control);
         inner.runtime.spawn(run_timer(Arc::clone(&inner)));
         inner.drive(|_, _| ());
         Ok(Self { guard: Arc::new(Guard { inner }) })
     }
 
-    /// The session's id, as both sides' logs show it.
+    /// The session's id, as both sides' logs show it; another one when it had to be started anew.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.guard.inner.credentials.session
+        self.guard.inner.lock().credentials.session
+    }
+
+    /// The server's life on its data store: it rises with each server process, and never falls.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.guard.inner.lock().core.terms().epoch
     }
 
     /// The lines, in the order of the peer's entry.
@@ -274,6 +289,12 @@ fn lines_of(peer: &Peer) -> Vec<LineStatus> {
     lines
 }
 
+/// The lines that may carry control channels.
+pub(super) fn controls_of(lines: &[LineStatus]) -> Vec<(LineId, LineConfig)> {
+    let carries_control = |line: &&LineStatus| line.config.role.carries(ChannelKind::Control);
+    lines.iter().filter(carries_control).map(|line| (line.id, line.config.clone())).collect()
+}
+
 impl Guard {
     /// Bounds in force, the server's credit included.
     pub(super) fn limits(&self) -> &Limits {
@@ -334,6 +355,11 @@ impl Inner {
         });
     }
 
+    /// Why the session cannot come back, if it cannot and that is known.
+    pub(super) fn trouble(&self) -> Option<Error> {
+        self.lock().trouble.as_ref().and_then(Error::lasting)
+    }
+
     fn close(&self) {
         // Only what is needed to say farewell: tasks that are under way end by the token.
         let mut state = self.lock();
@@ -343,26 +369,28 @@ impl Inner {
         self.stop.cancel();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes one change and carries out what follows. Everything here is quick and never waits.
-    fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
+    pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
         let mut state = self.lock();
         let value = change(&mut state, self.party.clock.now());
         let mut connects = Vec::new();
         while let Some(output) = state.core.poll_output() {
             match output {
-                ClientOutput::Connect { .. } | ClientOutput::Ask { .. } => connects.push(output),
+                ClientOutput::Connect { .. } | ClientOutput::Ask { .. } | ClientOutput::Restart { .. } => {
+                    connects.push((output, state.credentials.clone()));
+                }
                 other => self.carry_out(&mut state, other),
             }
         }
         let next = state.core.poll_timeout(self.party.clock.now());
         let is_nearer = next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed));
         drop(state);
-        for output in connects {
-            self.connect(output);
+        for (output, credentials) in connects {
+            self.connect(output, credentials);
         }
         if is_nearer {
             self.wake.notify_one();
@@ -394,102 +422,12 @@ impl Inner {
                 }
             }
             ClientOutput::Event(event) => {
-                tracing::debug!(session = %self.credentials.session, ?event, "session event");
+                tracing::debug!(session = %state.credentials.session, ?event, "session event");
                 // Nobody has to listen.
                 drop(self.events.send(event));
             }
-            ClientOutput::Connect { .. } | ClientOutput::Ask { .. } => {}
+            ClientOutput::Connect { .. } | ClientOutput::Ask { .. } | ClientOutput::Restart { .. } => {}
         }
-    }
-
-    fn connect(self: &Arc<Self>, output: ClientOutput<Bytes>) {
-        let inner = Arc::clone(self);
-        match output {
-            ClientOutput::Connect { number, line, kind, protection } => {
-                self.spawn(async move {
-                    let Some(line) = inner.lines.get(usize::from(line.0)) else { return };
-                    let wanted = (number, kind, protection);
-                    match connect::bind(&inner.party, &inner.credentials, &line.config, wanted).await {
-                        Ok(Bound::Control(halves, protection)) => {
-                            inner.run(number, halves, Queue::Control);
-                            inner.drive(|state, now| state.core.handle_bound(now, number, protection));
-                        }
-                        Ok(Bound::Data(halves, protection)) => {
-                            inner.run(number, halves, Queue::Data);
-                            inner.drive(|state, now| state.core.handle_bound(now, number, protection));
-                        }
-                        Err(failure) => {
-                            inner.drive(|state, now| state.core.handle_connect_failed(now, number, failure));
-                        }
-                    }
-                });
-            }
-            ClientOutput::Ask { line } => {
-                self.spawn(async move {
-                    let Some(line) = inner.lines.get(usize::from(line.0)) else { return };
-                    let lives = connect::ask(&inner.party, &line.config, inner.credentials.session).await;
-                    inner.drive(|state, now| state.core.handle_asked(now, lives));
-                });
-            }
-            _ => {}
-        }
-    }
-
-    /// Puts a bound channel to work.
-    fn run<O, I>(
-        self: &Arc<Self>,
-        number: ChannelNumber,
-        halves: Halves<O, I>,
-        queue: impl FnOnce(Outbox<O>) -> Queue<ClientControl, ClientData>,
-    ) where
-        O: Message + Send + Sync + 'static,
-        I: FromServerStream + Send + 'static,
-    {
-        let (outbox, backlog) = outbox();
-        let Halves { writer, reader, meter } = halves;
-        self.lock().channels.insert(number, Wire { queue: queue(outbox), meter });
-        let inner = Arc::clone(self);
-        // Not stopped by the token: its last record is a farewell, and its queue ends it.
-        let task = async move {
-            let on_record = |received: Received<I>| {
-                let input = received.into_input(FromServerStream::into_core, BytesMut::freeze);
-                inner.drive(|state, now| state.core.handle_input(now, number, input));
-            };
-            let reason = run_channel(reader, writer, backlog, on_record, |_| (), |_| ()).await;
-            inner.channel_ended(number, reason);
-        };
-        self.channel_tasks.spawn_on(task, &self.runtime);
-    }
-
-    fn channel_ended(self: &Arc<Self>, number: ChannelNumber, reason: LossReason) {
-        self.drive(|state, now| {
-            state.channels.remove(&number);
-            state.core.handle_lost(now, number, reason);
-        });
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
-    }
-
-    fn tick(self: &Arc<Self>) {
-        self.drive(|state, now| {
-            let progress: Vec<(ChannelNumber, u64)> = state
-                .channels
-                .iter()
-                .map(|(&number, wire)| (number, wire.meter.load(std::sync::atomic::Ordering::Relaxed)))
-                .collect();
-            for (number, bytes) in progress {
-                state.core.handle_progress(now, number, bytes);
-            }
-            state.core.handle_timeout(now);
-        });
     }
 }
 
@@ -526,44 +464,5 @@ impl State {
             (Queue::Data(outbox), ToServer::Data(message)) => outbox.send(ids, message, payload),
             _ => debug_assert!(false, "the core sends on channels of the request's kind"),
         }
-    }
-}
-
-async fn run_timer(inner: Arc<Inner>) {
-    let clock: Clock = inner.party.clock;
-    loop {
-        let next = {
-            let mut state = inner.lock();
-            state.armed = state.core.poll_timeout(clock.now());
-            state.armed
-        };
-        let due = async {
-            match next {
-                Some(at) => clock.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = inner.stop.cancelled() => return,
-            () = inner.wake.notified() => {}
-            () = due => inner.tick(),
-        }
-    }
-}
-
-/// A message of a stream as the core takes it.
-trait FromServerStream: Message {
-    fn into_core(self) -> FromServer;
-}
-
-impl FromServerStream for ServerControl {
-    fn into_core(self) -> FromServer {
-        FromServer::Control(self)
-    }
-}
-
-impl FromServerStream for ServerData {
-    fn into_core(self) -> FromServer {
-        FromServer::Data(self)
     }
 }

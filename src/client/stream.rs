@@ -199,7 +199,7 @@ impl Requests for File {
     }
 
     fn stat(&self) -> Pending {
-        self.caller().begin_control(Stat { handle: self.handle() })
+        self.caller().begin_control(Stat { handle: self.name() })
     }
 }
 

@@ -61,7 +61,7 @@ impl File {
     }
 
     fn target(&self) -> Target {
-        Target::Handle(self.handle())
+        Target::Handle(self.name())
     }
 }
 

@@ -10,6 +10,10 @@ pub struct Limits {
     pub requests: u32,
     /// Bytes of reads and writes of one session in flight at once.
     pub bytes: u64,
+    /// Bytes of one session that a client keeps because its server has acknowledged them as received and not as durable.
+    /// From half of it on a sync is begun; at all of it writes wait for that. So no sync has more than a second's work
+    /// on a slow disk before it, and a client's memory stays small.
+    pub unsynced_bytes: u64,
     /// Bytes in flight on one data channel: the fixed window of its pull.
     pub channel_bytes: u64,
     /// Length of one chunk of a larger read or write, in bytes: large enough that the cost per record
@@ -106,6 +110,7 @@ impl Default for Limits {
         Self {
             requests: 64,
             bytes: 8 << 20,
+            unsynced_bytes: 64 << 20,
             channel_bytes: 4 << 20,
             chunk: 512 << 10,
             window: 4096,
@@ -243,6 +248,7 @@ mod tests {
         assert!(chunk <= len_u64(Limits::PAYLOAD_LEN_MAX));
         assert!(limits.channel_bytes >= 2 * chunk, "a window below two chunks leaves the line idle");
         assert!(limits.bytes >= limits.channel_bytes);
+        assert!(limits.unsynced_bytes / 2 >= limits.bytes, "writes go on while a sync makes room");
         assert!(limits.window >= u64::from(limits.requests * Limits::CREDIT_SLACK));
         assert_eq!(limits.ping_after + limits.dead_after_ping, Duration::from_secs(3));
         assert!(limits.grace_default <= limits.grace_max);

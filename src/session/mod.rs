@@ -28,7 +28,24 @@ use core::fmt;
 pub use liveness::{Liveness, Pulse};
 pub use window::{Claim, Window};
 
+use bytes::Bytes;
+
 use crate::model::RequestId;
+
+/// Payload as a client's core holds it: opaque, cheap to clone, and a part of it can be had without a copy.
+pub trait Payload: Clone {
+    /// The part that begins at `start` and has `len` bytes, all of them within.
+    #[must_use]
+    fn part(&self, start: u32, len: u32) -> Self;
+}
+
+impl Payload for Bytes {
+    fn part(&self, start: u32, len: u32) -> Self {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let (start, end) = (u64::from(start), u64::from(start).saturating_add(u64::from(len)));
+        self.slice(at(start)..at(end))
+    }
+}
 
 /// A verified record as a core gets it.
 #[derive(Debug)]

@@ -78,34 +78,6 @@ fn a_session_that_lost_all_channels_goes_on_with_its_handles() {
 }
 
 #[test]
-fn a_session_that_the_server_does_not_know_ends_and_its_requests_fail() {
-    let (mut pair, who) = start();
-    let handle = pair.handle(who, "a");
-    pair.restart_server();
-    let pending = [pair.read(who, handle, 0, 10), pair.write(who, handle, 0, *b"x"), pair.stat(who, handle)];
-    for request in pending {
-        assert_eq!(pair.error(who, request), RequestError::Ended(SessionLoss::Gone));
-    }
-    assert!(is_over(&pair, who, SessionLoss::Gone));
-    let late = pair.stat(who, handle);
-    assert_eq!(pair.error(who, late), RequestError::Ended(SessionLoss::Gone));
-    assert!(pair.disk.writes.is_empty());
-}
-
-/// The question must go where the server was heard: over the line that refused, not over one that is dead.
-#[test]
-fn a_client_learns_that_its_session_is_gone_over_whichever_line_works() {
-    for dead in [L0, L1] {
-        let (mut pair, who) = start();
-        let handle = pair.handle(who, "a");
-        pair.restart_server();
-        pair.black_hole(who, dead);
-        let pending = pair.stat(who, handle);
-        assert_eq!(pair.error(who, pending), RequestError::Ended(SessionLoss::Gone), "{dead} is dead");
-    }
-}
-
-#[test]
 fn refused_binds_prove_nothing_while_the_server_says_that_the_session_lives() {
     let (mut pair, who) = start();
     let handle = pair.handle(who, "a");

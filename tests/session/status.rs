@@ -178,7 +178,7 @@ fn a_released_open_makes_room_at_once_and_its_holder_hears_of_it() {
         assert_eq!(reason(&mut pair, one, request), Reason::BadHandle);
     }
     let resumed = pair.resume(one, &key.unwrap(), None);
-    assert_eq!(reason(&mut pair, one, resumed), Reason::ResumeRefused);
+    assert_eq!(reason(&mut pair, one, resumed), Reason::Released);
     assert_eq!(pair.disk.bytes("a"), [1; 64]);
     // The rest of the session is as it was.
     let read = pair.read(one, kept, 0, 4);

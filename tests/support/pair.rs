@@ -7,20 +7,20 @@
 //!
 //! After each single input all outputs of that core are carried out; carrying one out only ever plans events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
-    Access, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId, Entropy as _,
-    Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, OpenId, OpenMode, Policy, Protection,
-    ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId, StoreId, Suite, SuiteSet,
-    SyncScope, Time, Verifier, len_u64,
+    Access, Allocation, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId,
+    Entropy as _, Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, Meanwhile, OpenId,
+    OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId,
+    StoreId, Suite, SuiteSet, SyncScope, Time, Verifier, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
-    Operation, RequestError, SessionEvent, Ticket, ToServer,
+    Operation, RequestError, SessionEvent, Terms, Ticket, ToServer,
 };
 use bowline::session::server::{
     BindDenial, Binding, ClientMessage, CommitId, ConnectionId, EffectId, ReleaseError, ServerCore,
@@ -28,8 +28,8 @@ use bowline::session::server::{
 };
 use bowline::session::{Input, LossReason};
 use bowline::wire::control::{
-    Attach, Begin, Change, Close, IssueKey, Lock, LockWanted, Open, Purpose, Resume, Started, Stat, Sync,
-    Target, Unlock, WelcomeAnswer,
+    Allocate, Attach, Begin, Change, Close, IssueKey, Lock, LockWanted, Open, Purpose, Resume, Started, Stat,
+    Sync, Target, Unlock, WelcomeAnswer,
 };
 use bowline::wire::data::{Append, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionOffer};
@@ -38,7 +38,7 @@ use bowline::wire::{ClientControl, Message, ServerControl, ServerData};
 
 use self::disk::Disk;
 pub(crate) use self::network::LineSpec;
-use self::network::{Connection, Direction, End, Line, LineState, Network, Record};
+use self::network::{Connection, End, Line, LineState, Network, Record};
 pub(crate) use self::seed::Seed;
 use self::store::Store;
 
@@ -48,6 +48,8 @@ mod calls;
 mod disk;
 #[path = "pair/network.rs"]
 mod network;
+#[path = "pair/outage.rs"]
+mod outage;
 #[path = "pair/seed.rs"]
 mod seed;
 #[path = "pair/store.rs"]
@@ -59,7 +61,35 @@ pub(crate) use self::calls::{OpenSpec, Outcome};
 pub(crate) use self::weather::Cut;
 
 /// What the cores pass through.
-pub(crate) type Payload = Arc<Vec<u8>>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Payload(Arc<Vec<u8>>);
+
+impl Payload {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl std::ops::Deref for Payload {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl bowline::session::Payload for Payload {
+    fn part(&self, start: u32, len: u32) -> Self {
+        let start = usize::try_from(start).unwrap();
+        Self::new(self[start..start + usize::try_from(len).unwrap()].to_vec())
+    }
+}
 
 /// A client of the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +120,14 @@ pub(crate) struct Pair {
     pub(crate) answers: Vec<Sent>,
     /// What the server's core has noted.
     pub(crate) notes: Vec<ServerNote>,
+    /// What servers that start from now on, and sessions, say of their data store.
+    pub(crate) life: (Epoch, Verifier),
+    /// What resumed handles are told, where it is not what the server says.
+    pub(crate) meanwhile: Option<Meanwhile>,
+    /// Bounds of clients that come from now on.
+    pub(crate) client_limits: Limits,
+    /// Sessions of which the server is to know nothing any more.
+    forgotten: BTreeSet<SessionId>,
     clients: Vec<Client>,
     network: Network,
     /// Fresh handshakes that ask whether a session lives.
@@ -171,12 +209,32 @@ enum Event {
         who: Who,
         lives: Option<bool>,
     },
+    /// A handshake that is to start a session in place of `former` has reached the server.
+    RestartArrives {
+        who: Who,
+        line: LineId,
+        former: SessionId,
+    },
+    /// The client has its answer.
+    Restarted {
+        who: Who,
+        line: LineId,
+        begun: Option<Begun>,
+    },
     Done {
         effect: EffectId,
     },
     Committed {
         commit: CommitId,
     },
+}
+
+/// A session that a server has started.
+#[derive(Debug)]
+struct Begun {
+    connection: ConnectionId,
+    session: SessionId,
+    started: Started,
 }
 
 /// The server has one key.
@@ -213,13 +271,17 @@ impl Pair {
     /// A server without clients, with settings of its own.
     pub(crate) fn configured(seed: u64, minima: ProtectionMinima, policy: Policy) -> Self {
         Self {
-            server: new_server(seed, minima, policy, Store::default().load(START, true)),
+            server: new_server(seed, minima, policy, (EPOCH, VERIFIER), Store::default().load(START, true)),
             disk: Disk::default(),
             store: Store::default(),
             store_us: (50, 150),
             disk_us: (100, 200),
             answers: Vec::new(),
             notes: Vec::new(),
+            life: (EPOCH, VERIFIER),
+            meanwhile: None,
+            client_limits: Limits::default(),
+            forgotten: BTreeSet::new(),
             clients: Vec::new(),
             network: Network::default(),
             asks: BTreeMap::new(),
@@ -246,16 +308,16 @@ impl Pair {
         let identity = PublicKey([name; 32]);
         let mut entropy = Seed::new(self.seed, 100 + len_u64(who.0));
         let instance = InstanceId(entropy.bytes().unwrap());
-        let (connection, session, started) = self.start_session(who, first_line, identity, instance);
+        let begun = self.start_session((who, first_line), (identity, instance), None);
+        let Some(Begun { connection, session, started }) = begun else { self.fail("no session was started") };
         let setup = ClientSetup {
-            limits: Limits::default(),
+            limits: self.client_limits.clone(),
             lines: lines
                 .iter()
                 .map(|line| LineSetup { role: line.role, protection: line.protection })
                 .collect(),
             first_line,
-            requests: started.requests,
-            bytes: started.bytes,
+            terms: self.terms(session, &started),
         };
         self.clients.push(Client {
             core: ClientCore::new(self.now, setup),
@@ -307,6 +369,7 @@ impl Pair {
             self.heal(who, line);
         }
         self.note(format_args!("the server starts anew"));
+        self.life.0.0 += 1;
         self.events.retain(|_, event| {
             !matches!(
                 event,
@@ -314,11 +377,16 @@ impl Pair {
                     | Event::Committed { .. }
                     | Event::Lost { at: End::Server, .. }
                     | Event::AskArrives { .. }
+                    | Event::RestartArrives { .. }
             )
         });
         self.disk.forget_process();
+        if !is_same_boot {
+            self.lose_machine();
+        }
         let stored = self.store.load(self.now, is_same_boot);
-        self.server = new_server(self.seed ^ self.now.0, ProtectionMinima::default(), policy(), stored);
+        let seed = self.seed ^ self.now.0;
+        self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);
         self.drain_server();
     }
 
@@ -466,52 +534,6 @@ impl Pair {
         lines.count().min(2)
     }
 
-    fn start_session(
-        &mut self,
-        who: Who,
-        line: LineId,
-        client: PublicKey,
-        instance: InstanceId,
-    ) -> (ConnectionId, SessionId, Started) {
-        let offer = SessionOffer::OURS;
-        let choice =
-            self.server.session_choice(self.now, &client, &offer).unwrap().expect("the client is allowed");
-        let connection = self.network.next_connection();
-        self.network.connections.insert(
-            connection,
-            Connection {
-                client: who,
-                number: ChannelNumber(0),
-                line,
-                kind: ChannelKind::Control,
-                protection: Protection::Sealed,
-                binding: None,
-                is_bound: true,
-                is_joined: true,
-                client_end: Direction::default(),
-                server_end: Direction::default(),
-                is_swallowed: false,
-            },
-        );
-        let facts = SessionFacts { server: SERVER_KEYS.current, client, offer, choice };
-        let begin = Begin { offer, choice, instance, process_id: 7, purpose: Purpose::New { former: None } };
-        self.server.handle_begin(self.now, connection, &facts, RequestId::NONE, &begin).ok();
-        let mut started = None;
-        while let Some(output) = self.server.poll_output() {
-            match output {
-                ServerOutput::Send {
-                    message: ServerMessage::Control(ServerControl::Welcome(welcome)),
-                    ..
-                } => {
-                    started = Some(welcome.answer);
-                }
-                other => self.carry_out_server(other),
-            }
-        }
-        let Some(WelcomeAnswer::Started(started)) = started else { self.fail("no session was started") };
-        (connection, choice.session, started)
-    }
-
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrives { connection, at, record } => self.arrive(connection, at, record),
@@ -523,6 +545,8 @@ impl Pair {
                 self.clients[who.0].core.handle_asked(self.now, lives);
                 self.drain_client(who);
             }
+            Event::RestartArrives { who, line, former } => self.restart_arrives(who, line, former),
+            Event::Restarted { who, line, begun } => self.restarted(who, line, begun),
             Event::Done { effect } => {
                 let Some(completion) = self.disk.finish(effect) else { return };
                 self.note(format_args!("{effect:?} is done"));
@@ -664,7 +688,10 @@ impl Pair {
         let record = match message {
             ServerMessage::Control(ServerControl::Attached(_))
             | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
-            ServerMessage::Control(message) => {
+            ServerMessage::Control(mut message) => {
+                if let (ServerControl::Opened(opened), Some(told)) = (&mut message, self.meanwhile) {
+                    opened.meanwhile = opened.meanwhile.map(|_| told);
+                }
                 Record::FromServer(input(request, RequestId::NONE, FromServer::Control(message), payload))
             }
             ServerMessage::Data(message) => {
@@ -679,7 +706,7 @@ impl Pair {
             self.carry_out_client(who, output);
         }
         let (requests, bytes) = self.core(who).in_flight();
-        let limits = Limits::default();
+        let limits = self.core(who).limits();
         let requests_max = limits.requests + self.clients[who.0].closes;
         self.check(requests <= requests_max && bytes <= limits.bytes, "the client exceeds its credit");
     }
@@ -690,6 +717,7 @@ impl Pair {
                 self.connect(who, number, line, (kind, protection));
             }
             ClientOutput::Ask { line } => self.begin_ask(who, line),
+            ClientOutput::Restart { former } => self.begin_restart(who, former),
             ClientOutput::Send { number, ticket, request, settled, message, payload } => {
                 self.send_to_server(who, number, (ticket, request, settled), message, payload);
             }
@@ -781,6 +809,7 @@ fn new_server(
     seed: u64,
     minima: ProtectionMinima,
     policy: Policy,
+    (epoch, verifier): (Epoch, Verifier),
     stored: StoredTable,
 ) -> ServerCore<Payload> {
     ServerCore::new(ServerSetup {
@@ -791,8 +820,8 @@ fn new_server(
         suites: SuiteSet::ALWAYS,
         entropy: Box::new(Seed::new(seed, 3)),
         wall_start_us: WALL_START_US,
-        epoch: EPOCH,
-        verifier: VERIFIER,
+        epoch,
+        verifier,
         stored: Some(stored),
     })
     .unwrap()

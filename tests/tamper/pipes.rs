@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::model::{
@@ -21,7 +20,7 @@ use bowline::model::{
 use bowline::secure::{BindInitiator, BindResponder, Identity, SessionInitiator, SessionResponder, suites};
 use bowline::session::client::{
     Answer, ChannelState, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer,
-    LineSetup, Operation, RequestError, SessionEvent, Ticket, ToServer,
+    LineSetup, Operation, RequestError, SessionEvent, Terms, Ticket, ToServer,
 };
 use bowline::session::server::{
     Binding, ClientMessage, ConnectionId, ServerCore, ServerKeys, ServerNote, ServerOutput, ServerSetup,
@@ -32,6 +31,7 @@ use bowline::wire::control::{Attach, Begin, Lock, LockWanted, Open, Purpose, Sta
 use bowline::wire::data::{Read, Write};
 use bowline::wire::hello::{BindChoice, BindOffer, Hello, SessionOffer};
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
+use bytes::Bytes;
 
 use self::disk::Disk;
 use self::wire::{Connection, Greeted, control, data, reason};
@@ -47,7 +47,7 @@ mod wire;
 pub(crate) use self::wire::{Attack, Hit, Sent};
 
 /// What the cores pass through.
-pub(crate) type Payload = Arc<Vec<u8>>;
+pub(crate) type Payload = Bytes;
 /// What came of a request.
 pub(crate) type Outcome = Result<Answer<Payload>, RequestError>;
 
@@ -90,8 +90,7 @@ impl World {
             limits: Limits::default(),
             lines: Vec::new(),
             first_line: LineId(0),
-            requests: 1,
-            bytes: 1,
+            terms: Terms::new(SessionId([0; 16]), &no_session()),
         };
         let mut world = Self {
             server,
@@ -114,9 +113,9 @@ impl World {
         world.disk.put("a", content.to_vec());
         while world.deliver() {}
         let line = LineSetup { role: LineRole::Both, protection };
-        let (requests, bytes) = (world.started.requests, world.started.bytes);
+        let terms = Terms::new(world.session, &world.started);
         let limits = Limits::default();
-        let setup = ClientSetup { limits, lines: vec![line; 2], first_line: LineId(0), requests, bytes };
+        let setup = ClientSetup { limits, lines: vec![line; 2], first_line: LineId(0), terms };
         world.client = ClientCore::new(world.now, setup);
         world.drain_client();
         world.run_until(|world| world.client.is_complete() && world.live(ChannelKind::Control).len() == 2);
@@ -225,7 +224,7 @@ impl World {
 
     pub(crate) fn write(&mut self, handle: HandleId, offset: u64, bytes: Vec<u8>) -> Ticket {
         let len = u32::try_from(bytes.len()).unwrap();
-        self.request(Operation::Write(Write { handle, offset }, Payload::new(bytes), len))
+        self.request(Operation::Write(Write { handle, offset }, Payload::from(bytes), len))
     }
 
     /// The client closes its session.
@@ -365,6 +364,9 @@ impl World {
                     self.bind(number, kind, protection);
                 }
                 ClientOutput::Ask { .. } => self.client.handle_asked(self.now, None),
+                ClientOutput::Restart { .. } => {
+                    self.client.handle_restart_failed(self.now, ConnectFailure::Unreachable);
+                }
                 ClientOutput::Send { number, request, settled, message, payload, .. } => {
                     if let Some((_, connection)) = self.channel(number)
                         && !connection.down.is_over

@@ -2,9 +2,26 @@
 //! asked is an offence of its channel. protocol.md: Control messages, Data messages.
 
 use super::output::{Answer, FromServer, Operation, RequestError};
+use crate::model::{ByteRange, RawRange, Reason};
 use crate::session::Input;
 use crate::wire::control::Lock;
 use crate::wire::{ClientControl, ServerControl, ServerData};
+
+/// What becomes of a request whose session is gone.
+#[derive(Debug)]
+pub(super) enum Fate<P> {
+    /// It is sent once more.
+    Again,
+    /// It ends so.
+    End(Result<Answer<P>, RequestError>),
+    /// It ends so, and this is asked to give back what may be left of it.
+    EndAnd(Result<Answer<P>, RequestError>, Operation<P>),
+}
+
+/// It was sent, and nobody knows what became of it.
+pub(super) fn unknown<P>() -> Fate<P> {
+    Fate::End(Err(Reason::Unknown.into()))
+}
 
 /// What an answer says, if it can be the answer to `operation`.
 pub(super) fn outcome<P>(
@@ -29,7 +46,9 @@ pub(super) fn outcome<P>(
             (is_bare && done.written <= *len).then_some(Ok(Answer::Written(done)))
         }
         (Operation::Append(_, _, len), FromServer::Data(ServerData::AppendDone(done))) => {
-            (is_bare && done.written <= *len).then_some(Ok(Answer::Appended(done)))
+            let is_there = ByteRange::new(RawRange { start: done.offset, len: u64::from(done.written) });
+            let fits = is_bare && done.written <= *len && is_there.is_some();
+            fits.then_some(Ok(Answer::Appended(done)))
         }
         (Operation::Control(asked) | Operation::ControlWith(asked, ..), FromServer::Control(answer)) => {
             let fits = fits(asked, &answer) && payload_len <= payload_max(&answer);

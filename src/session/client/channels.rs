@@ -4,11 +4,11 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::output::{
-    ChannelState, ChannelStatus, ClientOutput, ConnectFailure, SessionEvent, SessionLoss, Ticket, ToServer,
+    ChannelState, ChannelStatus, ClientOutput, ConnectFailure, SessionEvent, Ticket, ToServer,
 };
 use super::{ClientCore, HISTORY_MAX, Phase};
 use crate::model::{ChannelKind, ChannelNumber, LineId, Protection, RequestId, Time};
-use crate::session::{Liveness, LossReason, Pulse};
+use crate::session::{Liveness, LossReason, Payload, Pulse};
 use crate::wire::data::{Farewell, Ping, Pong};
 use crate::wire::{ClientControl, ClientData};
 
@@ -69,7 +69,7 @@ impl Channel {
     }
 }
 
-impl<P: Clone> ClientCore<P> {
+impl<P: Payload> ClientCore<P> {
     /// A channel that was asked for is bound, with this protection.
     pub fn handle_bound(&mut self, now: Time, number: ChannelNumber, protection: Protection) {
         let Some(channel) = self.channels.get_mut(&number) else {
@@ -82,11 +82,13 @@ impl<P: Clone> ClientCore<P> {
         let (line, kind) = (channel.status.line, channel.status.kind);
         self.links.entry((line, kind)).or_default().failures = 0;
         self.outputs.push_back(ClientOutput::Event(SessionEvent::ChannelUp { number, line, kind }));
+        self.note_reached();
         self.pull(now);
     }
 
     /// A channel that was asked for could not be bound.
     pub fn handle_connect_failed(&mut self, now: Time, number: ChannelNumber, failure: ConnectFailure) {
+        // What is reported late of a session that is gone concerns no channel.
         let Some(channel) = self.channels.remove(&number) else { return };
         let line = channel.status.line;
         let retry_in = self.free_link(now, line, channel.status.kind);
@@ -111,7 +113,7 @@ impl<P: Clone> ClientCore<P> {
     pub fn handle_asked(&mut self, now: Time, lives: Option<bool>) {
         self.asked_until = Some(now.after(self.limits.rebind_max));
         if lives == Some(false) {
-            self.end(now, SessionLoss::Gone);
+            self.come_back(now);
         }
     }
 
@@ -140,6 +142,7 @@ impl<P: Clone> ClientCore<P> {
         self.channels.insert(number, channel);
         self.links.entry((line, kind)).or_default().taken = Some(number);
         self.outputs.push_back(ClientOutput::Event(SessionEvent::ChannelUp { number, line, kind }));
+        self.note_reached();
     }
 
     /// Asks for the channels that are wanted and missing: one for data on every line that may carry one, and
@@ -170,6 +173,19 @@ impl<P: Clone> ClientCore<P> {
         self.history.push_back(channel.status);
         let ChannelStatus { line, kind, .. } = channel.status;
         self.outputs.push_back(ClientOutput::Event(SessionEvent::ChannelDown { number, line, kind, reason }));
+        let is_over = matches!(self.phase, Phase::Ended(_));
+        if self.is_reached && !is_over && !self.channels.values().any(Channel::is_live) {
+            self.is_reached = false;
+            self.outputs.push_back(ClientOutput::Event(SessionEvent::Lost));
+        }
+    }
+
+    /// A channel is live.
+    fn note_reached(&mut self) {
+        if !core::mem::replace(&mut self.is_reached, true) {
+            let epoch = self.terms.epoch;
+            self.outputs.push_back(ClientOutput::Event(SessionEvent::Returned { epoch }));
+        }
     }
 
     /// Gives up a channel from this side.

@@ -16,11 +16,12 @@
 use super::ClientCore;
 use super::output::{Answer, Operation, Ticket};
 use crate::model::{ByteRange, LineSet, RawRange, RequestId, Time};
+use crate::session::Payload;
 use crate::wire::control::{CancelLock, Lock};
 use crate::wire::notices::LockEnded;
 use crate::wire::{ClientControl, ServerControl};
 
-impl<P: Clone> ClientCore<P> {
+impl<P: Payload> ClientCore<P> {
     /// The server has queued a lock. One that nobody wants any more need not wait.
     pub(super) fn on_lock_queued(&mut self, now: Time, id: RequestId, ticket: Ticket) {
         self.waiting.insert(id, ticket);
@@ -36,7 +37,10 @@ impl<P: Clone> ClientCore<P> {
 
     /// A lock that waited has ended. False if that is none of what was asked for.
     pub(super) fn on_lock_ended(&mut self, now: Time, ended: LockEnded) -> bool {
-        let LockEnded { lock, outcome, .. } = ended;
+        let LockEnded { lock, mut outcome, .. } = ended;
+        if let Ok(locked) = &mut outcome {
+            locked.handle = self.local(locked.handle);
+        }
         let ticket = self.waiting.get(&lock).or_else(|| self.sent.get(&lock)).copied();
         // A lock that is not known here has had its answer otherwise.
         let Some(ticket) = ticket else { return true };

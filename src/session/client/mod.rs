@@ -1,38 +1,61 @@
 //! The client's core: one session, its lines, channels and requests.
 //!
 //! `channels` keeps one data channel on every line that may carry one, one control channel in use and one spare on
-//! another line; `requests` queues what callers want and lets channels pull it; `answers` says which answer fits
-//! which request; `locks` keeps the locks that wait, `notices` hears what the server tells without being asked. Per-line rates, hedging and the `suspect` state have their place
-//! in `Channel` and `pull`; this form has a fixed window a channel. protocol.md: Sessions, Requests.
+//! another line; `requests` queues what callers want and lets channels pull it, and `request` is one of them; `answers`
+//! says which answer fits which request; `locks` keeps the locks that wait, `notices` hears what the server tells without
+//! being asked. `comeback` has a session started in place of one that the server does not know any more, `handles`
+//! resumes what callers have open, `written` and `unsynced` keep the bytes that may have to be written again. Per-line
+//! rates, hedging and the `suspect` state have their place in `Channel` and `pull`; this form has a fixed window a
+//! channel. protocol.md: Sessions, Requests, Coming back.
 
 mod answers;
 mod channels;
+mod comeback;
+mod handles;
 mod locks;
 mod notices;
 mod output;
+mod request;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod unsynced;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub use comeback::Epochs;
 pub use output::{
-    Answer, ChannelState, ChannelStatus, ClientOutput, ConnectFailure, FromServer, LineSetup, Operation,
-    RequestError, SessionEvent, SessionLoss, Ticket, ToServer,
+    Answer, ChannelState, ChannelStatus, ClientOutput, ConnectFailure, FromServer, HandleLoss, LineSetup,
+    Operation, RequestError, SessionEvent, SessionLoss, Terms, Ticket, ToServer,
 };
-
 pub use requests::give_back;
 
 use self::channels::{Channel, Link};
-use self::requests::Request;
-use crate::model::{ChannelKind, ChannelNumber, HandleId, Limits, LineId, RawRange, RequestId, Time};
+use self::comeback::Return;
+use self::handles::Handle;
+use self::request::Request;
+use self::written::Written;
+use crate::model::{ChannelKind, ChannelNumber, HandleId, Limits, LineId, OpenId, RawRange, RequestId, Time};
+use crate::session::Payload;
 
-/// The client's side. `P` is the shell's payload; a clone of it must be cheap.
+/// The client's side. `P` is the shell's payload.
 #[derive(Debug)]
 pub struct ClientCore<P> {
+    /// Bounds of this side.
+    own_limits: Limits,
+    /// Bounds in force: the server's credit included.
     limits: Limits,
     lines: Vec<LineSetup>,
     phase: Phase,
+    /// Of the present session.
+    terms: Terms,
+    /// When the present session was started.
+    started_at: Time,
+    /// Sessions in a row that the server has dropped soon after it had started them.
+    short_lives: u32,
+    /// Whether any channel is live.
+    is_reached: bool,
     /// Live and connecting channels.
     channels: BTreeMap<ChannelNumber, Channel>,
     /// Channels that are gone, newest last; bounded.
@@ -55,10 +78,31 @@ pub struct ClientCore<P> {
     queued_control: BTreeSet<Ticket>,
     /// Those among the queued control requests that need no credit.
     queued_free: BTreeSet<Ticket>,
-    /// Queued reads and writes, by the set of lines that may carry them (as its bits).
-    queued_data: BTreeMap<LineKey, BTreeSet<Ticket>>,
+    /// Queued reads and writes.
+    queued_data: BTreeMap<DataQueue, BTreeSet<Ticket>>,
     in_flight_requests: u32,
     in_flight_bytes: u64,
+    /// By the names by which callers know them.
+    handles: BTreeMap<HandleId, Handle>,
+    /// Those names, by what the server calls the handles in the present session.
+    names: BTreeMap<HandleId, HandleId>,
+    /// Handles that the server could not give out, and when they are asked for again.
+    resume_again: BTreeSet<(Time, HandleId)>,
+    /// What is kept of each open that can come back.
+    written: BTreeMap<OpenId, Written<P>>,
+    /// What all of that is charged, in bytes.
+    kept_bytes: u64,
+    /// Opens with something kept to whose files others may write.
+    shared_kept: usize,
+    /// The one of them, if there is one, since whose oldest kept write no other open of this session has written to a
+    /// file that might be the same.
+    sole: Option<OpenId>,
+    /// The open that is being synced because too much is kept.
+    syncing: Option<OpenId>,
+    /// The number of the last write that was acknowledged.
+    next_write: u64,
+    /// Counts the page caches that the server has had: writes that were acknowledged under another one may be lost.
+    cache: u64,
     outputs: VecDeque<ClientOutput<P>>,
 }
 
@@ -71,20 +115,25 @@ pub struct ClientSetup {
     pub lines: Vec<LineSetup>,
     /// The line of channel 0.
     pub first_line: LineId,
-    /// The server's credit, in requests.
-    pub requests: u32,
-    /// The server's credit, in bytes of reads and writes.
-    pub bytes: u64,
+    /// What the server grants.
+    pub terms: Terms,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    ComingBack(Return),
     Ended(SessionLoss),
 }
 
-/// A [`crate::model::LineSet`] in the order of its bits.
-type LineKey = u64;
+/// Which reads and writes stand in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct DataQueue {
+    /// The set of lines that may carry them, as its bits.
+    lines: u64,
+    /// Whether they are kept once they are acknowledged, so that they wait while too much is.
+    is_kept: bool,
+}
 
 /// Requests kept for control channels, so that reads and writes that wait for a lost line never keep a key from
 /// being sent.
@@ -94,18 +143,28 @@ const IDS_FOR_CONTROL: u64 = 16;
 /// Lost channels of which the statistics are kept.
 const HISTORY_MAX: usize = 64;
 
-impl<P: Clone> ClientCore<P> {
+/// Bounds in force under a server's terms.
+fn limits_under(own: &Limits, terms: &Terms) -> Limits {
+    let mut limits = own.clone();
+    limits.requests = limits.requests.min(terms.requests).max(REQUESTS_FOR_CONTROL + 1);
+    limits.bytes = limits.bytes.min(terms.bytes);
+    limits.chunk = limits.chunk.min(terms.payload_max).min(u32::try_from(limits.bytes).unwrap_or(u32::MAX));
+    limits
+}
+
+impl<P: Payload> ClientCore<P> {
     /// A session that was just started on channel 0; its other channels are asked for in the first outputs.
     #[must_use]
     pub fn new(now: Time, setup: ClientSetup) -> Self {
-        let mut limits = setup.limits;
-        limits.requests = limits.requests.min(setup.requests).max(REQUESTS_FOR_CONTROL + 1);
-        limits.bytes = limits.bytes.min(setup.bytes);
-        limits.chunk = limits.chunk.min(u32::try_from(limits.bytes).unwrap_or(u32::MAX));
         let mut core = Self {
-            limits,
+            limits: limits_under(&setup.limits, &setup.terms),
+            own_limits: setup.limits,
             lines: setup.lines,
             phase: Phase::Running,
+            terms: setup.terms,
+            started_at: now,
+            short_lives: 0,
+            is_reached: true,
             channels: BTreeMap::new(),
             history: VecDeque::new(),
             next_number: 1,
@@ -123,6 +182,16 @@ impl<P: Clone> ClientCore<P> {
             queued_data: BTreeMap::new(),
             in_flight_requests: 0,
             in_flight_bytes: 0,
+            handles: BTreeMap::new(),
+            names: BTreeMap::new(),
+            resume_again: BTreeSet::new(),
+            written: BTreeMap::new(),
+            kept_bytes: 0,
+            shared_kept: 0,
+            sole: None,
+            syncing: None,
+            next_write: 0,
+            cache: 0,
             outputs: VecDeque::new(),
         };
         core.adopt_first(now, setup.first_line);
@@ -138,17 +207,23 @@ impl<P: Clone> ClientCore<P> {
     /// When [`Self::handle_timeout`] is wanted next.
     #[must_use]
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        if self.phase != Phase::Running {
-            return None;
+        match self.phase {
+            Phase::Running => {
+                let resume = self.resume_again.first().map(|(at, _)| *at);
+                self.pulse_deadlines(now).chain(self.retry_deadlines()).chain(resume).min()
+            }
+            Phase::ComingBack(_) => self.return_deadline(),
+            Phase::Ended(_) => None,
         }
-        self.pulse_deadlines(now).chain(self.retry_deadlines()).min()
     }
 
     /// Time has come to `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.try_to_return(now);
         if self.phase == Phase::Running {
             self.check_pulses(now);
             self.seek_channels(now);
+            self.resume_due(now);
             self.pull(now);
         }
     }
@@ -190,13 +265,13 @@ impl<P: Clone> ClientCore<P> {
     #[must_use]
     pub fn loss(&self) -> Option<SessionLoss> {
         match self.phase {
-            Phase::Running => None,
+            Phase::Running | Phase::ComingBack(_) => None,
             Phase::Ended(loss) => Some(loss),
         }
     }
 
     fn end(&mut self, now: Time, loss: SessionLoss) {
-        if self.phase != Phase::Running {
+        if self.loss().is_some() {
             return;
         }
         self.phase = Phase::Ended(loss);
@@ -204,7 +279,7 @@ impl<P: Clone> ClientCore<P> {
             self.outputs.push_back(ClientOutput::Disconnect { number });
             self.retire(now, number, crate::session::LossReason::SessionEnded);
         }
-        self.fail_requests(RequestError::Ended(loss));
+        self.fail_requests(&RequestError::Ended(loss));
         self.outputs.push_back(ClientOutput::Event(SessionEvent::Ended(loss)));
     }
 }

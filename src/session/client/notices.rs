@@ -4,10 +4,10 @@
 use super::ClientCore;
 use super::output::{ClientOutput, FromServer, SessionEvent, ToServer};
 use crate::model::{ChannelNumber, RequestId, Time};
-use crate::session::{Input, LossReason};
+use crate::session::{Input, LossReason, Payload};
 use crate::wire::notices::{GrantOffered, HandleEnded, Heard, Notice};
 
-impl<P: Clone> ClientCore<P> {
+impl<P: Payload> ClientCore<P> {
     /// A notice: numbers rise by one, a lower one is a repeat, a higher one means that one in between was never sent.
     pub(super) fn on_notice(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
         let is_bare = input.request == RequestId::NONE && input.payload_len == 0;
@@ -44,6 +44,7 @@ impl<P: Clone> ClientCore<P> {
                 Some(SessionEvent::GrantOffered { grant, from, export, path, rights })
             }
             Notice::HandleEnded(HandleEnded { handle, refusal, .. }) => {
+                self.on_handle_ended(now, handle, refusal);
                 Some(SessionEvent::HandleEnded { handle, refusal })
             }
         };

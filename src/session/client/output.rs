@@ -5,11 +5,12 @@ use core::time::Duration;
 use thiserror::Error;
 
 use crate::model::{
-    ChannelKind, ChannelNumber, ExportName, ExportPath, GrantId, HandleId, LineId, LineRole, Protection,
-    PublicKey, Refusal, RequestId, Rights,
+    ByteRange, ChannelKind, ChannelNumber, Epoch, ExportName, ExportPath, FileState, GrantId, HandleId,
+    LineId, LineRole, Meanwhile, Protection, PublicKey, Reason, Refusal, RequestId, Rights, SessionId,
+    Verifier,
 };
 use crate::session::LossReason;
-use crate::wire::control::EndReason;
+use crate::wire::control::Started;
 use crate::wire::data::{Append, AppendDone, Read, Write, WriteDone};
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
@@ -22,16 +23,35 @@ pub struct LineSetup {
     pub protection: Protection,
 }
 
+/// What a server has granted a session when it started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The session.
+    pub session: SessionId,
+    /// Requests that may be in flight at once.
+    pub requests: u32,
+    /// Bytes of reads and writes that may be in flight at once.
+    pub bytes: u64,
+    /// Longest payload of one record, in bytes.
+    pub payload_max: u32,
+    /// The server's life on its data store.
+    pub epoch: Epoch,
+    /// Whether what was acknowledged before can still be there.
+    pub verifier: Verifier,
+}
+
+impl Terms {
+    /// The terms of `session`, as its server told them.
+    #[must_use]
+    pub fn new(session: SessionId, started: &Started) -> Self {
+        let &Started { requests, bytes, payload_max, epoch, verifier, .. } = started;
+        Self { session, requests, bytes, payload_max, epoch, verifier }
+    }
+}
+
 /// The core's name for what a caller wants; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
-
-impl Ticket {
-    /// The one that is given next.
-    pub(super) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
 
 /// What a caller wants done.
 #[derive(Debug, Clone)]
@@ -63,42 +83,68 @@ pub enum Answer<P> {
 }
 
 /// Why an operation has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The server refused it.
+    /// The server refused it, or what became of it is not known ([`Reason::Unknown`]).
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The session is over; whether the server executed the request is not known.
     #[error("the session is over: {0}")]
     Ended(SessionLoss),
+    /// The server has lost its state, and the open with it.
+    #[error("the server has lost its state: it does not know the open any more")]
+    StateLost,
+    /// The open had no resume key, and ended with its session.
+    #[error("the open had no resume key and ended with its session")]
+    NotResumable,
+    /// Bytes that were acknowledged and not synced are lost with the server's page cache. Told once.
+    #[error("bytes that were written before are lost: {} ranges", .0.len())]
+    LostWrites(Vec<ByteRange>),
 }
 
-/// Why a session is over.
+impl From<Reason> for RequestError {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+/// Why a handle did not come back with its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HandleLoss {
+    /// The server refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The server has lost its state.
+    #[error("the server has lost its state: it does not know the open any more")]
+    StateLost,
+    /// There was no resume key.
+    #[error("the open had no resume key and ended with its session")]
+    NoKey,
+}
+
+impl From<HandleLoss> for RequestError {
+    fn from(loss: HandleLoss) -> Self {
+        match loss {
+            HandleLoss::Refused(refusal) => Self::Refused(refusal),
+            HandleLoss::StateLost => Self::StateLost,
+            HandleLoss::NoKey => Self::NotResumable,
+        }
+    }
+}
+
+/// Why a session is over. One that its server does not know any more, or that its server ends because it stops, is not:
+/// it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SessionLoss {
-    /// The server does not know it any more.
-    #[error("the server does not know it any more")]
-    Gone,
     /// This client is not allowed any more.
     #[error("the server does not allow this client any more")]
     NotAllowed,
-    /// The server is stopping.
-    #[error("the server is stopping")]
-    Stopping,
     /// This side closed it.
     #[error("it was closed")]
     Closed,
-}
-
-impl From<EndReason> for SessionLoss {
-    fn from(reason: EndReason) -> Self {
-        match reason {
-            EndReason::NotAllowed => Self::NotAllowed,
-            EndReason::Stopping => Self::Stopping,
-        }
-    }
 }
 
 /// Why a connection attempt failed.
@@ -147,6 +193,13 @@ pub enum ClientOutput<P> {
     Ask {
         /// The line to ask on.
         line: LineId,
+    },
+    /// Start a session in place of this one, which the server does not know any more or has ended, over whichever line
+    /// does; report with `handle_restarted` or `handle_restart_failed`. Nothing of the former session is reported after
+    /// that.
+    Restart {
+        /// The session that is given up.
+        former: SessionId,
     },
     /// Give this record to the channel's writer.
     Send {
@@ -211,6 +264,38 @@ pub enum SessionEvent {
         failure: ConnectFailure,
         /// When it is tried again.
         retry_in: Duration,
+    },
+    /// No channel reaches the session. What is asked waits until one does.
+    Lost,
+    /// A channel reaches the session again, or one that has taken its place.
+    Returned {
+        /// The server's life on its data store: a higher one than before is another server process.
+        epoch: Epoch,
+    },
+    /// The server does not know the session any more, and another one could not be started; it is tried again.
+    RestartFailed {
+        /// How.
+        failure: ConnectFailure,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// A handle is there again, in the session that has taken the former one's place.
+    Resumed {
+        /// The handle.
+        handle: HandleId,
+        /// What it was before.
+        former: HandleId,
+        /// What became of the file while no channel reached it.
+        meanwhile: Meanwhile,
+        /// The file's state.
+        state: FileState,
+    },
+    /// A handle is gone with its session. The others go on.
+    ResumeFailed {
+        /// The handle.
+        handle: HandleId,
+        /// Why.
+        loss: HandleLoss,
     },
     /// Another client lets this one have a part in an open.
     GrantOffered {

@@ -3,90 +3,48 @@
 
 use super::answers::outcome;
 use super::channels::Channel;
+use super::handles::Outcome;
 use super::output::{
     Answer, ClientOutput, FromServer, Operation, RequestError, SessionLoss, Ticket, ToServer,
 };
-use super::{ClientCore, IDS_FOR_CONTROL, LineKey, Phase, REQUESTS_FOR_CONTROL};
-use crate::model::{ChannelKind, ChannelNumber, LineId, LineSet, RequestId, Time};
-use crate::session::{Input, LossReason};
-use crate::wire::control::{Close, Unlock};
+use super::request::{Purpose, Request, handle_mut, makes_new};
+use super::{ClientCore, DataQueue, IDS_FOR_CONTROL, Phase, REQUESTS_FOR_CONTROL};
+use crate::model::{ChannelKind, ChannelNumber, HandleId, LineId, LineSet, Reason, RequestId, Time};
+use crate::session::{Input, LossReason, Payload};
+use crate::wire::control::{Close, Closed, EndReason, IssueKey, Stat, Unlock};
+use crate::wire::data::{Append, Read, Write};
 use crate::wire::{ClientControl, ServerControl, ServerData};
 
-/// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
-/// id, which is given when it is first sent: what waits for a lost line holds up no window.
-#[derive(Debug)]
-pub(super) struct Request<P> {
-    pub(super) operation: Operation<P>,
-    lines: LineSet,
-    /// The channel that it is under way on; `None`: it is queued, or it is a lock that waits.
-    on: Option<ChannelNumber>,
-    /// Its id, once it was sent.
-    pub(super) id: Option<RequestId>,
-    /// Whether anybody still waits for its answer: what nobody wants is given back.
-    pub(super) is_wanted: bool,
-}
-
-impl<P> Request<P> {
-    /// Bytes of credit: those of the payload, on its way there or back.
-    fn bytes(&self) -> u64 {
-        match &self.operation {
-            Operation::Control(
-                ClientControl::List(_) | ClientControl::XattrGet(_) | ClientControl::XattrList(_),
-            ) => LIST_CREDIT,
-            Operation::Control(_) => 0,
-            Operation::Read(read) => u64::from(read.len),
-            Operation::ControlWith(_, _, len)
-            | Operation::Write(_, _, len)
-            | Operation::Append(_, _, len) => u64::from(*len),
-        }
-    }
-
-    fn is_writing(&self) -> bool {
-        matches!(self.operation, Operation::Write(..) | Operation::Append(..))
-    }
-
-    fn kind(&self) -> ChannelKind {
-        match &self.operation {
-            Operation::Control(_) | Operation::ControlWith(..) => ChannelKind::Control,
-            Operation::Read(_) | Operation::Write(..) | Operation::Append(..) => ChannelKind::Data,
-        }
-    }
-
-    /// How many requests of the credit it takes.
-    fn credit(&self) -> u32 {
-        u32::from(!self.needs_no_credit())
-    }
-
-    /// Giving something back must not wait for others to give back.
-    fn needs_no_credit(&self) -> bool {
-        matches!(
-            &self.operation,
-            Operation::Control(
-                ClientControl::Close(_)
-                    | ClientControl::Unlock(_)
-                    | ClientControl::CancelLock(_)
-                    | ClientControl::Revoke(_)
-            )
-        )
-    }
-}
-
-impl<P: Clone> ClientCore<P> {
+impl<P: Payload> ClientCore<P> {
     /// Queues what a caller wants; its outcome comes as [`ClientOutput::Complete`]. Reads and writes go over
     /// `lines` only.
-    pub fn handle_request(&mut self, now: Time, operation: Operation<P>, lines: LineSet) -> Ticket {
-        self.begin(now, (operation, lines), true)
+    pub fn handle_request(&mut self, now: Time, mut operation: Operation<P>, lines: LineSet) -> Ticket {
+        if let Operation::Control(ClientControl::Resume(resume)) = &mut operation {
+            resume.predecessor = resume.predecessor.map(|predecessor| self.local(predecessor));
+        }
+        self.begin(now, (operation, lines), true, Purpose::Caller)
     }
 
-    fn begin(&mut self, now: Time, (operation, lines): (Operation<P>, LineSet), is_wanted: bool) -> Ticket {
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        (operation, lines): (Operation<P>, LineSet),
+        is_wanted: bool,
+        purpose: Purpose,
+    ) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.saturating_add(1);
-        let request = Request { operation, lines, on: None, id: None, is_wanted };
-        if let Phase::Ended(loss) = self.phase {
-            let outcome = Err(RequestError::Ended(loss));
+        let ended = match (self.phase, self.loss_of(&operation)) {
+            (Phase::Ended(loss), _) => Some(Err(RequestError::Ended(loss))),
+            (_, Some(loss)) if purpose == Purpose::Caller => Some(self.end_without_handle(&operation, loss)),
+            _ => None,
+        };
+        if let Some(outcome) = ended {
             self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
             return ticket;
         }
+        let (on, id, sent_at, covers) = (None, None, None, 0);
+        let request = Request { operation, lines, on, id, is_wanted, purpose, sent_at, covers };
         if let Operation::Control(ClientControl::Unlock(unlock)) = &request.operation {
             self.unlocking.insert(ticket, (unlock.handle, unlock.range));
         }
@@ -101,9 +59,10 @@ impl<P: Clone> ClientCore<P> {
     /// given back, and a lock that waits is cancelled. What gives something back is sent all the same.
     pub fn handle_withdrawn(&mut self, now: Time, ticket: Ticket) -> bool {
         let Some(request) = self.requests.get_mut(&ticket) else { return false };
-        if request.id.is_none() && !request.needs_no_credit() {
+        if request.id.is_none() && !request.needs_no_credit() && !request.may_have_left_something() {
+            let handle = request.waits_for();
             self.requests.remove(&ticket);
-            self.dequeue(ticket);
+            self.dequeue(ticket, handle);
             return true;
         }
         request.is_wanted = false;
@@ -133,10 +92,10 @@ impl<P: Clone> ClientCore<P> {
             ) => {
                 self.drop_channel(now, number, LossReason::Farewell);
             }
-            Ok(FromServer::Control(ServerControl::Ended(ended))) => {
-                let loss = SessionLoss::from(ended.reason);
-                self.end(now, loss);
-            }
+            Ok(FromServer::Control(ServerControl::Ended(ended))) => match ended.reason {
+                EndReason::NotAllowed => self.end(now, SessionLoss::NotAllowed),
+                EndReason::Stopping => self.come_back(now),
+            },
             Ok(FromServer::Control(
                 ServerControl::LockEnded(_) | ServerControl::GrantOffered(_) | ServerControl::HandleEnded(_),
             )) => self.on_notice(now, number, input),
@@ -179,7 +138,8 @@ impl<P: Clone> ClientCore<P> {
         }
     }
 
-    pub(super) fn fail_requests(&mut self, error: RequestError) {
+    /// Ends everything, and forgets what is held: the session is over.
+    pub(super) fn fail_requests(&mut self, error: &RequestError) {
         self.queued_control.clear();
         self.queued_free.clear();
         self.queued_data.clear();
@@ -187,8 +147,12 @@ impl<P: Clone> ClientCore<P> {
         self.sent.clear();
         self.waiting.clear();
         self.unlocking.clear();
-        for (ticket, _) in core::mem::take(&mut self.requests) {
-            self.outputs.push_back(ClientOutput::Complete { ticket, outcome: Err(error) });
+        self.written.clear();
+        self.kept_bytes = 0;
+        for (ticket, request) in core::mem::take(&mut self.requests) {
+            if request.purpose == Purpose::Caller {
+                self.outputs.push_back(ClientOutput::Complete { ticket, outcome: Err(error.clone()) });
+            }
         }
     }
 
@@ -222,11 +186,19 @@ impl<P: Clone> ClientCore<P> {
         request.id.is_some() || self.next_request.0 < end
     }
 
-    fn enqueue(&mut self, ticket: Ticket, request: &Request<P>) {
+    /// Puts a request where it waits: for its handle, if that is away, else for a channel.
+    pub(super) fn enqueue(&mut self, ticket: Ticket, request: &Request<P>) {
+        if let Some(handle) = self.parking_of(request) {
+            handle.parked.insert(ticket);
+            return;
+        }
         match request.kind() {
             ChannelKind::Control if request.needs_no_credit() => self.queued_free.insert(ticket),
             ChannelKind::Control => self.queued_control.insert(ticket),
-            ChannelKind::Data => self.queued_data.entry(request.lines.bits()).or_default().insert(ticket),
+            ChannelKind::Data => {
+                let queue = DataQueue { lines: request.lines.bits(), is_kept: self.is_kept(request) };
+                self.queued_data.entry(queue).or_default().insert(ticket)
+            }
         };
     }
 
@@ -286,7 +258,7 @@ impl<P: Clone> ClientCore<P> {
             .collect();
         ready.sort_unstable();
         for (_, number, line) in ready {
-            if let Some((lines, ticket)) = self.oldest_for(line) {
+            if let Some((key, ticket)) = self.oldest_for(line) {
                 let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
                 if !self.has_credit_for(bytes) {
                     return false;
@@ -295,10 +267,10 @@ impl<P: Clone> ClientCore<P> {
                     // What holds the window up may be waiting for this line's neighbour.
                     continue;
                 }
-                if let Some(queue) = self.queued_data.get_mut(&lines) {
+                if let Some(queue) = self.queued_data.get_mut(&key) {
                     queue.remove(&ticket);
                     if queue.is_empty() {
-                        self.queued_data.remove(&lines);
+                        self.queued_data.remove(&key);
                     }
                 }
                 self.put(now, ticket, number);
@@ -313,17 +285,19 @@ impl<P: Clone> ClientCore<P> {
         self.in_flight_bytes.saturating_add(bytes) <= self.limits.bytes.max(bytes)
     }
 
-    /// The oldest queued read or write that `line` may carry.
-    fn oldest_for(&self, line: LineId) -> Option<(LineKey, Ticket)> {
+    /// The oldest queued read or write that `line` may carry, and that need not wait for a sync.
+    fn oldest_for(&self, line: LineId) -> Option<(DataQueue, Ticket)> {
+        let writes_wait = self.writes_wait();
         self.queued_data
             .iter()
-            .filter(|(lines, _)| LineSet::from_bits(**lines).contains(line))
-            .filter_map(|(&lines, queue)| Some((lines, *queue.first()?)))
+            .filter(|(key, _)| LineSet::from_bits(key.lines).contains(line) && !(key.is_kept && writes_wait))
+            .filter_map(|(&key, queue)| Some((key, *queue.first()?)))
             .min_by_key(|&(_, ticket)| ticket)
     }
 
-    /// Sends a request on a channel.
+    /// Sends a request on a channel, with the handle that it names as the server calls it now.
     fn put(&mut self, now: Time, ticket: Ticket, number: ChannelNumber) {
+        let (next_write, next_request) = (self.next_write, self.next_request);
         let (Some(request), Some(channel)) = (self.requests.get_mut(&ticket), self.channels.get_mut(&number))
         else {
             return;
@@ -333,11 +307,13 @@ impl<P: Clone> ClientCore<P> {
             channel.status.repeats = channel.status.repeats.saturating_add(1);
             id
         } else {
-            let id = self.next_request;
-            self.next_request = id.next();
-            self.sent.insert(id, ticket);
-            *request.id.insert(id)
+            self.next_request = next_request.next();
+            self.sent.insert(next_request, ticket);
+            request.shorten_wait(now);
+            request.covers = next_write.saturating_add(1);
+            *request.id.insert(next_request)
         };
+        request.sent_at.get_or_insert(now);
         request.on = Some(number);
         channel.in_flight.insert(ticket);
         channel.in_flight_bytes = channel.in_flight_bytes.saturating_add(bytes);
@@ -348,24 +324,45 @@ impl<P: Clone> ClientCore<P> {
         }
         self.in_flight_requests = self.in_flight_requests.saturating_add(request.credit());
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
-        let some = |payload: &P, len: u32| (len > 0).then(|| payload.clone());
-        let (message, payload) = match &request.operation {
-            Operation::Control(message) => (ToServer::Control(message.clone()), None),
-            Operation::ControlWith(message, payload, len) => {
-                (ToServer::Control(message.clone()), some(payload, *len))
-            }
-            Operation::Read(read) => (ToServer::Data((*read).into()), None),
-            Operation::Write(write, payload, len) => (ToServer::Data((*write).into()), some(payload, *len)),
-            Operation::Append(append, payload, len) => {
-                (ToServer::Data((*append).into()), some(payload, *len))
-            }
-        };
+        let operation = request.operation.clone();
+        let (message, payload) = self.spell(operation);
         self.send(number, (Some(ticket), id), message, payload);
     }
 
+    /// The record of an operation.
+    fn spell(&self, operation: Operation<P>) -> (ToServer, Option<P>) {
+        let current = |handle: HandleId| self.current(handle);
+        let translated = |mut message: ClientControl| {
+            if let Some(handle) = handle_mut(&mut message) {
+                *handle = current(*handle);
+            }
+            ToServer::Control(message)
+        };
+        let some = |payload: P, len: u32| (len > 0).then_some(payload);
+        match operation {
+            Operation::Control(message) => (translated(message), None),
+            Operation::ControlWith(message, payload, len) => (translated(message), some(payload, len)),
+            Operation::Read(read) => {
+                let read = Read { handle: current(read.handle), ..read };
+                (ToServer::Data(read.into()), None)
+            }
+            Operation::Write(write, payload, len) => {
+                let write = Write { handle: current(write.handle), ..write };
+                (ToServer::Data(write.into()), some(payload, len))
+            }
+            Operation::Append(append, payload, len) => {
+                let append = Append { handle: current(append.handle) };
+                (ToServer::Data(append.into()), some(payload, len))
+            }
+        }
+    }
+
     /// An answer, which must fit what was asked: the server is not trusted to be well-behaved.
-    fn on_answer(&mut self, now: Time, number: ChannelNumber, input: Input<FromServer, P>) {
+    fn on_answer(&mut self, now: Time, number: ChannelNumber, mut input: Input<FromServer, P>) {
         let (id, read) = (input.request, u64::from(input.payload_len));
+        if let Ok(FromServer::Control(ServerControl::Locked(locked))) = &mut input.message {
+            locked.handle = self.local(locked.handle);
+        }
         let found = self.sent.get(&id).and_then(|&ticket| Some((ticket, self.requests.get(&ticket)?)));
         let Some((ticket, request)) = found else {
             // The answer to a copy whose twin was answered first; an id that was never used is an offence.
@@ -401,13 +398,80 @@ impl<P: Clone> ClientCore<P> {
     }
 
     /// Ends a request. What nobody wants any more is given back.
-    pub(super) fn complete(&mut self, now: Time, ticket: Ticket, outcome: Result<Answer<P>, RequestError>) {
+    pub(super) fn complete(&mut self, now: Time, ticket: Ticket, outcome: Outcome<P>) {
         let Some(request) = self.requests.remove(&ticket) else { return };
         self.unlocking.remove(&ticket);
+        match request.purpose {
+            Purpose::Caller => self.complete_call(now, ticket, &request, outcome),
+            Purpose::Resume(name) => self.on_resumed(now, name, outcome),
+            Purpose::Key(name, left) => {
+                if let Ok(Answer::Control(ServerControl::KeyIssued(issued), _)) = outcome {
+                    match issued.key {
+                        Some(key) => self.take_key(name, key),
+                        // That answer was lost as well.
+                        None => self.ask_for_key(now, name, left),
+                    }
+                }
+            }
+            Purpose::Sync(open) => self.on_own_sync(now, open, request.covers, &outcome),
+            Purpose::Rewrite(open, what) => self.on_rewritten(now, open, what, &outcome),
+        }
+    }
+
+    /// Ends a caller's request, and keeps what it tells of handles and of what was written.
+    fn complete_call(&mut self, now: Time, ticket: Ticket, request: &Request<P>, mut outcome: Outcome<P>) {
+        match &mut outcome {
+            Ok(Answer::Control(ServerControl::Opened(opened), _)) => {
+                self.hold(now, &request.operation, opened);
+            }
+            Ok(answer) => {
+                self.on_done(now, request, answer);
+                self.note_told(&request.operation, answer);
+                if let Some(untold) = self.take_untold(&request.operation) {
+                    outcome = Err(untold);
+                }
+            }
+            // What was made by the first run of a request whose session was lost is there when it runs again.
+            Err(RequestError::Refused(refusal))
+                if refusal.reason == Reason::Exists
+                    && makes_new(&request.operation)
+                    && request.is_again(self.started_at) =>
+            {
+                *refusal = Reason::Unknown.into();
+            }
+            // The handle was closed, and the answer lost.
+            Err(RequestError::Refused(refusal))
+                if refusal.reason == Reason::BadHandle && request.is_again(self.started_at) =>
+            {
+                if let Operation::Control(ClientControl::Close(_)) = &request.operation {
+                    outcome = Ok(Answer::Control(Closed {}.into(), None));
+                }
+            }
+            Err(_) => {}
+        }
+        if let Operation::Control(ClientControl::Close(close)) = &request.operation {
+            self.forget_handle(close.handle);
+        }
         let unwanted = if request.is_wanted { None } else { give_back(&outcome) };
         self.outputs.push_back(ClientOutput::Complete { ticket, outcome });
         if let Some(unwanted) = unwanted {
-            self.begin(now, (Operation::Control(unwanted), LineSet::ALL), false);
+            self.begin(now, (Operation::Control(unwanted), LineSet::ALL), false, Purpose::Caller);
+        }
+    }
+
+    /// Keeps what an answer tells of a handle.
+    fn note_told(&mut self, operation: &Operation<P>, answer: &Answer<P>) {
+        let (Operation::Control(asked), Answer::Control(told, _)) = (operation, answer) else { return };
+        match (asked, told) {
+            (ClientControl::IssueKey(IssueKey { handle }), ServerControl::KeyIssued(issued)) => {
+                if let Some(key) = issued.key.clone() {
+                    self.take_key(*handle, key);
+                }
+            }
+            (ClientControl::Stat(Stat { handle }), ServerControl::Stated(stated)) => {
+                self.note_state(*handle, stated.state);
+            }
+            _ => {}
         }
     }
 
@@ -415,6 +479,7 @@ impl<P: Clone> ClientCore<P> {
     pub(super) fn release(&mut self, ticket: Ticket) {
         let Some(request) = self.requests.get_mut(&ticket) else { return };
         let (bytes, credit, on) = (request.bytes(), request.credit(), request.on.take());
+        let handle = request.waits_for();
         if let Some(id) = request.id {
             self.sent.remove(&id);
         }
@@ -428,11 +493,14 @@ impl<P: Clone> ClientCore<P> {
                 }
             }
             // Queued again, and answered through the first copy after all.
-            None => self.dequeue(ticket),
+            None => self.dequeue(ticket, handle),
         }
     }
 
-    fn dequeue(&mut self, ticket: Ticket) {
+    fn dequeue(&mut self, ticket: Ticket, handle: Option<HandleId>) {
+        if let Some(held) = handle.and_then(|handle| self.handles.get_mut(&handle)) {
+            held.parked.remove(&ticket);
+        }
         self.queued_control.remove(&ticket);
         self.queued_free.remove(&ticket);
         self.queued_data.retain(|_, queue| {
@@ -453,6 +521,3 @@ pub fn give_back<P>(outcome: &Result<Answer<P>, RequestError>) -> Option<ClientC
         _ => None,
     }
 }
-
-/// What a request counts whose answer is a list or a value, in bytes: the length of a page.
-const LIST_CREDIT: u64 = 64 << 10;

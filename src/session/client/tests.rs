@@ -1,11 +1,13 @@
 //! The client's core alone: what a server may say is fed to it, and what it does is looked at.
 
+mod comeback;
+
 use core::time::Duration;
 
 use super::*;
 use crate::model::{
-    Attributes, GrantId, HandleId, LineRole, LineSet, LockMode, Protection, PublicKey, RawRange, Reason,
-    Refusal, Rights, Stability,
+    Attributes, BootId, Epoch, GrantId, HandleId, LineRole, LineSet, LockMode, Protection, PublicKey,
+    RawRange, Reason, Refusal, Rights, SessionId, Stability, StoreId, Verifier,
 };
 use crate::session::{Input, LossReason};
 use crate::wire::control::{
@@ -44,8 +46,7 @@ impl Bench {
             limits: Limits::default(),
             lines: vec![line; 2],
             first_line: LineId(0),
-            requests,
-            bytes,
+            terms: terms(requests, bytes),
         };
         let mut core = Core::new(NOW, setup);
         let mut bound = Vec::new();
@@ -113,6 +114,19 @@ impl Bench {
         let (ticket, id) = self.lock();
         assert!(completions(&self.answer(id, LockQueued {})).is_empty(), "it is not answered yet");
         (ticket, id)
+    }
+}
+
+fn terms(requests: u32, bytes: u64) -> Terms {
+    let verifier = Verifier { store: StoreId([1; 16]), boot: BootId([2; 16]), takeovers: 0 };
+    let (session, payload_max, epoch) = (SessionId([3; 16]), 1 << 20, Epoch(1));
+    Terms { session, requests, bytes, payload_max, epoch, verifier }
+}
+
+impl Payload for &'static str {
+    fn part(&self, start: u32, len: u32) -> Self {
+        let start = usize::try_from(start).unwrap();
+        &self[start..start + usize::try_from(len).unwrap()]
     }
 }
 

@@ -124,6 +124,11 @@ impl Pair {
         self.control(who, Change { target: Target::Handle(handle), change })
     }
 
+    /// Makes a hole.
+    pub(crate) fn punch(&mut self, who: Who, handle: HandleId, range: ByteRange) -> Ticket {
+        self.control(who, Allocate { handle, range: range.raw(), how: Allocation::PunchHole })
+    }
+
     /// Removes a file's name.
     pub(crate) fn remove(&mut self, who: Who, path: &str) -> Ticket {
         let path = bowline::model::ExportPath::new(path.as_bytes()).unwrap();
@@ -202,7 +207,7 @@ impl Pair {
         self.wait(who, request);
         match &self.clients[who.0].outcomes[&request] {
             Ok(answer) => self.fail(&format!("{request:?} succeeded: {answer:?}")),
-            Err(error) => *error,
+            Err(error) => error.clone(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Attributes, Create, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
+    Allocation, Attributes, Create, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -27,12 +27,21 @@ pub(crate) struct Disk {
     pub(crate) hold_changes: usize,
     /// How many of the next looks at names are held.
     pub(crate) hold_names: usize,
+    /// Writes that begin here are refused.
+    pub(crate) refuse_writes_at: Option<u64>,
+    /// How the next sync fails.
+    pub(crate) fail_sync: Option<Refusal>,
     /// How many reads were executed.
     pub(crate) reads: u64,
+    /// How many syncs have succeeded.
+    pub(crate) syncs: u64,
     /// How many files were opened.
     pub(crate) opened: u64,
     inodes: BTreeMap<Vec<u8>, u64>,
+    /// Files as they are in the page cache.
     files: BTreeMap<u64, Vec<u8>>,
+    /// Files as they were when they were synced last.
+    durable: BTreeMap<u64, Vec<u8>>,
     opens: BTreeMap<OpenId, u64>,
     /// When each file was changed last: a number that rises.
     changes: BTreeMap<u64, i64>,
@@ -53,7 +62,13 @@ impl Disk {
     pub(crate) fn put(&mut self, path: &str, bytes: Vec<u8>) {
         let found = self.inodes.get(path.as_bytes()).copied();
         let inode = found.unwrap_or_else(|| self.make(path.as_bytes()));
+        self.durable.insert(inode, bytes.clone());
         self.files.insert(inode, bytes);
+    }
+
+    /// The machine has ended: what was not synced is gone.
+    pub(crate) fn lose_cache(&mut self) {
+        self.files.clone_from(&self.durable);
     }
 
     /// A file's bytes.
@@ -63,7 +78,7 @@ impl Disk {
 
     /// How often a write of this payload was executed.
     pub(crate) fn executions(&self, payload: &[u8]) -> usize {
-        self.writes.iter().filter(|write| write.payload.as_slice() == payload).count()
+        self.writes.iter().filter(|write| write.payload[..] == *payload).count()
     }
 
     /// How many descriptors are open.
@@ -129,7 +144,10 @@ impl Disk {
                 let to = from.saturating_add(usize::try_from(len).unwrap()).min(bytes.len());
                 let read = bytes[from..to].to_vec();
                 let len = u32::try_from(read.len()).unwrap();
-                Completion::Read(Ok((Payload::new(read), len)))
+                Completion::Read(Ok((Payload::from(read), len)))
+            }
+            Effect::Write { offset, .. } if self.refuse_writes_at == Some(offset) => {
+                Completion::Written(Err(Reason::NoSpace.into()))
             }
             Effect::Write { open, offset, payload } => {
                 let inode = self.inode(open);
@@ -139,7 +157,12 @@ impl Disk {
                 Completion::Written(Ok(len))
             }
             Effect::Sync { open, .. } => {
-                self.inode(open);
+                let inode = self.inode(open);
+                if let Some(refusal) = self.fail_sync.take() {
+                    return Some(Completion::Synced(Err(refusal)));
+                }
+                self.syncs += 1;
+                self.durable.insert(inode, self.files[&inode].clone());
                 Completion::Synced(Ok(()))
             }
             Effect::Append { open, payload } => {
@@ -161,8 +184,19 @@ impl Disk {
             Effect::Change { target: FileTarget::Name(_), .. } => {
                 Completion::Attributes(Err(Reason::Unsupported.into()))
             }
-            Effect::Allocate { open, .. } => {
-                self.inode(open);
+            Effect::Allocate { open, range, how } => {
+                let inode = self.inode(open);
+                if how == Allocation::Reserve {
+                    let end = usize::try_from(range.end()).unwrap();
+                    let bytes = self.files.entry(inode).or_default();
+                    bytes.resize(bytes.len().max(end), 0);
+                }
+                if how == Allocation::PunchHole {
+                    let bytes = self.files.entry(inode).or_default();
+                    let at = |offset: u64| usize::try_from(offset).unwrap().min(bytes.len());
+                    let (start, end) = (at(range.start()), at(range.end()));
+                    bytes[start..end].fill(0);
+                }
                 Completion::Done(Ok(()))
             }
             Effect::Seek { open, offset, .. } => {
@@ -186,6 +220,7 @@ impl Disk {
         let inode = len_u64(self.files.len()) + 1;
         self.inodes.insert(path.to_vec(), inode);
         self.files.insert(inode, Vec::new());
+        self.durable.insert(inode, Vec::new());
         inode
     }
 

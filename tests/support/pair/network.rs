@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bowline::model::{ChannelKind, ChannelNumber, LineId, LineRole, Protection, Time};
+use bowline::model::{ChannelKind, ChannelNumber, LineId, LineRole, Protection, SessionId, Time};
 use bowline::session::Input;
 use bowline::session::client::{ConnectFailure, FromServer};
 use bowline::session::server::{Binding, ClientMessage, ConnectionId};
@@ -83,6 +83,8 @@ pub(super) enum Record {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) client: Who,
+    /// The session that it belongs to: what happens on it is nothing to a later one.
+    pub(super) session: SessionId,
     pub(super) number: ChannelNumber,
     pub(super) line: LineId,
     pub(super) kind: ChannelKind,
@@ -110,6 +112,29 @@ pub(super) struct Direction {
 }
 
 impl Connection {
+    /// A connection over which nothing has gone yet.
+    pub(super) fn new(
+        client: Who,
+        session: SessionId,
+        line: LineId,
+        (number, kind): (ChannelNumber, ChannelKind),
+    ) -> Self {
+        Self {
+            client,
+            session,
+            number,
+            line,
+            kind,
+            protection: Protection::Sealed,
+            binding: None,
+            is_bound: false,
+            is_joined: false,
+            client_end: Direction::default(),
+            server_end: Direction::default(),
+            is_swallowed: false,
+        }
+    }
+
     pub(super) fn end(&mut self, end: End) -> &mut Direction {
         match end {
             End::Client => &mut self.client_end,

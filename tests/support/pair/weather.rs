@@ -119,22 +119,12 @@ impl Pair {
             (line.state, line.failing)
         };
         self.clients[who.0].connections.insert(number, connection);
-        self.network.connections.insert(
-            connection,
-            Connection {
-                client: who,
-                number,
-                line,
-                kind,
-                protection,
-                binding: None,
-                is_bound: false,
-                is_joined: false,
-                client_end: Direction::default(),
-                server_end: Direction::default(),
-                is_swallowed: state == LineState::Hole,
-            },
-        );
+        let begun = Connection {
+            protection,
+            is_swallowed: state == LineState::Hole,
+            ..Connection::new(who, self.session(who), line, (number, kind))
+        };
+        self.network.connections.insert(connection, begun);
         if state == LineState::Stalled {
             self.hold(connection, End::Client);
             self.hold(connection, End::Server);
@@ -186,9 +176,12 @@ impl Pair {
             return;
         }
         known.client_end.is_closed = true;
-        let (who, number) = (known.client, known.number);
+        let (who, number, session) = (known.client, known.number, known.session);
         self.carry(connection, End::Server, Record::Fin);
         self.note(format_args!("c{} bind of {number} failed: {failure:?}", who.0));
+        if session != self.session(who) {
+            return;
+        }
         self.clients[who.0].connections.remove(&number);
         self.clients[who.0].core.handle_connect_failed(self.now, number, failure);
         self.drain_client(who);
@@ -227,6 +220,10 @@ impl Pair {
         let client = &self.clients[who.0];
         let (identity, instance, session) = (client.identity, client.instance, client.session);
         let offer = SessionOffer::OURS;
+        if self.is_forgotten(session) {
+            self.plan(self.now, Event::Asked { who, lives: Some(false) });
+            return;
+        }
         let Some(choice) = self.server.session_choice(self.now, &identity, &offer).unwrap() else {
             self.plan(self.now, Event::Asked { who, lives: None });
             return;
@@ -273,6 +270,9 @@ impl Pair {
     fn arrive_at_client(&mut self, connection: ConnectionId, record: Record) {
         let Some(known) = self.network.connections.get_mut(&connection) else { return };
         let (who, number) = (known.client, known.number);
+        if known.session != self.clients[who.0].session {
+            return;
+        }
         match record {
             Record::Choice => self.carry(connection, End::Server, Record::Attach),
             Record::Attached => {
@@ -301,6 +301,7 @@ impl Pair {
     fn answer_hello(&mut self, connection: ConnectionId) {
         let known = &self.network.connections[&connection];
         let (who, number, kind, protection) = (known.client, known.number, known.kind, known.protection);
+        let is_known = known.session == self.session(who) && !self.is_forgotten(known.session);
         let client = &mut self.clients[who.0];
         let offer = BindOffer {
             locator: client.started.locator,
@@ -311,7 +312,7 @@ impl Pair {
             suite: Suite::ChaCha20Poly1305,
         };
         let (identity, secret) = (client.identity, client.started.secret.clone());
-        let binding = match self.server.bind_facts(&offer.locator) {
+        let binding = match self.server.bind_facts(&offer.locator).filter(|_| is_known) {
             None => None,
             Some(facts) if facts.client != identity || facts.secret != secret => {
                 self.server.handle_bind_failed(BindDenial::Handshake);
@@ -342,8 +343,11 @@ impl Pair {
             return;
         }
         known.client_end.is_closed = true;
-        let (who, number) = (known.client, known.number);
+        let (who, number, session) = (known.client, known.number, known.session);
         self.note(format_args!("c{} hears that channel {number} is gone", who.0));
+        if session != self.session(who) {
+            return;
+        }
         self.clients[who.0].connections.remove(&number);
         self.clients[who.0].core.handle_lost(self.now, number, LossReason::Broken);
         self.drain_client(who);

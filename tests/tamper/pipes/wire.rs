@@ -114,9 +114,8 @@ impl<T> Way<T> {
             loop {
                 let next = reader.next().await;
                 let is_end = next.is_err();
-                let input = next.map(|received: Received<M>| {
-                    received.into_input(message, |payload| Payload::new(payload.to_vec()))
-                });
+                let input = next
+                    .map(|received: Received<M>| received.into_input(message, |payload| payload.freeze()));
                 results.lock().unwrap().push_back(input);
                 if is_end {
                     return;
