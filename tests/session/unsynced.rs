@@ -33,7 +33,9 @@ fn open(pair: &mut Pair, who: Who, path: &str, mode: OpenMode) -> HandleId {
 }
 
 fn finish(pair: &mut Pair, who: Who, requests: impl IntoIterator<Item = Ticket>) {
-    requests.into_iter().for_each(|request| drop(pair.finish(who, request)));
+    for request in requests {
+        pair.finish(who, request);
+    }
 }
 
 fn range(start: u64, end: u64) -> ByteRange {
