@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::reasons;
+use super::{KeyRingError, reasons};
 use crate::model::{EntropyError, NameError, PublicKey, Reason, Refusal};
 use crate::session::client::{RequestError, SessionLoss};
 
@@ -95,6 +95,12 @@ pub enum Error {
     /// The server answered with something that fits no request of this version.
     #[error("the server broke the protocol")]
     Protocol,
+    /// The server keeps another state than when the file was opened: it knows nothing of it any more.
+    #[error("the server has lost its state: the file is not open there any more")]
+    StateLost,
+    /// The ring of resume keys could not be used. A file that was to be kept in it is not open.
+    #[error("cannot keep or find resume keys")]
+    KeyRing(#[source] KeyRingError),
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -170,8 +176,9 @@ impl Error {
                 ErrorKind::Misuse
             }
             Self::EarlierWrite => ErrorKind::Server,
+            Self::StateLost => ErrorKind::Files,
             Self::Protocol => ErrorKind::Protocol,
-            Self::Entropy(_) | Self::Thread(_) => ErrorKind::System,
+            Self::Entropy(_) | Self::Thread(_) | Self::KeyRing(_) => ErrorKind::System,
         }
     }
 
@@ -207,12 +214,14 @@ impl Error {
             Self::FileClosed => Some(Errno::BADF.raw_os_error()),
             Self::Options(_) => Some(Errno::INVAL.raw_os_error()),
             Self::EarlierWrite => Some(Errno::IO.raw_os_error()),
+            Self::StateLost => Some(Errno::STALE.raw_os_error()),
             Self::HandshakeRefused { .. }
             | Self::ServerKeyChanged { .. }
             | Self::KeyNotShown { .. }
             | Self::NoControlLine(_)
             | Self::InsideRuntime
             | Self::Protocol
+            | Self::KeyRing(_)
             | Self::Entropy(_) => None,
         }
     }

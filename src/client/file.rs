@@ -9,6 +9,7 @@ use super::ahead::ReadAhead;
 use super::calls::{Caller, Ledger};
 use super::error::{Error, refused};
 use super::options::OpenOptions;
+use super::ring::Kept;
 use super::session::Session;
 use super::stream::FileStream;
 use crate::model::{
@@ -94,6 +95,8 @@ pub struct File {
     state: Mutex<FileState>,
     key: Mutex<Option<ResumeKey>>,
     meanwhile: Option<Meanwhile>,
+    /// The handle's entry in the client's key ring.
+    kept: Mutex<Option<Kept>>,
     ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
@@ -240,7 +243,12 @@ impl File {
     /// As [`File::close`], of a file that is dropped later.
     pub(super) async fn shut(&self) -> Result<(), Error> {
         self.give_up();
-        match self.caller.control(Close { handle: self.handle }).await? {
+        let answer = self.caller.control(Close { handle: self.handle }).await;
+        // Without an answer the server may keep the file open, and then the way back to it is still of use.
+        if answer.is_ok() || answer.as_ref().is_err_and(|error| error.reason().is_some()) {
+            self.forget_key();
+        }
+        match answer? {
             // Nothing of it executes any more, and the outcomes may still be on their way.
             ServerControl::Closed(_) => self.ledger.settled(&self.caller).await,
             _ => Err(Error::Protocol),
@@ -258,6 +266,17 @@ impl File {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
+    /// Remembers the handle's entry in the client's key ring.
+    pub(super) fn set_kept(&self, kept: Kept) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+
+    fn forget_key(&self) {
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            kept.forget();
+        }
+    }
+
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
         self.caller = self.caller.with_timeout(timeout);
     }
@@ -273,6 +292,7 @@ impl File {
             state: Mutex::new(state),
             key: Mutex::new(key),
             meanwhile,
+            kept: Mutex::default(),
             ledger: Arc::default(),
             is_closed: AtomicBool::new(false),
         })
@@ -310,6 +330,10 @@ impl Drop for File {
     fn drop(&mut self) {
         if !self.is_closed.load(Ordering::Relaxed) {
             self.caller.guard().begin_unwatched(Close { handle: self.handle });
+            // Where nothing reaches the server any more, the file stays open there.
+            if !self.caller.guard().is_over() {
+                self.forget_key();
+            }
         }
     }
 }

@@ -14,9 +14,11 @@ use super::calls::Ledger;
 use super::connect::{self, Bound, Credentials, Halves, Party};
 use super::error::Error;
 use super::peers::{LineConfig, Peer};
+use super::ring::KeyRing;
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
-    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, Protection, RequestId, SessionId, Time,
+    ChannelKind, ChannelNumber, Limits, LineId, LineRole, LineSet, Protection, PublicKey, RequestId,
+    SessionId, StoreId, Time,
 };
 use crate::net::{Clock, Meter, Outbound, Outbox, Queue, Received, outbox, run_channel};
 use crate::session::LossReason;
@@ -60,6 +62,9 @@ pub struct LineStatus {
 #[derive(Debug)]
 pub(super) struct Guard {
     inner: Arc<Inner>,
+    /// Where the keys of resumable opens are kept. Not in `inner`, which tasks that are just ending still have: others
+    /// may take the ring over as soon as nobody uses the session any more.
+    ring: Option<Arc<KeyRing>>,
 }
 
 impl Drop for Guard {
@@ -183,7 +188,7 @@ impl Session {
         inner.run(ChannelNumber(0), halves, Queue::Control);
         inner.runtime.spawn(run_timer(Arc::clone(&inner)));
         inner.drive(|_, _| ());
-        Ok(Self { guard: Arc::new(Guard { inner }) })
+        Ok(Self { guard: Arc::new(Guard { inner, ring: client.ring.clone() }) })
     }
 
     /// The session's id, as both sides' logs show it.
@@ -283,6 +288,26 @@ impl Guard {
     /// Begins a request whose outcome nobody wants to know.
     pub(super) fn begin_unwatched(&self, message: impl Into<ClientControl>) {
         self.inner.begin_unwatched(message.into());
+    }
+
+    /// Where the keys of resumable opens are kept.
+    pub(super) fn ring(&self) -> Option<&Arc<KeyRing>> {
+        self.ring.as_ref()
+    }
+
+    /// Whose session it is.
+    pub(super) fn server(&self) -> PublicKey {
+        self.inner.party.server
+    }
+
+    /// The server's store, as it was when the session began.
+    pub(super) fn store(&self) -> StoreId {
+        self.inner.credentials.started.verifier.store
+    }
+
+    /// Whether the session is over, so that nothing reaches the server any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.inner.lock().core.loss().is_some()
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner> {
