@@ -5,6 +5,7 @@ mod cat;
 mod key;
 mod peer;
 mod places;
+mod resume;
 mod serve;
 mod status;
 mod user;
@@ -43,6 +44,8 @@ enum Command {
     Serve(ServeArguments),
     /// Write a file of a server to standard output.
     Cat(CatArguments),
+    /// Bring back the files that programs of yours had open on servers when they died.
+    Resume(ResumeArguments),
     /// Keep the list of known servers.
     Peer {
         #[command(subcommand)]
@@ -172,6 +175,38 @@ struct CatArguments {
     peers: Option<PathBuf>,
 }
 
+/// Each file comes back with its locks, and what became of it meanwhile is printed. Then it is closed, so that it keeps
+/// nobody out any more; with --keep it stays open on the server for its grace, and can be brought back again.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+struct ResumeArguments {
+    /// List what there is, also what running programs have open, and change nothing.
+    #[arg(long, group = "what")]
+    list: bool,
+    /// Bring back everything.
+    #[arg(long, group = "what")]
+    all: bool,
+    /// Bring back this open; `bowline resume --list` shows its id.
+    #[arg(value_name = "ID", value_parser = open_id, group = "what")]
+    id: Option<OpenId>,
+    /// Only of this peer of the list of known peers.
+    #[arg(long, value_name = "PEER")]
+    peer: Option<String>,
+    /// Do not close what has come back.
+    #[arg(long)]
+    keep: bool,
+    /// The folder with the programs' key rings; if nothing is said, keys in $XDG_STATE_HOME/bowline
+    /// (~/.local/state/bowline).
+    #[arg(long, value_name = "DIR")]
+    ring: Option<PathBuf>,
+    /// The client's identity.
+    #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
+    key: Option<PathBuf>,
+    /// The list of known peers.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_PEERS")]
+    peers: Option<PathBuf>,
+}
+
 #[derive(Debug, clap::Args)]
 struct StatusArguments {
     #[command(flatten)]
@@ -231,6 +266,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             in_runtime(serve::run(arguments))
         }
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
+        Command::Resume(arguments) => in_runtime(resume::run(arguments)),
         Command::Peer { command: PeerCommand::Trust(arguments) } => in_runtime(peer::trust(arguments)),
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Release(arguments) => in_runtime(status::release(arguments)),

@@ -39,6 +39,13 @@ pub(super) fn state_folder(given: Option<PathBuf>, key: &PublicKey) -> Result<Pa
     )
 }
 
+/// `given`, or the folder of this user's key rings: `keys` in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`).
+pub(super) fn key_rings(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    given.or_else(|| state_home().map(|home| home.join("bowline/keys"))).ok_or_else(|| {
+        Failure::new("no place for key rings: neither HOME nor XDG_STATE_HOME is set").try_this("--ring DIR")
+    })
+}
+
 /// Where an admin socket is when nobody says so, the first place first: in `$XDG_RUNTIME_DIR/bowline`, which ends with the
 /// user's last login, or in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`). A server makes it in the first one. A
 /// service is often started without the first variable, which its user's login has; so who looks for it looks in both.

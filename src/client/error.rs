@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::reasons;
+use super::{KeyRingError, reasons};
 use crate::model::{ByteRange, EntropyError, Epoch, NameError, PublicKey, Reason, Refusal};
 use crate::session::client::{RequestError, SessionLoss};
 
@@ -122,6 +122,9 @@ pub enum Error {
     /// The server answered with something that fits no request of this version.
     #[error("the server broke the protocol")]
     Protocol,
+    /// The ring of resume keys could not be used. A file that was to be kept in it is not open.
+    #[error("cannot keep or find resume keys")]
+    KeyRing(#[source] KeyRingError),
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -200,7 +203,7 @@ impl Error {
             Self::EarlierWrite | Self::LostWrites { .. } => ErrorKind::Server,
             Self::StateLost | Self::NotResumable => ErrorKind::Files,
             Self::Protocol => ErrorKind::Protocol,
-            Self::Entropy(_) | Self::Thread(_) => ErrorKind::System,
+            Self::Entropy(_) | Self::Thread(_) | Self::KeyRing(_) => ErrorKind::System,
         }
     }
 
@@ -244,6 +247,7 @@ impl Error {
             | Self::NoControlLine(_)
             | Self::InsideRuntime
             | Self::Protocol
+            | Self::KeyRing(_)
             | Self::Entropy(_) => None,
         }
     }

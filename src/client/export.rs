@@ -71,15 +71,22 @@ impl Export {
     /// [`Error::Options`] before anything is sent, if the options contradict each other. [`Error::Refused`] with
     /// [`Reason::NotFound`], [`Reason::Exists`], [`Reason::PermissionDenied`], [`Reason::Busy`] (another client keeps
     /// the file), [`Reason::Locked`] (or the range that is to be locked) and others; [`Error::TimedOut`];
-    /// [`Error::SessionEnded`].
+    /// [`Error::SessionEnded`]; [`Error::KeyRing`] if the client has a ring and the key cannot be put into it, and then
+    /// the file is closed again.
     ///
     /// # Cancel safety
     /// Cancel safe: a handle that comes after the future was dropped is closed. The file may have been made.
     pub async fn open(&self, path: impl AsRef<[u8]>, options: &OpenOptions) -> Result<File, Error> {
         let path = ExportPath::new(path.as_ref())?;
-        let open = options.request(self.name.clone(), path, CreateId(SystemEntropy.bytes()?))?;
+        let mut open = options.request(self.name.clone(), path.clone(), CreateId(SystemEntropy.bytes()?))?;
+        let ring = self.caller.guard().ring().filter(|_| open.resumable);
+        open.with_key |= ring.is_some();
         let answer = self.caller.control(open).await?;
-        File::from_answer(self.caller.clone(), answer, options.lines)
+        let file = File::from_answer(self.caller.clone(), answer, options.lines)?;
+        if let Some(ring) = ring {
+            file.keep_in(ring, (self.name.clone(), path), None).await?;
+        }
+        Ok(file)
     }
 
     /// The attributes of what `path` names; a symbolic link is followed beneath the export.

@@ -1,8 +1,8 @@
 //! An open file of a client: its state, its resume key, and how it is given up. `positional` reads and writes it,
 //! `locks` locks it, `attributes` and `xattr` change what is not its bytes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use super::ahead::ReadAhead;
 use super::calls::{Caller, Ledger};
 use super::error::{Error, refused};
 use super::options::OpenOptions;
+use super::ring::Kept;
 use super::session::Session;
 use super::stream::FileStream;
 use crate::model::{
@@ -97,6 +98,8 @@ pub struct File {
     lines: LineSet,
     /// The state with which it was opened. What came later is kept by the core, as long as it knows the handle.
     opened: FileState,
+    /// The handle's entry in the client's key ring.
+    kept: Mutex<Option<Kept>>,
     ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
@@ -247,7 +250,12 @@ impl File {
     /// As [`File::close`], of a file that is dropped later.
     pub(super) async fn shut(&self) -> Result<(), Error> {
         self.give_up();
-        match self.caller.control(Close { handle: self.name }).await? {
+        let answer = self.caller.control(Close { handle: self.name }).await;
+        // Without an answer the server may keep the file open, and then the way back to it is still of use.
+        if answer.is_ok() || answer.as_ref().is_err_and(|error| error.reason().is_some()) {
+            self.forget_key();
+        }
+        match answer? {
             // Nothing of it executes any more, and the outcomes may still be on their way.
             ServerControl::Closed(_) => self.ledger.settled(&self.caller).await,
             _ => Err(Error::Protocol),
@@ -265,6 +273,17 @@ impl File {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
+    /// Remembers the handle's entry in the client's key ring.
+    pub(super) fn set_kept(&self, kept: Kept) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+
+    fn forget_key(&self) {
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            kept.forget();
+        }
+    }
+
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
         self.caller = self.caller.with_timeout(timeout);
     }
@@ -273,7 +292,8 @@ impl File {
         let ServerControl::Opened(Opened { handle: name, state: opened, .. }) = answer else {
             return Err(Error::Protocol);
         };
-        Ok(Self { caller, name, lines, opened, ledger: Arc::default(), is_closed: AtomicBool::new(false) })
+        let (ledger, is_closed) = (Arc::default(), AtomicBool::new(false));
+        Ok(Self { caller, name, lines, opened, kept: Mutex::default(), ledger, is_closed })
     }
 
     pub(super) fn caller(&self) -> &Caller {
@@ -318,6 +338,10 @@ impl Drop for File {
     fn drop(&mut self) {
         if !self.is_closed.load(Ordering::Relaxed) {
             self.caller.guard().begin_unwatched(Close { handle: self.name });
+            // Where nothing reaches the server any more, the file stays open there.
+            if !self.caller.guard().is_over() {
+                self.forget_key();
+            }
         }
     }
 }

@@ -36,10 +36,12 @@ mod peers;
 mod positional;
 mod read_dir;
 mod reasons;
+mod ring;
 mod session;
 mod stream;
 mod xattr;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,10 +56,13 @@ pub use peers::{
     parse_address, peer_name,
 };
 pub use read_dir::{DirEntry, ReadDir};
+pub use ring::{KeptOpen, KeyRingError, Listed, Resumed, Survey};
 pub use session::{LineStatus, Session};
 pub use stream::FileStream;
 
 pub use crate::session::client::{ChannelState, ChannelStatus, HandleLoss, SessionEvent, SessionLoss};
+
+use ring::KeyRing;
 
 use crate::model::{Entropy as _, EntropyError, InstanceId, Limits, SuiteSet};
 use crate::net::{Buffers, Clock, SystemEntropy};
@@ -77,6 +82,8 @@ pub struct Client {
     suites: SuiteSet,
     /// The lives of servers that any of its sessions has seen.
     epochs: Arc<Mutex<Epochs>>,
+    /// Where the keys of resumable opens are kept.
+    ring: Option<Arc<KeyRing>>,
 }
 
 impl Client {
@@ -98,6 +105,7 @@ impl Client {
             buffers: Buffers::default(),
             suites: suites(),
             epochs: Arc::default(),
+            ring: None,
         })
     }
 
@@ -121,6 +129,21 @@ impl Client {
     pub fn with_suites(mut self, allowed: SuiteSet) -> Self {
         self.suites = suites().intersection(allowed);
         self
+    }
+
+    /// The same client, which keeps the resume keys of its opens in a ring of its own in `folder`, so that another
+    /// process of the same user can have the files after this one has died: [`Session::resume_all`]. The folder is made
+    /// if it is missing. Opens that are not to be kept are made with
+    /// [`resumable(false)`](OpenOptions::resumable).
+    ///
+    /// A ring is a file that only its user can read; who reads it and has the client's identity has its open files. It is
+    /// locked as long as this client, a session or a file of it is there. It blocks the thread for a moment.
+    ///
+    /// # Errors
+    /// [`KeyRingError::Folder`], [`KeyRingError::Io`].
+    pub fn with_key_ring(mut self, folder: &Path) -> Result<Self, KeyRingError> {
+        self.ring = Some(Arc::new(KeyRing::create(folder, self.instance)?));
+        Ok(self)
     }
 
     /// Starts a session with `peer`, on the first of its control-capable lines that answers; the other lines join

@@ -15,10 +15,11 @@ use super::channels::run_timer;
 use super::connect::{self, Credentials, Party};
 use super::error::Error;
 use super::peers::{LineConfig, Peer};
+use super::ring::KeyRing;
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
-    ChannelKind, ChannelNumber, Epoch, Limits, LineId, LineRole, LineSet, Protection, RequestId, SessionId,
-    Time,
+    ChannelKind, ChannelNumber, Epoch, Limits, LineId, LineRole, LineSet, Protection, PublicKey, RequestId,
+    SessionId, StoreId, Time,
 };
 use crate::net::{Meter, Outbound, Queue};
 use crate::session::client::{
@@ -62,6 +63,9 @@ pub struct LineStatus {
 #[derive(Debug)]
 pub(super) struct Guard {
     inner: Arc<Inner>,
+    /// Where the keys of resumable opens are kept. Not in `inner`, which tasks that are just ending still have: others
+    /// may take the ring over as soon as nobody uses the session any more.
+    ring: Option<Arc<KeyRing>>,
 }
 
 impl Drop for Guard {
@@ -192,7 +196,7 @@ impl Session {
         inner.run(session, ChannelNumber(0), halves, Queue::Control);
         inner.runtime.spawn(run_timer(Arc::clone(&inner)));
         inner.drive(|_, _| ());
-        Ok(Self { guard: Arc::new(Guard { inner }) })
+        Ok(Self { guard: Arc::new(Guard { inner, ring: client.ring.clone() }) })
     }
 
     /// The session's id, as both sides' logs show it; another one when it had to be started anew.
@@ -304,6 +308,26 @@ impl Guard {
     /// Begins a request whose outcome nobody wants to know.
     pub(super) fn begin_unwatched(&self, message: impl Into<ClientControl>) {
         self.inner.begin_unwatched(message.into());
+    }
+
+    /// Where the keys of resumable opens are kept.
+    pub(super) fn ring(&self) -> Option<&Arc<KeyRing>> {
+        self.ring.as_ref()
+    }
+
+    /// Whose session it is.
+    pub(super) fn server(&self) -> PublicKey {
+        self.inner.party.server
+    }
+
+    /// The server's store, as it was when the session began.
+    pub(super) fn store(&self) -> StoreId {
+        self.inner.lock().core.terms().verifier.store
+    }
+
+    /// Whether the session is over, so that nothing reaches the server any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.inner.lock().core.loss().is_some()
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner> {

@@ -217,6 +217,13 @@ impl Limits {
     /// How often the grace of one orphan begins anew because the server's machine was started anew. Nobody knows how long
     /// that took; and nobody is to be kept out for ever by a machine that is started again and again.
     pub const GRACE_RENEWALS_MAX: u8 = 3;
+    /// Opens in one key ring of a client: several servers' worth of what one client may have open.
+    pub const RING_ENTRIES_MAX: usize = 65_536;
+    /// Length of a key ring's file, in bytes: room for the most opens with ordinary paths, at 256 to 384 bytes each, and
+    /// little enough to be read at once.
+    pub const RING_LEN_MAX: u64 = 64 << 20;
+    /// Opens that a new process has under way at once to get them back: as many as a session's requests.
+    pub const RESUMES_AT_ONCE: usize = 64;
     /// Bytes of memory in which the store keeps what it has read and written: most of a table of 100,000 opens.
     pub const STORE_CACHE: usize = 64 << 20;
 }

@@ -74,7 +74,7 @@ fn b32_a_file_goes_on_behind_its_handle_when_the_server_has_forgotten_the_sessio
     assert_eq!(pair.server.table().opens_len(), opens, "it is the same open");
     let current = pair.core(who).current(handle);
     assert_ne!(current, handle, "the server calls it by another name");
-    let (epoch, meanwhile) = (pair.core(who).terms().epoch, Meanwhile::Unknown);
+    let (epoch, meanwhile) = (pair.core(who).terms().epoch, Meanwhile::Unchanged);
     let state = pair.core(who).file_state(handle).unwrap();
     let told = events(&pair, who);
     assert_eq!(told[..2], [SessionEvent::Lost, SessionEvent::Returned { epoch }]);

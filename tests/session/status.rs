@@ -175,7 +175,7 @@ fn a_released_open_makes_room_at_once_and_its_holder_hears_of_it() {
 
     for request in [pair.read(one, handle, 0, 1), pair.write(one, handle, 0, [9; 1]), pair.stat(one, handle)]
     {
-        assert_eq!(reason(&mut pair, one, request), Reason::BadHandle);
+        assert_eq!(reason(&mut pair, one, request), Reason::Released);
     }
     let resumed = pair.resume(one, &key.unwrap(), None);
     assert_eq!(reason(&mut pair, one, resumed), Reason::Released);

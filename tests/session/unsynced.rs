@@ -162,6 +162,7 @@ fn what_somebody_else_may_have_written_over_is_given_up_and_told_once() {
 #[test]
 fn a_close_tells_what_was_lost_as_well() {
     let (mut pair, who) = start();
+    pair.meanwhile = Some(Meanwhile::ChangedByClient);
     let handle = pair.handle(who, "a");
     let write = pair.write(who, handle, 3, *b"bytes");
     pair.finish(who, write);

@@ -6,12 +6,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::StoreError;
 use super::medium::Medium;
 use super::seal::{SUM_LEN, Seal};
+use crate::net::Locked;
 
 /// Length of the note: the number and its sum.
 const NOTE_LEN: usize = 8 + SUM_LEN;
@@ -56,24 +57,24 @@ impl TableFile {
 
 impl Medium for TableFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.0.metadata()?.len())
+        Ok(self.file.as_file().metadata()?.len())
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.0.read_exact_at(into, at)
+        self.file.as_file().read_exact_at(into, at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.0.set_len(len)
+        self.file.as_file().set_len(len)
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.0.write_all_at(bytes, at)
+        self.file.as_file().write_all_at(bytes, at)
     }
 
     fn sync(&self) -> io::Result<()> {
         if self.waits() {
-            return self.file.0.sync_data();
+            return self.file.as_file().sync_data();
         }
         // What is written is the kernel's, and outlives this process.
         Ok(())
@@ -84,7 +85,7 @@ impl Medium for TableFile {
     }
 
     fn check_place(&self) -> Result<(), StoreError> {
-        let of_file = rustix::fs::fstat(&self.file.0);
+        let of_file = rustix::fs::fstat(self.file.as_file());
         let of_path = rustix::fs::lstat(&self.path);
         match (of_file, of_path) {
             (Ok(file), Ok(path))
@@ -97,30 +98,6 @@ impl Medium for TableFile {
             }
             (Err(errno), _) | (_, Err(errno)) => Err(StoreError::io("look at", &self.path, errno.into())),
         }
-    }
-}
-
-/// A file that is locked as long as this is there. The lock belongs to the open file.
-#[derive(Debug)]
-pub(super) struct Locked(File);
-
-impl Locked {
-    /// Takes the lock, or fails at once if somebody else has it.
-    ///
-    /// # Errors
-    /// [`Errno::WOULDBLOCK`], and what else the system says.
-    pub(super) fn try_new(file: File) -> Result<Self, Errno> {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Locked {
-    /// A child that is just being started has the file open too, until it runs its program: closing it here would then
-    /// not end the lock.
-    fn drop(&mut self) {
-        // It ends with the process at the latest.
-        let _unlocked = rustix::fs::flock(&self.0, FlockOperation::Unlock);
     }
 }
 

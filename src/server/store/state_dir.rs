@@ -21,15 +21,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::file::{Locked, Note, TableFile, open_or_make};
+use super::file::{Note, TableFile, open_or_make};
 use super::header::Header;
 use super::reserve::{ReserveFile, Reserved};
 use super::seal::Seal;
 use super::table::{Expected, RedbStore};
 use super::{Damage, HashKey, StoreError, TableStore};
 use crate::model::{BootId, Durability, Entropy as _, PublicKey, Record, RecordChange, RecordKind, StoreId};
-use crate::net::SystemEntropy;
 use crate::net::key_file::{make_folders, sync_folder};
+use crate::net::{Locked, SystemEntropy};
 
 /// With what a state directory is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]

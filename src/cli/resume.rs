@@ -1,0 +1,140 @@
+//! `bowline resume`: the files that programs of this user had open when they died, listed or brought back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use bowline::client::{Client, KeptOpen, Listed, Peer, Peers, Resumed, Survey};
+use bowline::model::{OpenId, PublicKey};
+use bowline::net::{Clock, with_sources};
+use bowline::secure::Identity;
+
+use super::places::{identity, key_rings, place};
+use super::{Failure, ResumeArguments, say, show};
+
+pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
+    let ResumeArguments { list, all: _, id, peer, keep, ring, key, peers } = arguments;
+    let folder = key_rings(ring)?;
+    let survey = Survey::of(&folder).map_err(|error| Failure::of("cannot list open files", &error))?;
+    for problem in &survey.problems {
+        say(&format!("warning: {}\n", with_sources(problem)));
+    }
+    let path = place(peers, "peers.toml")?;
+    let known =
+        Peers::load_or_none(&path).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
+    let only = match &peer {
+        Some(name) => Some(known.named(name).map(|peer| peer.key).ok_or_else(|| no_peer(name, &path))?),
+        None => None,
+    };
+    let is_meant =
+        |kept: &KeptOpen| only.is_none_or(|key| key == kept.server) && id.is_none_or(|id| id == kept.id);
+    let opens: Vec<Listed> = survey.opens.into_iter().filter(|open| is_meant(&open.kept)).collect();
+    if list {
+        let now_us = Clock.wall_us();
+        return show(&opens.iter().map(|open| row(open, &known, now_us)).collect::<String>());
+    }
+    if let Some(id) = id {
+        check_one(id, &opens)?;
+    }
+    let servers: BTreeSet<PublicKey> =
+        opens.iter().filter(|open| !open.is_owner_living).map(|open| open.kept.server).collect();
+    if servers.is_empty() {
+        say("there is nothing to bring back\n");
+        return Ok(());
+    }
+    let own = identity(key)?;
+    let mut failed = 0_usize;
+    for server in servers {
+        failed += match known.iter().find(|peer| peer.key == server) {
+            Some(peer) => from(peer, &own, &folder, (id, keep)).await?,
+            None => {
+                let fingerprint = server.fingerprint();
+                say(&format!(
+                    "no peer in {} has the key with the fingerprint {fingerprint}\n",
+                    path.display()
+                ));
+                opens.iter().filter(|open| open.kept.server == server).count()
+            }
+        };
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::new("one file did not come back")),
+        failed => Err(Failure::new(format!("{failed} files did not come back"))),
+    }
+}
+
+/// Brings back what there is of one server, and tells how many files did not come.
+async fn from(
+    peer: &Peer,
+    own: &Arc<Identity>,
+    folder: &Path,
+    (id, keep): (Option<OpenId>, bool),
+) -> Result<usize, Failure> {
+    let cannot = |error: &dyn std::error::Error| Failure::of(&format!("cannot ask \"{}\"", peer.name), error);
+    let client = Client::new(Arc::clone(own)).map_err(|error| cannot(&error))?;
+    let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
+    let session = client.connect(peer).await.map_err(|error| cannot(&error))?;
+    let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
+    let resumed = session.resume_some(is_wanted).await.map_err(|error| cannot(&error))?;
+    let mut failed = 0;
+    for Resumed { kept, outcome, .. } in resumed {
+        let name = format!("{} {}", kept.id, place_of(&kept, &peer.name));
+        let outcome = match outcome {
+            Ok(file) => {
+                let meanwhile = file
+                    .meanwhile()
+                    .map_or_else(|| "cannot tell".to_owned(), |meanwhile| meanwhile.to_string());
+                if keep {
+                    file.leave_open();
+                    Ok(format!("{meanwhile}, kept open"))
+                } else {
+                    file.close().await.map(|()| format!("{meanwhile}, closed"))
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(said) => show(&format!("{name}: {said}\n"))?,
+            Err(error) => {
+                failed += 1;
+                say(&format!("{name}: {}\n", with_sources(&error)));
+            }
+        }
+    }
+    session.close().await;
+    Ok(failed)
+}
+
+/// Refuses an id that names nothing, or nothing that can be had.
+fn check_one(id: OpenId, opens: &[Listed]) -> Result<(), Failure> {
+    let list = "bowline resume --list";
+    if opens.is_empty() {
+        return Err(Failure::new(format!("no program had the open {id}")).try_this(list));
+    }
+    if opens.iter().all(|open| open.is_owner_living) {
+        return Err(
+            Failure::new(format!("the program that has the open {id} is running")).try_this("end it first")
+        );
+    }
+    Ok(())
+}
+
+fn row(open: &Listed, known: &Peers, now_us: u64) -> String {
+    let Listed { kept, is_owner_living, .. } = open;
+    let peer = known.iter().find(|peer| peer.key == kept.server);
+    let peer = peer.map_or_else(|| kept.server.fingerprint(), |peer| peer.name.clone());
+    let age_s = now_us.saturating_sub(kept.kept_us) / 1_000_000;
+    let state = if *is_owner_living { "  in use" } else { "" };
+    format!("{}  {}  {}  {age_s} s ago{state}\n", kept.id, place_of(kept, &peer), kept.mode)
+}
+
+/// `PEER:EXPORT/PATH`, fit for a terminal.
+fn place_of(kept: &KeptOpen, peer: &str) -> String {
+    let path = String::from_utf8_lossy(kept.path.as_bytes()).into_owned();
+    format!("{peer}:{}/{}", kept.export, path.escape_debug())
+}
+
+fn no_peer(name: &str, path: &Path) -> Failure {
+    Failure::new(format!("no peer \"{}\" in {}", name.escape_debug(), path.display()))
+}

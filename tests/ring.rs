@@ -1,0 +1,450 @@
+//! Clients that die, and those that go on in their place: what a process had open when it was killed comes back in another
+//! one, by the keys that the dead one has kept. Real processes, real sockets, real files.
+#![cfg(feature = "program")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic fails the test")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::client::{Client, Error, File, OpenOptions, Resumed, Session, Survey};
+use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason, ResumeKey};
+use bowline::net::key_file;
+use bowline::secure::Identity;
+use support::{EXPORT, Entry, World, new_identity, pattern, reason};
+use tokio::task::JoinSet;
+
+const BOTH: [LineRole; 2] = [LineRole::Both; 2];
+
+fn read_write() -> OpenOptions {
+    OpenOptions::new().read(true).write(true)
+}
+
+fn locked() -> ByteRange {
+    ByteRange::between(100, 200).unwrap()
+}
+
+/// What a child of a test is to do: `files`, how many it opens.
+const TASK: &str = "BOWLINE_TEST_RING_CHILD";
+
+/// A world with a second client, and with what its first client has on its machine.
+async fn world() -> (World, Arc<Identity>) {
+    let (first, second) = (new_identity(), new_identity());
+    let entries = [Entry::all(first.public()), Entry::all(second.public())];
+    let world = World::with_clients(&pattern(5000), first, &entries).await;
+    key_file::create(&at(&world, "client.key"), &world.identity.to_text()).unwrap();
+    let addresses: Vec<String> =
+        world.recorders.iter().map(|recorder| recorder.address().to_string()).collect();
+    let peer =
+        format!("[[peer]]\nname = \"store\"\nkey = \"{}\"\naddresses = {addresses:?}\n", world.server_key);
+    std::fs::write(at(&world, "peers.toml"), peer).unwrap();
+    (world, second)
+}
+
+fn at(world: &World, name: &str) -> PathBuf {
+    world.folder.path().join(name)
+}
+
+fn rings(world: &World) -> PathBuf {
+    at(world, "keys")
+}
+
+/// A process of the world's client that has `file-0` and so on open, with bytes and a lock in each.
+fn child(world: &World, files: usize) -> Child {
+    for number in 0..files {
+        std::fs::write(world.file(&format!("file-{number}")), pattern(300)).unwrap();
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_process_that_is_killed", "--nocapture"])
+        .env(TASK, files.to_string())
+        .env("BOWLINE_TEST_FOLDER", world.folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(
+        lines.map_while(Result::ok).any(|line| line.ends_with("holding")),
+        "the child has its files open"
+    );
+    keys_in(&rings(world)).iter().take(10).for_each(|key| world.note_key(key));
+    child
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The child of other tests, which ends by being killed; run by itself, it does nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_killed() {
+    let Ok(files) = std::env::var(TASK) else { return };
+    let folder = PathBuf::from(std::env::var_os("BOWLINE_TEST_FOLDER").unwrap());
+    let identity = Identity::from_text(&key_file::read(&folder.join("client.key")).unwrap()).unwrap();
+    let peers = bowline::client::Peers::load(&folder.join("peers.toml")).unwrap();
+    let client = Client::new(Arc::new(identity)).unwrap().with_key_ring(&folder.join("keys")).unwrap();
+    let session = client.connect(peers.named("store").unwrap()).await.unwrap();
+    let mut opening = JoinSet::new();
+    for number in 0..files.parse().unwrap() {
+        let session = session.clone();
+        opening.spawn(async move {
+            let options = read_write().lock(locked(), LockMode::Exclusive);
+            let file = session.open(EXPORT, format!("file-{number}"), &options).await.unwrap();
+            file.write_at(0, format!("of {number}").as_bytes()).await.unwrap();
+            file
+        });
+    }
+    let _files: Vec<File> = opening.join_all().await;
+    println!("holding");
+    // It does not outlive its test.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+/// The keys that stand in the rings of a folder.
+fn keys_in(folder: &Path) -> Vec<ResumeKey> {
+    let mut keys = Vec::new();
+    for ring in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(ring.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let found = text.match_indices("bowline-resume-1-").map(|(at, _)| text[at..at + 81].parse().unwrap());
+        keys.extend(found);
+    }
+    keys
+}
+
+/// A session of the world's client as another process has it.
+async fn heir(world: &World) -> Session {
+    heir_of(world, &rings(world)).await
+}
+
+async fn heir_of(world: &World, rings: &Path) -> Session {
+    let client = Client::new(Arc::clone(&world.identity)).unwrap().with_key_ring(rings).unwrap();
+    client.connect(&world.peer(BOTH)).await.unwrap()
+}
+
+/// Everything that comes back, its keys noted as secrets.
+async fn all(world: &World, session: &Session) -> Vec<Resumed> {
+    let resumed = session.resume_all().await.unwrap();
+    let keys = resumed.iter().filter_map(|one| one.outcome.as_ref().ok()?.kept_key());
+    keys.take(10).for_each(|key| world.note_key(&key));
+    resumed
+}
+
+/// The one file that comes back.
+async fn one(world: &World, session: &Session) -> File {
+    let [one] = all(world, session).await.try_into().unwrap_or_else(|all| panic!("not one: {all:?}"));
+    one.outcome.unwrap()
+}
+
+async fn start_of(file: &File) -> String {
+    let mut start = [0; 4];
+    file.read_at(0, &mut start).await.unwrap();
+    String::from_utf8(start.to_vec()).unwrap()
+}
+
+fn count(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_a_new_process_goes_on_with_what_the_killed_one_had_open_and_locked() {
+    let (world, second) = world().await;
+    let child = child(&world, 1);
+    let session = heir(&world).await;
+    assert!(all(&world, &session).await.is_empty(), "its owner lives");
+    kill(child);
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let foreign = world.noted(other.open(EXPORT, "file-0", &read_write()).await).unwrap();
+    assert_eq!(reason(foreign.write_at(150, b"x").await), Reason::Locked);
+
+    let resumed = all(&world, &session).await;
+    assert_eq!(resumed.len(), 1);
+    let Resumed { kept, outcome, .. } = resumed.into_iter().next().unwrap();
+    assert_eq!((kept.export.as_str(), kept.path.as_bytes()), (EXPORT, &b"file-0"[..]));
+    assert_eq!(kept.server, world.server_key);
+    let file = outcome.unwrap();
+    assert_eq!(file.state().mode, kept.mode);
+    assert_eq!(file.meanwhile(), Some(Meanwhile::Unchanged));
+    assert_eq!(start_of(&file).await, "of 0");
+    file.write_at(150, b"mine").await.unwrap();
+    assert_eq!(reason(foreign.write_at(150, b"x").await), Reason::Locked);
+    assert!(all(&world, &session).await.is_empty(), "it is back already");
+    assert_eq!(count(&rings(&world)), 1, "the ring of the dead is gone");
+    file.close().await.unwrap();
+    foreign.write_at(150, b"free").await.unwrap();
+    for session in [session, other] {
+        session.close().await;
+    }
+    assert_eq!(count(&rings(&world)), 0, "nothing is open, so nothing is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f31_a_thousand_opens_of_a_killed_process_all_come_back() {
+    let (world, second) = world().await;
+    kill(child(&world, 1000));
+    let session = heir(&world).await;
+    let resumed = all(&world, &session).await;
+    assert_eq!(resumed.len(), 1000);
+    let mut checking = JoinSet::new();
+    for Resumed { kept, outcome, .. } in resumed {
+        let file = outcome.unwrap();
+        checking.spawn(async move {
+            let path = String::from_utf8(kept.path.as_bytes().to_vec()).unwrap();
+            let number = path.strip_prefix("file-").unwrap().to_owned();
+            assert_eq!(start_of(&file).await, format!("of {number}")[..4]);
+            (number, file)
+        });
+    }
+    let mut files = checking.join_all().await;
+    files.sort_by_key(|(number, _)| number.parse::<usize>().unwrap());
+    files.dedup_by_key(|(number, _)| number.clone());
+    assert_eq!(files.len(), 1000, "each is there once");
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    for number in [0, 500, 999] {
+        let foreign = other.open(EXPORT, format!("file-{number}"), &read_write()).await;
+        assert_eq!(reason(world.noted(foreign).unwrap().write_at(150, b"x").await), Reason::Locked);
+    }
+    for (_, file) in files {
+        file.close().await.unwrap();
+    }
+    for session in [session, other] {
+        session.close().await;
+    }
+    assert_eq!(count(&rings(&world)), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_b34_both_ends_are_killed_and_the_file_is_still_open() {
+    let (mut world, second) = world().await;
+    let child = child(&world, 2);
+    world.kill();
+    kill(child);
+    world.start_again();
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let foreign = world.noted(other.open(EXPORT, "file-1", &read_write()).await).unwrap();
+    assert_eq!(reason(foreign.write_at(150, b"x").await), Reason::Locked);
+    let session = heir(&world).await;
+    let resumed = all(&world, &session).await;
+    assert_eq!(resumed.len(), 2);
+    for Resumed { kept, outcome, .. } in resumed {
+        let file = outcome.unwrap();
+        let number = String::from_utf8_lossy(&kept.path.as_bytes()[5..]).into_owned();
+        assert_eq!(start_of(&file).await, format!("of {number}"));
+        file.write_at(150, b"mine").await.unwrap();
+        file.close().await.unwrap();
+    }
+    for session in [session, other] {
+        session.close().await;
+    }
+}
+
+/// The old process is taken for dead and is not: its ring has been copied, as a machine is that is started twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn f32_what_a_replaced_process_sends_late_is_refused() {
+    let (world, _) = world().await;
+    let session = heir(&world).await;
+    let options = read_write().lock(locked(), LockMode::Exclusive);
+    let file = world.open(&session, &options).await.unwrap();
+    file.write_at(150, b"early").await.unwrap();
+    let copy = at(&world, "copy");
+    std::fs::create_dir(&copy).unwrap();
+    for ring in std::fs::read_dir(rings(&world)).unwrap() {
+        let ring = ring.unwrap();
+        std::fs::copy(ring.path(), copy.join(ring.file_name())).unwrap();
+    }
+    let successor = heir_of(&world, &copy).await;
+    let back = one(&world, &successor).await;
+    assert_eq!(reason(file.write_at(150, b"late!").await), Reason::BadHandle);
+    assert_eq!(reason(file.read_at(150, &mut [0; 5]).await), Reason::BadHandle);
+    let mut now = [0; 5];
+    back.read_at(150, &mut now).await.unwrap();
+    assert_eq!(&now, b"early");
+    back.write_at(150, b"newer").await.unwrap();
+    back.close().await.unwrap();
+    for session in [session, successor] {
+        session.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f35_resumed_once_twice_and_thrice_it_is_the_same_open() {
+    let (world, _) = world().await;
+    let session = heir(&world).await;
+    let options = read_write().lock(locked(), LockMode::Exclusive);
+    let file = world.open(&session, &options).await.unwrap();
+    file.write_at(0, b"once").await.unwrap();
+    let first = world.key_of(&file).await;
+    file.leave_open();
+    session.close().await;
+    for _ in 0..3 {
+        let session = heir(&world).await;
+        let file = one(&world, &session).await;
+        let key = file.kept_key().unwrap();
+        assert_eq!((key.file_id, start_of(&file).await.as_str()), (first.file_id, "once"));
+        assert_eq!(keys_in(&rings(&world)).len(), 1, "the new key, and no other");
+        assert!(keys_in(&rings(&world)).iter().all(|kept| *kept == key));
+        // The key of the first handle has come to the new one, and stays good.
+        let duplicate = world.resume(&session, &first, LineSet::ALL).await.unwrap();
+        duplicate.write_at(150, b"locked by the open").await.unwrap();
+        duplicate.close().await.unwrap();
+        file.leave_open();
+        session.close().await;
+    }
+    let session = heir(&world).await;
+    one(&world, &session).await.close().await.unwrap();
+    assert!(all(&world, &session).await.is_empty());
+    session.close().await;
+    assert_eq!(count(&rings(&world)), 0);
+}
+
+/// A file that is only dropped after its session has ended stays open on the server, and its key in the ring.
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_two_processes_at_once_share_nothing() {
+    let (world, _) = world().await;
+    let session = heir(&world).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    session.close().await;
+    drop(file);
+    let (first, second) = (heir(&world).await, heir(&world).await);
+    let (one, other) = tokio::join!(all(&world, &first), all(&world, &second));
+    assert_eq!(one.len() + other.len(), 1);
+    for resumed in one.into_iter().chain(other) {
+        resumed.outcome.unwrap().close().await.unwrap();
+    }
+    for session in [first, second] {
+        session.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_what_cannot_come_back_is_told_once_and_forgotten() {
+    let (mut world, second) = world().await;
+    // One whose file another client took when its grace was over.
+    let session = heir(&world).await;
+    let brief = read_write().exclusive().grace(Duration::from_millis(1));
+    world.open(&session, &brief).await.unwrap().leave_open();
+    session.close().await;
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let taken = loop {
+        match world.open(&other, &read_write().exclusive()).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(error.retry_after().unwrap_or(Duration::from_millis(5))).await;
+            }
+            taken => break taken.unwrap(),
+        }
+    };
+    let session = heir(&world).await;
+    let resumed = all(&world, &session).await;
+    assert_eq!(resumed.len(), 1);
+    assert_eq!(reason(resumed.into_iter().next().unwrap().outcome), Reason::TakenOver);
+    assert!(all(&world, &session).await.is_empty());
+    taken.close().await.unwrap();
+    // One whose server has lost its state.
+    world.open(&session, &read_write()).await.unwrap().leave_open();
+    for session in [session, other] {
+        session.close().await;
+    }
+    world.stop();
+    std::fs::remove_dir_all(at(&world, "state")).unwrap();
+    world.start_again();
+    let session = heir(&world).await;
+    let resumed = all(&world, &session).await;
+    assert!(matches!(resumed[..], [Resumed { outcome: Err(Error::StateLost), .. }]), "{resumed:?}");
+    assert_eq!(keys_in(&rings(&world)).len(), 0);
+    session.close().await;
+}
+
+/// An entry of a server that is not asked stays for when it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_each_server_s_files_come_back_from_it_alone() {
+    let (world, _) = world().await;
+    let (elsewhere, _) = self::world().await;
+    let session = heir_of(&elsewhere, &rings(&world)).await;
+    elsewhere.open(&session, &read_write()).await.unwrap().leave_open();
+    session.close().await;
+    let here = heir(&world).await;
+    assert!(all(&world, &here).await.is_empty());
+    let there = heir_of(&elsewhere, &rings(&world)).await;
+    one(&elsewhere, &there).await.close().await.unwrap();
+    for session in [here, there] {
+        session.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_an_open_that_cannot_be_kept_is_not_made_and_one_that_need_not_be_is() {
+    let (world, second) = world().await;
+    let session = heir(&world).await;
+    let not_kept = session.open(EXPORT, "file", &read_write().resumable(false)).await.unwrap();
+    assert_eq!(keys_in(&rings(&world)).len(), 0);
+    not_kept.close().await.unwrap();
+    // A key is kept also for who wants none.
+    let kept = world.open(&session, &read_write().with_key(false)).await.unwrap();
+    assert_eq!(keys_in(&rings(&world)).len(), 1);
+    drop(kept);
+    assert_eq!(keys_in(&rings(&world)).len(), 0, "dropping a file closes it");
+    let unusable = Client::new(second).unwrap().with_key_ring(&world.file("file"));
+    assert!(unusable.unwrap_err().to_string().contains("cannot make the key ring"));
+    session.close().await;
+}
+
+fn program(world: &World, arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .arg("resume")
+        .args(arguments)
+        .arg("--ring")
+        .arg(rings(world))
+        .arg("--key")
+        .arg(at(world, "client.key"))
+        .arg("--peers")
+        .arg(at(world, "peers.toml"))
+        .env("BOWLINE_LOG", "trace")
+        .output()
+        .unwrap();
+    for key in keys_in(&rings(world)) {
+        for said in [&output.stdout, &output.stderr] {
+            assert_eq!(support::recorder::contains_secret(said, &key.secret), None);
+        }
+    }
+    output
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_the_program_lists_what_there_is_and_brings_it_back() {
+    let (world, second) = world().await;
+    let child = child(&world, 2);
+    let list = said(&program(&world, &["--list"]));
+    assert_eq!(list.lines().filter(|line| line.contains("in use")).count(), 2, "{list}");
+    let id = Survey::of(&rings(&world)).unwrap().opens[0].kept.id.to_string();
+    let refused = program(&world, &[&id]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is running"));
+    kill(child);
+    let list = said(&program(&world, &["--list", "--peer", "store"]));
+    assert!(list.contains("store:data/file-0") && list.contains("store:data/file-1"), "{list}");
+    assert!(!list.contains("in use"), "{list}");
+    assert_eq!(program(&world, &["--list", "--peer", "other"]).status.code(), Some(1));
+    assert_eq!(program(&world, &["1"]).status.code(), Some(1), "no open has this id");
+    assert_eq!(program(&world, &[]).status.code(), Some(2));
+
+    let kept = said(&program(&world, &[&id, "--keep"]));
+    assert!(kept.starts_with(&id) && kept.contains("unchanged, kept open"), "{kept}");
+    assert_eq!(said(&program(&world, &["--list"])).lines().count(), 2, "it can be brought back again");
+    let back = said(&program(&world, &["--all"]));
+    assert_eq!(back.lines().filter(|line| line.ends_with("closed")).count(), 2, "{back}");
+    assert_eq!(said(&program(&world, &["--list"])), "");
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    world.noted(other.open(EXPORT, "file-0", &read_write().exclusive()).await).unwrap();
+    assert_eq!(said(&program(&world, &["--all"])), "");
+    other.close().await;
+}
