@@ -147,7 +147,10 @@ async fn f57_two_hundred_files_are_read_and_written_through_eight_descriptors() 
                         content.replace_range(..3, &new);
                     }
                     4 => file.sync(SyncScope::Data).await.unwrap(),
-                    5 => assert_eq!(file.stat().await.unwrap().attributes.len, content.len() as u64),
+                    5 => assert_eq!(
+                        file.stat().await.unwrap().attributes.len,
+                        u64::try_from(content.len()).unwrap()
+                    ),
                     _ => assert_eq!(read(file).await.as_ref(), Ok(&*content)),
                 }
             }

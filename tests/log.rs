@@ -337,7 +337,11 @@ fn t39_values_with_secrets_in_them_print_none() {
     let (number, ticket) = (ChannelNumber(0), None);
     search.debug(&ClientOutput::<Vec<u8>>::Send { number, ticket, request, settled, message, payload: None });
 
-    // Those that keep them.
+    search_keepers(&secrets, &mut search, resume);
+}
+
+/// Those that keep them.
+fn search_keepers(secrets: &Secrets, search: &mut Search, resume: ClientControl) {
     let line = LineSetup { role: LineRole::Both, protection: Protection::Sealed };
     let setup = ClientSetup {
         limits: Limits::default(),

@@ -54,7 +54,11 @@ fn no_offence(pair: &Pair) {
 }
 
 fn handles(count: u64) -> impl Iterator<Item = CreateId> {
-    (0..count).map(|at| CreateId(core::array::from_fn(|byte| if byte == 0 { 9 } else { (at >> byte) as u8 })))
+    (0..count).map(|at| {
+        CreateId(core::array::from_fn(
+            |byte| if byte == 0 { 9 } else { u8::try_from((at >> byte) & 0xff).unwrap() },
+        ))
+    })
 }
 
 #[test]

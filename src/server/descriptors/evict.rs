@@ -121,10 +121,10 @@ impl Descriptors {
     pub(super) fn sync_for(&self, open: OpenId, file: &Descriptor) -> Result<(), Refusal> {
         let _turn = file.sync_turn();
         let synced = file.sync(SyncScope::Data);
-        if let Err(refusal) = synced {
-            if let Some(entry) = self.table().entry_of(open) {
-                entry.untold.get_or_insert(refusal.reason);
-            }
+        if let Err(refusal) = synced
+            && let Some(entry) = self.table().entry_of(open)
+        {
+            entry.untold.get_or_insert(refusal.reason);
         }
         synced
     }

@@ -1,5 +1,7 @@
 //! The store under everything that can happen to it: crashes, failing and full disks, damage, other people's files.
 
+#![expect(clippy::as_conversions, reason = "calls and bytes are few here")]
+
 mod committer;
 mod contract;
 mod crash;

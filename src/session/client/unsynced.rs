@@ -307,7 +307,7 @@ mod tests {
 
     fn keep(kept: &mut Kept, start: u64, bytes: &'static [u8], write: u64, cache: u64) {
         let change = (Change::Bytes(Bytes::from_static(bytes)), LineSet::ALL);
-        kept.keep(range(start, bytes.len() as u64), (write, cache), change);
+        kept.keep(range(start, len_u64(bytes.len())), (write, cache), change);
     }
 
     /// What is written again, in order.

@@ -137,15 +137,7 @@ impl Disk {
                 )))
             }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
-            Effect::Read { open, offset, len, .. } => {
-                self.reads += 1;
-                let bytes = &self.files[&self.inode(open)];
-                let from = usize::try_from(offset).unwrap().min(bytes.len());
-                let to = from.saturating_add(usize::try_from(len).unwrap()).min(bytes.len());
-                let read = bytes[from..to].to_vec();
-                let len = u32::try_from(read.len()).unwrap();
-                Completion::Read(Ok((Payload::from(read), len)))
-            }
+            Effect::Read { open, offset, len, .. } => self.read(open, offset, len),
             Effect::Write { offset, .. } if self.refuse_writes_at == Some(offset) => {
                 Completion::Written(Err(Reason::NoSpace.into()))
             }
@@ -208,6 +200,16 @@ impl Disk {
             }
             Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
+    }
+
+    fn read(&mut self, open: OpenId, offset: u64, len: u32) -> Completion<Payload> {
+        self.reads += 1;
+        let bytes = &self.files[&self.inode(open)];
+        let from = usize::try_from(offset).unwrap().min(bytes.len());
+        let to = from.saturating_add(usize::try_from(len).unwrap()).min(bytes.len());
+        let read = bytes[from..to].to_vec();
+        let len = u32::try_from(read.len()).unwrap();
+        Completion::Read(Ok((Payload::from(read), len)))
     }
 
     /// Which file a name stands for.

@@ -37,7 +37,10 @@ impl TableStore for Held {
 
 /// What was told, in order.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(usize, Result<(), Arc<StoreError>>)>>>);
+struct Told(Arc<Mutex<Vec<Heard>>>);
+
+/// Whose batch, and what became of it.
+type Heard = (usize, Result<(), Arc<StoreError>>);
 
 impl Told {
     fn done(&self, at: usize) -> impl FnOnce(Result<(), Arc<StoreError>>) + Send + use<> {
