@@ -288,7 +288,7 @@ impl Secrets {
             Welcome { offer: SessionOffer::OURS, choice, answer }.into(),
             Opened { handle: HandleId(9), state, key: Some(self.key.clone()), meanwhile: None }.into(),
             KeyIssued { key: Some(self.key.clone()) }.into(),
-            Granted { grant: GrantId(3), key: Some(self.key.clone()) }.into(),
+            Granted { handle: HandleId(2), grant: GrantId(3), key: Some(self.key.clone()) }.into(),
         ]
     }
 }

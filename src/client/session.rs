@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::calls::Ledger;
 use super::connect::{self, Bound, Credentials, Halves, Party};
 use super::error::Error;
+use super::grants::Offers;
 use super::peers::{LineConfig, Peer};
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
@@ -78,6 +79,7 @@ pub(super) struct Inner {
     pub(super) request_timeout: Duration,
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
+    pub(super) offers: Offers,
     /// Deadlines may have come nearer.
     wake: Notify,
     stop: CancellationToken,
@@ -175,6 +177,7 @@ impl Session {
             lines,
             request_timeout: client.request_timeout,
             events: broadcast::channel(EVENTS_KEPT).0,
+            offers: Offers::default(),
             wake: Notify::new(),
             stop: CancellationToken::new(),
             channel_tasks: TaskTracker::new(),
@@ -395,6 +398,7 @@ impl Inner {
             }
             ClientOutput::Event(event) => {
                 tracing::debug!(session = %self.credentials.session, ?event, "session event");
+                self.offers.note(&event);
                 // Nobody has to listen.
                 drop(self.events.send(event));
             }

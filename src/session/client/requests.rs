@@ -10,6 +10,7 @@ use super::{ClientCore, IDS_FOR_CONTROL, LineKey, Phase, REQUESTS_FOR_CONTROL};
 use crate::model::{ChannelKind, ChannelNumber, LineId, LineSet, RequestId, Time};
 use crate::session::{Input, LossReason};
 use crate::wire::control::{Close, Unlock};
+use crate::wire::grants::Revoke;
 use crate::wire::{ClientControl, ServerControl, ServerData};
 
 /// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
@@ -443,12 +444,15 @@ impl<P: Clone> ClientCore<P> {
 }
 
 /// What gives an answer back that nobody takes: a handle would keep others out of the file and a lock out of its
-/// range, this client among them.
+/// range, this client among them, and a grant would let somebody in of whom nobody knows.
 pub fn give_back<P>(outcome: &Result<Answer<P>, RequestError>) -> Option<ClientControl> {
     match outcome {
         Ok(Answer::Control(ServerControl::Opened(opened), _)) => Some(Close { handle: opened.handle }.into()),
         Ok(Answer::Control(ServerControl::Locked(locked), _)) => {
             Some(Unlock { handle: locked.handle, range: locked.range }.into())
+        }
+        Ok(Answer::Control(ServerControl::Granted(granted), _)) => {
+            Some(Revoke { handle: granted.handle, grant: granted.grant }.into())
         }
         _ => None,
     }
