@@ -19,6 +19,8 @@ mod channels;
 mod copies;
 #[path = "session/credit.rs"]
 mod credit;
+#[path = "session/grants.rs"]
+mod grants;
 #[path = "session/guesses.rs"]
 mod guesses;
 #[path = "session/hostile.rs"]

@@ -30,7 +30,8 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
         .with_key(false);
     let mut events = session.events();
     let file = session.open(&source.export, source.path.as_bytes(), &options).await.map_err(failure)?;
-    let granted = file.grant(&to, GrantOptions { rights, lasts, deliver, gives_up }).await.map_err(failure)?;
+    let granted =
+        file.grant(&to, GrantOptions { rights, lasts, deliver, gives_up }).await.map_err(failure)?;
     match &granted.key {
         Some(key) => show(&Zeroizing::new(format!("{}\n", key.to_text().as_str())))?,
         None => say("the server tells the other client: bowline accept --wait\n"),
@@ -83,7 +84,8 @@ pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
         match output {
             Some(path) => {
                 let out = tokio::fs::File::create(&path).await;
-                let out = out.map_err(|error| Failure::of(&format!("cannot make {}", path.display()), &error))?;
+                let out =
+                    out.map_err(|error| Failure::of(&format!("cannot make {}", path.display()), &error))?;
                 copy(&file, out, failure).await?;
             }
             None => copy(&file, tokio::io::stdout(), failure).await?,
@@ -117,7 +119,9 @@ fn read_key(file: Option<&Path>) -> Result<ResumeKey, Failure> {
     let place = named.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let mut text = Zeroizing::new(String::new());
     let read = match named {
-        Some(path) => std::fs::File::open(path).and_then(|file| file.take(KEY_TEXT_MAX).read_to_string(&mut text)),
+        Some(path) => {
+            std::fs::File::open(path).and_then(|file| file.take(KEY_TEXT_MAX).read_to_string(&mut text))
+        }
         None => std::io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text),
     };
     read.map_err(|error| Failure::of(&format!("cannot read {place}"), &error))?;
@@ -207,6 +211,10 @@ mod tests {
         assert_eq!(read_key(Some(&path)).unwrap(), key);
         std::fs::write(&path, "bowline-resume-1-notakey").unwrap();
         let failure = read_key(Some(&path)).unwrap_err();
-        assert!(!failure.what.contains("notakey") && failure.what.contains("holds no key"), "{}", failure.what);
+        assert!(
+            !failure.what.contains("notakey") && failure.what.contains("holds no key"),
+            "{}",
+            failure.what
+        );
     }
 }

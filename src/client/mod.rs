@@ -152,7 +152,9 @@ mod tests {
             is_send(file.append(&[]));
             is_send(file.flush());
             is_send(export.create_dir_all("", 0));
-            is_send(file.grant(&crate::model::PublicKey([0; 32]), GrantOptions::of(crate::model::Rights::READ)));
+            is_send(
+                file.grant(&crate::model::PublicKey([0; 32]), GrantOptions::of(crate::model::Rights::READ)),
+            );
             is_send(export.open("", &OpenOptions::new()));
         };
     }

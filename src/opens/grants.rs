@@ -155,7 +155,10 @@ impl Grants {
 
     /// Moves what `from` has given to `to`.
     pub(super) fn rehome(&mut self, from: HandleId, to: HandleId) {
-        self.live.iter_mut().filter(|grant| grant.giver == Some(from)).for_each(|grant| grant.giver = Some(to));
+        self.live
+            .iter_mut()
+            .filter(|grant| grant.giver == Some(from))
+            .for_each(|grant| grant.giver = Some(to));
     }
 
     fn remove(&mut self, id: GrantId) -> Option<Grant> {
@@ -481,9 +484,8 @@ impl OpenTable {
                 let is_timed = grant.ends.is_none_or(|end| self.grant_ends.contains(&(end, grant.id)));
                 assert!(is_timed, "nobody watches the end of {:?}", grant.id);
                 let parent = grant.parent.map(|parent| open.grants.find(parent));
-                let is_within = parent.is_none_or(|parent| {
-                    parent.is_some_and(|parent| parent.rights.permits(grant.rights))
-                });
+                let is_within = parent
+                    .is_none_or(|parent| parent.is_some_and(|parent| parent.rights.permits(grant.rights)));
                 assert!(is_within, "{:?} has more than what it was given from", grant.id);
                 let Some(giver) = grant.giver else { continue };
                 let giver = self.holders.get(&giver).filter(|holder| holder.open == *id);
@@ -498,8 +500,9 @@ impl OpenTable {
                 let Some(grant) = holder.grant else { continue };
                 let grant = open.grants.find(grant);
                 assert!(
-                    grant.is_some_and(|grant| grant.to == holder.identity
-                        && grant.rights.permits(holder.rights)),
+                    grant.is_some_and(
+                        |grant| grant.to == holder.identity && grant.rights.permits(holder.rights)
+                    ),
                     "a holder of {id:?} has what nobody granted it"
                 );
             }

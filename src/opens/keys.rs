@@ -26,8 +26,8 @@ use super::grants::{EndedGrant, Grant};
 use super::open::{Holder, Open, Standing, is_of_use};
 use super::table::OpenTable;
 use crate::model::{
-    Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights,
-    SessionId, Time,
+    Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId,
+    Time,
 };
 
 /// Who presents a resume key, and what for.
@@ -182,7 +182,8 @@ pub(super) fn decide<'a>(
         return Err(ResumeDenial::WrongPredecessor);
     }
     let replaced = usize::from(facts.predecessor.is_some());
-    let is_of_grant = |handle: &&HandleId| facts.holders.get(handle).is_some_and(|other| other.grant == grant);
+    let is_of_grant =
+        |handle: &&HandleId| facts.holders.get(handle).is_some_and(|other| other.grant == grant);
     let of_grant = || open.holders.iter().filter(is_of_grant).count().saturating_sub(replaced);
     if open.holders.len().saturating_sub(replaced) >= facts.holders_max
         || grant.is_some() && of_grant() >= Limits::HOLDERS_PER_GRANT

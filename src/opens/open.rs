@@ -178,7 +178,18 @@ impl Holder {
     ) -> Self {
         let phase = HolderPhase::Live;
         let waits = BTreeSet::new();
-        Self { open, session, identity, rights, phase, deadline: None, executing: 0, origin, grant: None, waits }
+        Self {
+            open,
+            session,
+            identity,
+            rights,
+            phase,
+            deadline: None,
+            executing: 0,
+            origin,
+            grant: None,
+            waits,
+        }
     }
 
     /// The same holder, as one that came of a grant.

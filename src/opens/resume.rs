@@ -38,7 +38,8 @@ impl OpenTable {
         let hash = self.hasher.hash(&key, &bearer);
         if let Some(open) = self.opens.get_mut(&id) {
             let keys_max = if grant.is_some() { Limits::KEYS_PER_GRANT } else { self.keys_per_open };
-            open.keys.add(KeyRecord { generation, hash, home: handle, rights, is_own: true, grant }, keys_max);
+            open.keys
+                .add(KeyRecord { generation, hash, home: handle, rights, is_own: true, grant }, keys_max);
         }
         self.touch(id);
         self.check_in_debug();

@@ -18,8 +18,8 @@ use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::{
-    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, LockMode, OpenId,
-    OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
+    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, LockMode,
+    OpenId, OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].

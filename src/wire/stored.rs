@@ -37,8 +37,8 @@ pub fn decode_tombstone(bytes: &[u8]) -> Result<StoredTombstone, DecodeError> {
 mod tests {
     use super::*;
     use crate::model::{
-        CreateId, Ending, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenMode, PublicKey,
-        RawRange, Rights, SessionId, StoredEndedGrant, StoredGrant, StoredHolder, StoredKey, Time,
+        CreateId, Ending, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenMode,
+        PublicKey, RawRange, Rights, SessionId, StoredEndedGrant, StoredGrant, StoredHolder, StoredKey, Time,
     };
 
     fn open(locks: usize) -> StoredOpen {
