@@ -402,16 +402,6 @@ impl OpenTable {
         self.holders.len()
     }
 
-    /// Every open, in no particular order: for telling the state of the server, not for serving requests.
-    pub fn opens(&self) -> impl Iterator<Item = OpenView<'_>> {
-        self.opens.iter().map(|(id, open)| open.view(*id))
-    }
-
-    /// Every holder, in no particular order: for telling the state of the server, not for serving requests.
-    pub fn holders(&self) -> impl Iterator<Item = HolderView<'_>> {
-        self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
-    }
-
     pub(super) fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
         self.opens.get(&holder.open).map(|open| HolderView {
             open: holder.open,

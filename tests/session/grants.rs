@@ -138,7 +138,7 @@ fn a_revocation_is_answered_when_nothing_of_the_grant_executes() {
     let part = resumed(&mut pair, grantee, &key);
     let (_, on) = grant(&mut pair, grantee, to(part, 3, READ.union(Rights::WRITE)));
     let last = resumed(&mut pair, third, &on.unwrap());
-    pair.disk_us = (500_000, 0);
+    pair.disk_us = (500_000, 1);
     let write = pair.write(third, last, 0, *b"late");
     pair.run_for(millis(100));
     let revoke = pair.control(giver, Revoke { handle, grant: id });
