@@ -5,8 +5,8 @@
 //! of opens of the larger restart (10,000), `BOWLINE_BENCH_MANY` that of opens over all (100,000).
 #![expect(
     clippy::indexing_slicing,
-    clippy::cast_precision_loss,
     clippy::as_conversions,
+    clippy::disallowed_methods,
     reason = "a benchmark that goes wrong may end"
 )]
 

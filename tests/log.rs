@@ -227,7 +227,7 @@ const SESSION: SessionId = SessionId([0x51; 16]);
 
 struct Secrets {
     client: Identity,
-    server: Identity,
+    server: Arc<Identity>,
     bind: BindSecret,
     key: ResumeKey,
 }
@@ -236,7 +236,7 @@ impl Secrets {
     fn new() -> Self {
         let mut random = Counted(39);
         let client = Identity::generate(&mut random).unwrap();
-        let server = Identity::generate(&mut random).unwrap();
+        let server = Arc::new(Identity::generate(&mut random).unwrap());
         let key = ResumeKey {
             file_id: OpenId(7),
             time_stamp_us: 1,
@@ -288,7 +288,7 @@ impl Secrets {
             Welcome { offer: SessionOffer::OURS, choice, answer }.into(),
             Opened { handle: HandleId(9), state, key: Some(self.key.clone()), meanwhile: None }.into(),
             KeyIssued { key: Some(self.key.clone()) }.into(),
-            Granted { grant: GrantId(3), key: Some(self.key.clone()) }.into(),
+            Granted { handle: HandleId(2), grant: GrantId(3), key: Some(self.key.clone()) }.into(),
         ]
     }
 }
@@ -395,7 +395,11 @@ fn search_keepers(secrets: &Secrets, search: &mut Search, resume: ClientControl)
         search.debug(&event);
     }
     search.debug(&table);
-    search.debug(&ServerConfig::new(Arc::new(secrets.server), Exports::open([]).unwrap(), Policy::default()));
+    search.debug(&ServerConfig::new(
+        Arc::clone(&secrets.server),
+        Exports::open([]).unwrap(),
+        Policy::default(),
+    ));
     assert!(search.printed > 100, "{}", search.printed);
 }
 

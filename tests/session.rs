@@ -21,6 +21,8 @@ mod comeback;
 mod copies;
 #[path = "session/credit.rs"]
 mod credit;
+#[path = "session/grants.rs"]
+mod grants;
 #[path = "session/guesses.rs"]
 mod guesses;
 #[path = "session/hostile.rs"]

@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bowline::client::{Client, Error, OpenOptions, Peers, PeersError, PeersProblem};
+use bowline::client::{Client, Error, OpenOptions, Peers, PeersError, PeersProblem, Session};
 use bowline::model::{ExportPath, NameError, Reason};
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
@@ -14,17 +14,9 @@ use super::{CatArguments, Failure, unless_closed};
 
 pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
     let source = arguments.source;
-    let identity = identity(arguments.key)?;
-    let peers = place(arguments.peers, "peers.toml")?;
-    let known = Peers::load(&peers).map_err(|error| describe_peers(&error, &peers))?;
-    let peer = known.named(&source.peer).ok_or_else(|| {
-        Failure::new(format!("no peer \"{}\" in {}", source.peer.escape_debug(), peers.display()))
-            .try_this(format!("add a [[peer]] with its name, key and addresses to {}", peers.display()))
-    })?;
-    let own = identity.public();
-    let failure = |error: Error| describe(&error, &source, &own.to_string());
-    let client = Client::new(identity).map_err(|error| Failure::of("cannot start", &error))?;
-    let session = client.connect(peer).await.map_err(failure)?;
+    let what = format!("cannot read {}", source.shown());
+    let (session, own) = connect(arguments.key, arguments.peers, &source.peer, &what).await?;
+    let failure = |error: Error| describe(&error, &what, &source.peer, &own);
     let options = OpenOptions::new().read(true).with_key(false);
     let file = session.open(&source.export, source.path.as_bytes(), &options).await.map_err(failure)?;
     let mut out = tokio::io::stdout();
@@ -41,12 +33,32 @@ pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A session with a peer of the list of known ones, and this client's own key; `what` says what fails without.
+pub(super) async fn connect(
+    key: Option<PathBuf>,
+    peers: Option<PathBuf>,
+    name: &str,
+    what: &str,
+) -> Result<(Session, String), Failure> {
+    let identity = identity(key)?;
+    let peers = place(peers, "peers.toml")?;
+    let known = Peers::load(&peers).map_err(|error| describe_peers(&error, &peers))?;
+    let peer = known.named(name).ok_or_else(|| {
+        Failure::new(format!("no peer \"{}\" in {}", name.escape_debug(), peers.display()))
+            .try_this(format!("add a [[peer]] with its name, key and addresses to {}", peers.display()))
+    })?;
+    let own = identity.public().to_string();
+    let client = Client::new(identity).map_err(|error| Failure::of("cannot start", &error))?;
+    let session = client.connect(peer).await.map_err(|error| describe(&error, what, name, &own))?;
+    Ok((session, own))
+}
+
 /// `PEER:EXPORT/PATH`, parsed.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    peer: String,
-    export: String,
-    path: ExportPath,
+    pub(super) peer: String,
+    pub(super) export: String,
+    pub(super) path: ExportPath,
 }
 
 /// Why an argument names no file of a server.
@@ -79,7 +91,7 @@ impl Source {
         Ok(Self { peer: text(peer, "peer")?, export: text(export, "export")?, path })
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         let path = String::from_utf8_lossy(self.path.as_bytes()).into_owned();
         format!("{}:{}/{}", self.peer, self.export.escape_debug(), path.escape_debug())
     }
@@ -96,22 +108,23 @@ fn describe_peers(error: &PeersError, file: &Path) -> Failure {
     }
 }
 
-fn describe(error: &Error, source: &Source, own: &str) -> Failure {
-    let failure = Failure::of(&format!("cannot read {}", source.shown()), error);
+/// What a user reads when something with a peer fails: `what` failed, for this client's `own` key.
+pub(super) fn describe(error: &Error, what: &str, peer: &str, own: &str) -> Failure {
+    let failure = Failure::of(what, error);
     match error {
         Error::HandshakeRefused { .. } => failure.try_this(format!(
             "ask whoever runs \"{}\" for its key, and to list this client's key {own}",
-            source.peer
+            peer
         )),
         Error::ServerKeyChanged { .. } => failure.try_this(format!(
             "ask whoever runs \"{}\" for its key before anything else is sent there",
-            source.peer
+            peer
         )),
         Error::Unreachable { .. } | Error::HandshakeTimedOut { .. } => failure.try_this(format!(
             "check that \"{0}\" is running, and the addresses of \"{0}\" in the list of peers",
-            source.peer
+            peer
         )),
-        _ => match error.reason().and_then(|reason| hint(reason, source)) {
+        _ => match error.reason().and_then(|reason| hint(reason, peer)) {
             Some(hint) => failure.try_this(hint),
             None => failure,
         },
@@ -119,14 +132,13 @@ fn describe(error: &Error, source: &Source, own: &str) -> Failure {
 }
 
 /// What to try where the server has refused.
-fn hint(reason: Reason, source: &Source) -> Option<String> {
+fn hint(reason: Reason, peer: &str) -> Option<String> {
     match reason {
         Reason::NotFound => {
             Some("check the path, and that the export is on this client's entry at the server".to_owned())
         }
         Reason::PermissionDenied => Some(format!(
-            "ask whoever runs \"{}\" for the right to read, and that the server may read the file",
-            source.peer
+            "ask whoever runs \"{peer}\" for the right to do that, and that the server may read the file"
         )),
         Reason::IsDirectory => Some("name a file in it".to_owned()),
         Reason::Busy => Some("again later: another client keeps the file to itself".to_owned()),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cat;
+mod grants;
 mod key;
 mod peer;
 mod places;
@@ -14,8 +15,9 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bowline::model::{Durability, ExportName, NameError, OpenId, Protection, PublicKey};
+use bowline::model::{Durability, ExportName, NameError, OpenId, Protection, PublicKey, Rights};
 use bowline::server::parse_export_argument;
 use cat::Source;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -46,6 +48,13 @@ enum Command {
     Cat(CatArguments),
     /// Bring back the files that programs of yours had open on servers when they died.
     Resume(ResumeArguments),
+    /// Open a file of a server and let another client have a part in it.
+    ///
+    /// It prints the key with which the other client gets in, under its own identity alone, and keeps the file open: until
+    /// Ctrl-C, or until standard input closes. The grant ends with it, unless the file is moved.
+    Grant(GrantArguments),
+    /// Take a part in a file that another client has open, and copy its content.
+    Accept(AcceptArguments),
     /// Keep the list of known servers.
     Peer {
         #[command(subcommand)]
@@ -208,6 +217,58 @@ struct ResumeArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct GrantArguments {
+    /// The file: a peer of the list of known peers, an export of it, and the path in that.
+    #[arg(value_name = "PEER:EXPORT/PATH", value_parser = OsStringValueParser::new()
+        .try_map(|argument| Source::parse(&argument)))]
+    source: Source,
+    /// The other client's public key. It has to be on the server's list of clients, with this export.
+    #[arg(long, value_name = "KEY")]
+    to: PublicKey,
+    /// What the other client may do with the file: read, write, append, lock, and grant it on.
+    #[arg(long, value_name = "RIGHT,...", value_delimiter = ',', default_value = "read",
+        value_parser = grants::right)]
+    rights: Vec<Rights>,
+    /// How long the grant lasts, as in 90s, 30m, 8h or 7d; without it, until this ends.
+    #[arg(long = "for", value_name = "TIME", value_parser = grants::span)]
+    lasts: Option<Duration>,
+    /// Let the server tell the other client, which runs `bowline accept --wait`; no key is printed.
+    #[arg(long)]
+    deliver: bool,
+    /// Give the file up to the other client: when that has taken it, this ends, and the file stays open.
+    #[arg(long = "move")]
+    gives_up: bool,
+    /// The client's identity.
+    #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
+    key: Option<PathBuf>,
+    /// The list of known peers.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_PEERS")]
+    peers: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct AcceptArguments {
+    /// The server: a peer of the list of known peers.
+    #[arg(value_name = "PEER")]
+    peer: String,
+    /// A file with the key that the other client was given; without it, or as -, standard input.
+    #[arg(value_name = "KEY_FILE")]
+    key_file: Option<PathBuf>,
+    /// Wait until the server tells of a grant.
+    #[arg(long, conflicts_with = "key_file")]
+    wait: bool,
+    /// Where the content goes, if not to standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The client's identity.
+    #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
+    key: Option<PathBuf>,
+    /// The list of known peers.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_PEERS")]
+    peers: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct StatusArguments {
     #[command(flatten)]
     at: AdminArguments,
@@ -267,6 +328,8 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Cat(arguments) => in_runtime(cat::run(arguments)),
         Command::Resume(arguments) => in_runtime(resume::run(arguments)),
+        Command::Grant(arguments) => in_runtime(grants::grant(arguments)),
+        Command::Accept(arguments) => in_runtime(grants::accept(arguments)),
         Command::Peer { command: PeerCommand::Trust(arguments) } => in_runtime(peer::trust(arguments)),
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Release(arguments) => in_runtime(status::release(arguments)),

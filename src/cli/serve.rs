@@ -39,14 +39,9 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         true => None,
         false => {
             let folder = state_folder(arguments.state_dir, &identity.public())?;
-            Some(StateConfig { folder, durability: arguments.durability })
+            Some(state(&exports, StateConfig { folder, durability: arguments.durability })?)
         }
     };
-    if let Some(state) = &state {
-        exports.keep_out(&state.folder).map_err(|error| {
-            Failure::of("cannot serve", &error).try_this("keep the server's state outside of what is served")
-        })?;
-    }
     let mut watch = FileWatch::new(clients.clone(), LOOK_EVERY);
     let policy = load_clients(&clients).map_err(|error| describe_clients(&error, &clients))?;
     // Before anybody hears that the server is there, and may tell it to stop.
@@ -107,6 +102,14 @@ pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     failure.map_or(Ok(()), |why| {
         Err(Failure::of("the server has stopped: it cannot keep which files are open", &*why))
     })
+}
+
+/// Clients are not to reach what the server knows of them.
+fn state(exports: &Exports, state: StateConfig) -> Result<StateConfig, Failure> {
+    exports.keep_out(&state.folder).map_err(|error| {
+        Failure::of("cannot serve", &error).try_this("keep the server's state outside of what is served")
+    })?;
+    Ok(state)
 }
 
 /// One file cannot be both: it would be refused as if another server used it.

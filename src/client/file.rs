@@ -347,4 +347,4 @@ impl Drop for File {
 }
 
 /// How often a resume key is asked for when answers come without one.
-const KEY_ATTEMPTS: usize = 4;
+pub(super) const KEY_ATTEMPTS: usize = 4;

@@ -30,6 +30,7 @@ mod enrol;
 mod error;
 mod export;
 mod file;
+mod grants;
 mod locks;
 mod options;
 mod peers;
@@ -50,6 +51,7 @@ pub use enrol::{prove, server_key};
 pub use error::{Error, ErrorKind, OptionsError};
 pub use export::Export;
 pub use file::File;
+pub use grants::{Grant, GrantOffer, GrantOptions};
 pub use options::OpenOptions;
 pub use peers::{
     DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem, Pin, PinError, Pinned, Standing,
@@ -178,6 +180,9 @@ mod tests {
             is_send(file.append(&[]));
             is_send(file.flush());
             is_send(export.create_dir_all("", 0));
+            is_send(
+                file.grant(&crate::model::PublicKey([0; 32]), GrantOptions::of(crate::model::Rights::READ)),
+            );
             is_send(export.open("", &OpenOptions::new()));
         };
     }

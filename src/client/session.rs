@@ -14,6 +14,7 @@ use super::calls::Ledger;
 use super::channels::run_timer;
 use super::connect::{self, Credentials, Party};
 use super::error::Error;
+use super::grants::Offers;
 use super::peers::{LineConfig, Peer};
 use super::ring::KeyRing;
 use super::{ChannelStatus, Client, SessionEvent};
@@ -85,6 +86,7 @@ pub(super) struct Inner {
     pub(super) request_timeout: Duration,
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
+    pub(super) offers: Offers,
     /// Deadlines may have come nearer.
     pub(super) wake: Notify,
     pub(super) stop: CancellationToken,
@@ -188,6 +190,7 @@ impl Session {
             lines,
             request_timeout: client.request_timeout,
             events: broadcast::channel(EVENTS_KEPT).0,
+            offers: Offers::default(),
             wake: Notify::new(),
             stop: CancellationToken::new(),
             channel_tasks: TaskTracker::new(),
@@ -447,6 +450,7 @@ impl Inner {
             }
             ClientOutput::Event(event) => {
                 tracing::debug!(session = %state.credentials.session, ?event, "session event");
+                self.offers.note(&event);
                 // Nobody has to listen.
                 drop(self.events.send(event));
             }

@@ -36,6 +36,11 @@ pub struct Limits {
     pub pinned_descriptors_max: usize,
     /// Resume keys that are valid at once for one open.
     pub keys_per_open: usize,
+    /// Grants of one open that are in force: more than people work together on a file. With their keys and holders they
+    /// fit into the record of an open.
+    pub grants_per_open: usize,
+    /// Grants to one identity that the server delivers and that nobody has taken: what a session is told when it begins.
+    pub offers_per_client: usize,
     /// Byte ranges that one open has locked: more than a database locks pages at once, and few enough that a lock
     /// over all of them is no work to speak of.
     pub locks_per_open: usize,
@@ -120,6 +125,8 @@ impl Default for Limits {
             descriptors_max: 16_000,
             pinned_descriptors_max: 4_000,
             keys_per_open: 16,
+            grants_per_open: 32,
+            offers_per_client: 256,
             locks_per_open: 4096,
             locks_per_client: 65_536,
             lock_waits_per_client: 16_384,
@@ -189,6 +196,14 @@ impl Limits {
     pub const DESCRIPTOR_WAITERS_MAX: usize = 32;
     /// How long each of them waits: far longer than file work takes, and shorter than anybody waits for an answer.
     pub const DESCRIPTOR_WAIT: Duration = Duration::from_millis(500);
+    /// Resume keys that are valid at once for the handles that came of one grant, beside its own: one for each process
+    /// that the grantee is likely to share the file among.
+    pub const KEYS_PER_GRANT: usize = 4;
+    /// Handles of one grant: a grantee takes none of the places that the open's owner needs.
+    pub const HOLDERS_PER_GRANT: usize = 8;
+    /// Notices that a session has not heard, beyond which it is offered nothing and resumes nothing. A notice takes up to
+    /// 5 KiB, with a path of 4,095 bytes.
+    pub const NOTICES_UNHEARD_MAX: usize = 1024;
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;
     /// Rows of one page of a server's status: with a microsecond for each, the server waits a millisecond for its
@@ -203,7 +218,7 @@ impl Limits {
     /// Lines of one session.
     pub const LINES_MAX: usize = 64;
     /// Longest record of the open table, in bytes: an open with a path of 4,095 bytes and the most locks at 20 bytes
-    /// each is 84 KiB; the rest is for holders and hashes of resume keys.
+    /// each is 84 KiB; the rest is for holders, grants and hashes of resume keys.
     pub const RECORD_LEN_MAX: usize = 128 << 10;
     /// Bytes of records that one transaction of the store takes from those that wait, beyond the first: it bounds the
     /// memory that a transaction needs, and how long those behind it wait.

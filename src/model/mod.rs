@@ -40,6 +40,8 @@ pub use range::{ByteRange, LockMode, RawRange};
 pub use record::{Durability, Record, RecordChange, RecordKind};
 pub use refusal::{Reason, Refusal};
 pub use resume_key::{ResumeKey, ResumeKeyTextError, SECRET_LEN};
-pub use stored::{Ending, FileMark, StoredHolder, StoredKey, StoredOpen, StoredTombstone};
+pub use stored::{
+    Ending, FileMark, StoredEndedGrant, StoredGrant, StoredHolder, StoredKey, StoredOpen, StoredTombstone,
+};
 pub use time::Time;
 pub use verifier::Verifier;

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attributes, CreateId, ExportName, ExportPath, FileIdentity, HandleId, LockMode, OpenMode, PublicKey,
-    RawRange, Reason, Rights, SessionId, Time,
+    Attributes, CreateId, ExportName, ExportPath, FileIdentity, GrantId, HandleId, LockMode, OpenMode,
+    PublicKey, RawRange, Reason, Rights, SessionId, Time,
 };
 
 /// How a file looked: what any change of it changes.
@@ -58,6 +58,10 @@ pub struct StoredOpen {
     pub locks: Vec<(RawRange, LockMode)>,
     /// How often its grace has begun anew because the machine had been started anew.
     pub renewals: u8,
+    /// The parts in it that its holders have granted to others.
+    pub grants: Vec<StoredGrant>,
+    /// What is left of those that are over, oldest first.
+    pub ended_grants: Vec<StoredEndedGrant>,
 }
 
 /// One session's part in an open.
@@ -75,6 +79,8 @@ pub struct StoredHolder {
     pub is_opened: bool,
     /// Until when it waits, on the clock that counts from the start of the machine; none while it was reachable.
     pub deadline: Option<Time>,
+    /// The grant that it came of, if it did.
+    pub grant: Option<GrantId>,
 }
 
 /// A resume key.
@@ -82,7 +88,7 @@ pub struct StoredHolder {
 pub struct StoredKey {
     /// Names it among the keys of its open.
     pub generation: u32,
-    /// The keyed hash of it and its owner.
+    /// The keyed hash of it and its bearer: the grantee if there is a grant, or else the owner of the open.
     pub hash: [u8; 32],
     /// The holder with which it dies.
     pub home: HandleId,
@@ -90,6 +96,48 @@ pub struct StoredKey {
     pub rights: Rights,
     /// Whether it was issued to its home, and not moved there.
     pub is_own: bool,
+    /// The grant that its home came of, if it did.
+    pub grant: Option<GrantId>,
+}
+
+/// A part in an open that was granted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredGrant {
+    /// Names it.
+    pub grant: GrantId,
+    /// The holder with which it ends; none of one that stands on its own.
+    pub giver: Option<HandleId>,
+    /// The identity that gave it.
+    pub from: PublicKey,
+    /// The identity that it was given to.
+    pub to: PublicKey,
+    /// What it is good for.
+    pub rights: Rights,
+    /// When it ends, on the clock that counts from the start of the machine.
+    pub ends: Option<Time>,
+    /// How long it lasts from the start on of a machine that was started anew, in microseconds; 0: that was so once.
+    pub renewed_us: u64,
+    /// Whether the server tells the grantee.
+    pub is_delivered: bool,
+    /// Whether the giver's handle goes when it is taken.
+    pub gives_up: bool,
+    /// Whether somebody has resumed with its key.
+    pub is_taken: bool,
+    /// The grant that the giver's handle came of, if it did.
+    pub parent: Option<GrantId>,
+    /// Generation and keyed hash of its key, if it has one.
+    pub key: Option<(u32, [u8; 32])>,
+}
+
+/// What is left of a grant that is over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredEndedGrant {
+    /// Names it.
+    pub grant: GrantId,
+    /// The identity that it was given to.
+    pub to: PublicKey,
+    /// Generation and keyed hash of each key that came of it.
+    pub keys: Vec<(u32, [u8; 32])>,
 }
 
 /// Why an open ended under its absent owner.
@@ -122,8 +170,8 @@ pub struct StoredTombstone {
     pub order: u64,
     /// Whose it was.
     pub owner: PublicKey,
-    /// Generation and keyed hash of each of its keys.
-    pub keys: Vec<(u32, [u8; 32])>,
+    /// Generation and keyed hash of each of its keys, and whose it is if not the owner's.
+    pub keys: Vec<(u32, [u8; 32], Option<PublicKey>)>,
     /// Why it ended.
     pub ending: Ending,
 }

@@ -22,6 +22,7 @@ impl OpenTable {
         self.check_indexes();
         self.check_locks();
         self.check_waits();
+        self.check_grants();
     }
 
     pub(super) fn check_in_debug(&self) {
@@ -59,11 +60,14 @@ impl OpenTable {
 
     fn check_keys(&self, id: OpenId, open: &Open) {
         let records = open.keys.records();
-        assert!(records.len() <= self.keys_per_open.max(1), "{id:?} has too many keys");
+        let of_owner = open.keys.of(None).count();
+        assert!(of_owner <= self.keys_per_open.max(1), "{id:?} has too many keys");
         for (at, record) in records.iter().enumerate() {
             assert!(record.generation <= open.keys.issued(), "{id:?} has a key that was not issued");
             let home = self.holders.get(&record.home).filter(|holder| holder.open == id);
             assert!(home.is_some_and(|home| !home.is_draining()), "a key of {id:?} outlived its holder");
+            let is_of_home = home.is_some_and(|home| home.grant == record.grant);
+            assert!(is_of_home, "a key of {id:?} is of another part than its holder");
             for other in records.iter().skip(at + 1) {
                 assert_ne!(record.generation, other.generation, "{id:?} has a generation twice");
                 let is_second = record.is_own && other.is_own && record.home == other.home;

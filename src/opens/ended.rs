@@ -1,13 +1,14 @@
 //! Tombstones: what is kept of an open that ended under its absent owner, so that the owner hears why when it comes
 //! back with a key.
 //!
-//! A tombstone has the file id, the hashes of the keys, whose they are, and why the open ended; no path and nobody
-//! else's name. There is a bound for each client and for all; beyond it the oldest goes, and its owner hears what
+//! A tombstone has the file id, the hashes of the keys, whose they are, and why the open ended; no path. It has no more
+//! keys than an owner can have; those of grants come behind the owner's own. There is a bound for each client and for all; beyond it the oldest goes, and its owner hears what
 //! everybody else hears.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::keys::{KeyHash, KeyRing};
+use super::keys::KeyHash;
+use super::open::Open;
 use crate::model::{Ending, Limits, OpenId, PublicKey};
 
 /// What is left of an open.
@@ -23,11 +24,15 @@ pub(super) struct Tombstone {
 pub(super) struct EndedKey {
     pub(super) generation: u32,
     pub(super) hash: KeyHash,
+    /// Whose it is if not the owner's.
+    pub(super) bearer: Option<PublicKey>,
 }
 
 impl PartialEq for EndedKey {
     fn eq(&self, other: &Self) -> bool {
-        self.generation == other.generation && bool::from(self.hash.ct_eq(&other.hash))
+        self.generation == other.generation
+            && bool::from(self.hash.ct_eq(&other.hash))
+            && self.bearer == other.bearer
     }
 }
 
@@ -125,10 +130,19 @@ impl Tombstones {
 }
 
 impl Tombstone {
-    pub(super) fn new(owner: PublicKey, keys: &KeyRing, ending: Ending) -> Self {
-        let ended =
-            |record: &super::keys::KeyRecord| EndedKey { generation: record.generation, hash: record.hash };
-        Self { owner, keys: keys.records().iter().map(ended).collect(), ending }
+    pub(super) fn new(open: &Open, ending: Ending, keys_max: usize) -> Self {
+        let of_owner = open.keys.of(None).map(|record| (record.image(), None));
+        let of_grants = open.grants.live().flat_map(|grant| {
+            let keys = open.keys.of(Some(grant.id)).map(super::keys::KeyRecord::image);
+            keys.chain(grant.key).map(|image| (image, Some(grant.to)))
+        });
+        let ended = |(image, bearer): (super::keys::KeyImage, Option<PublicKey>)| EndedKey {
+            generation: image.generation,
+            hash: image.hash,
+            bearer,
+        };
+        let keys = of_owner.chain(of_grants).take(keys_max.max(1)).map(ended).collect();
+        Self { owner: open.owner, keys, ending }
     }
 
     pub(super) fn key(&self, generation: u32) -> Option<&EndedKey> {

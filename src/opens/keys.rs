@@ -6,10 +6,14 @@
 //!
 //! Which keys an open has: each holder has at most one key of its own, the one issued last. When a holder is
 //! replaced, its keys move to the holder that replaces it, so that a client whose answer was lost can present
-//! the same key again. When a holder is closed on purpose or ended, its keys die. Beyond the limit for one open
-//! the oldest key that was moved goes first, then the oldest of all.
+//! the same key again. When a holder is closed on purpose or ended, its keys die. Beyond the limit for the owner's keys, or
+//! for those of one grant, the oldest key that was moved goes first, then the oldest of all.
+//!
+//! A key's *bearer* is the identity that it was issued to: the open's owner, or a grantee. The key of a grant itself stands
+//! with the grant, in `grants.rs`.
 
 use core::fmt;
+use std::collections::HashMap;
 
 use blake2::Blake2sMac256;
 use blake2::digest::Mac;
@@ -18,10 +22,12 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::ended::Tombstone;
-use super::open::{Open, Standing, is_of_use};
+use super::grants::{EndedGrant, Grant};
+use super::open::{Holder, Open, Standing, is_of_use};
 use super::table::OpenTable;
 use crate::model::{
-    Ending, ExportName, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId, Time,
+    Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId,
+    Time,
 };
 
 /// Who presents a resume key, and what for.
@@ -72,17 +78,20 @@ pub enum ResumeDenial {
     /// The open has ended under its absent owner.
     #[error("the open has ended: {0:?}")]
     Ended(Ending),
+    /// The key came of a grant that was revoked or has ended.
+    #[error("the grant was revoked or has ended")]
+    GrantEnded,
     /// The configuration does not allow the identity on the export any more.
     #[error("the export is not allowed to this identity any more")]
     ExportNotAllowed,
     /// Of the key's rights, none with which bytes can be read or written is allowed any more.
     #[error("none of the key's rights is allowed any more")]
     NoRights,
-    /// The predecessor is a holder of another open.
-    #[error("the predecessor belongs to another open")]
+    /// The predecessor is a holder of another open, or not of the same part in it.
+    #[error("the predecessor belongs to another open or to another part in it")]
     WrongPredecessor,
-    /// The open has as many holders as it can have.
-    #[error("the open has too many holders")]
+    /// The open, or the grant, has as many holders as it can have.
+    #[error("the open or the grant has too many holders")]
     TooManyHolders,
     /// The random id for the new holder is taken.
     #[error("the id for the new handle is taken")]
@@ -99,6 +108,7 @@ impl ResumeDenial {
             }
             Self::Closing => Refusal::busy(OpenTable::DRAIN_RETRY),
             Self::Ended(ending) => ending.reason().into(),
+            Self::GrantEnded => Reason::Revoked.into(),
             Self::ExportNotAllowed | Self::NoRights => Reason::PermissionDenied.into(),
             Self::WrongPredecessor => Reason::Invalid.into(),
             Self::TooManyHolders => Reason::Quota.into(),
@@ -113,8 +123,10 @@ pub(super) struct Facts<'a> {
     pub(super) open: Option<&'a Open>,
     /// What is left of the open that the key names, where it has ended.
     pub(super) tombstone: Option<&'a Tombstone>,
-    /// The open of the predecessor that the claim names, where that predecessor exists.
-    pub(super) predecessor_open: Option<OpenId>,
+    /// The predecessor that the claim names, where it exists.
+    pub(super) predecessor: Option<&'a Holder>,
+    /// All holders.
+    pub(super) holders: &'a HashMap<HandleId, Holder>,
     /// Whether the id for the new holder is taken.
     pub(super) is_handle_taken: bool,
     /// The most holders that an open can have.
@@ -125,8 +137,10 @@ pub(super) struct Facts<'a> {
 pub(super) struct Right<'a> {
     pub(super) open: &'a Open,
     pub(super) rights: Rights,
-    /// The holder that the key is of.
-    pub(super) home: HandleId,
+    /// The holder that the key is of; none of a grant's own key.
+    pub(super) home: Option<HandleId>,
+    /// The grant that the key came of, if it did.
+    pub(super) grant: Option<GrantId>,
 }
 
 /// Decides whether `key` may resume at `now`, which open and with which rights. Nothing else decides it.
@@ -143,29 +157,43 @@ pub(super) fn decide<'a>(
     claim: &Claim<'_>,
     facts: &Facts<'a>,
 ) -> Result<Right<'a>, ResumeDenial> {
-    let (open, record) = authenticate(hasher, key, claim, facts)?;
+    let Authentic { open, rights, home, grant } = authenticate(hasher, key, claim, facts)?;
     match open.standing(now) {
         // Whoever comes back after the grace comes back to what nobody has wanted.
         Standing::Held | Standing::Grace(_) | Standing::Over => {}
         Standing::Closing => return Err(ResumeDenial::Closing),
     }
+    // The timer may be late.
+    if grant.is_some_and(|grant| grant.is_over(now)) {
+        return Err(ResumeDenial::GrantEnded);
+    }
+    let grant = grant.map(|grant| grant.id);
     let allowed = (claim.may_use)(&open.export).ok_or(ResumeDenial::ExportNotAllowed)?;
-    let rights = rights_left(record.rights, allowed);
+    let rights = rights_left(rights, allowed);
     if !is_of_use(rights) {
         return Err(ResumeDenial::NoRights);
     }
     // A predecessor that is gone is no reason to refuse: it may be the answer to its replacement that was lost.
-    if facts.predecessor_open.is_some_and(|other| other != key.file_id) {
+    // One of another part in the open is not this one's to replace.
+    let may_replace = |other: &Holder| {
+        other.open == key.file_id && other.identity == *claim.identity && other.grant == grant
+    };
+    if facts.predecessor.is_some_and(|other| !may_replace(other)) {
         return Err(ResumeDenial::WrongPredecessor);
     }
-    let replaced = usize::from(facts.predecessor_open.is_some());
-    if open.holders.len().saturating_sub(replaced) >= facts.holders_max {
+    let replaced = usize::from(facts.predecessor.is_some());
+    let is_of_grant =
+        |handle: &&HandleId| facts.holders.get(handle).is_some_and(|other| other.grant == grant);
+    let of_grant = || open.holders.iter().filter(is_of_grant).count().saturating_sub(replaced);
+    if open.holders.len().saturating_sub(replaced) >= facts.holders_max
+        || grant.is_some() && of_grant() >= Limits::HOLDERS_PER_GRANT
+    {
         return Err(ResumeDenial::TooManyHolders);
     }
     if facts.is_handle_taken {
         return Err(ResumeDenial::HandleTaken);
     }
-    Ok(Right { open, rights, home: record.home })
+    Ok(Right { open, rights, home, grant })
 }
 
 /// What is left of a key's rights: who may not write any more may still append, if that is allowed.
@@ -182,6 +210,8 @@ fn rights_left(issued: Rights, allowed: Rights) -> Rights {
 #[derive(Clone, Copy)]
 enum Named<'a> {
     Key(&'a Open, &'a KeyRecord),
+    Grant(&'a Open, &'a Grant, KeyImage),
+    EndedGrant(&'a EndedGrant, KeyImage),
     Ended(&'a Tombstone, &'a super::ended::EndedKey),
     NoKey,
     Nothing,
@@ -193,6 +223,14 @@ impl<'a> Named<'a> {
             && let Some(record) = open.keys.record(key.generation)
         {
             return Self::Key(open, record);
+        }
+        if let Some(open) = facts.open {
+            if let Some((grant, image)) = open.grants.by_generation(key.generation) {
+                return Self::Grant(open, grant, image);
+            }
+            if let Some((ended, image)) = open.grants.ended_by_generation(key.generation) {
+                return Self::EndedGrant(ended, image);
+            }
         }
         let ended = facts.tombstone.and_then(|tombstone| Some((tombstone, tombstone.key(key.generation)?)));
         match (ended, facts.open.is_some() || facts.tombstone.is_some()) {
@@ -206,11 +244,21 @@ impl<'a> Named<'a> {
     /// work is the same.
     fn expected(self) -> (PublicKey, KeyHash) {
         match self {
-            Self::Key(open, record) => (open.owner, record.hash),
-            Self::Ended(tombstone, record) => (tombstone.owner, record.hash),
+            Self::Key(open, record) => (open.bearer(record.grant), record.hash),
+            Self::Grant(_, grant, image) => (grant.to, image.hash),
+            Self::EndedGrant(ended, image) => (ended.to, image.hash),
+            Self::Ended(tombstone, record) => (record.bearer.unwrap_or(tombstone.owner), record.hash),
             Self::NoKey | Self::Nothing => (PublicKey([0; 32]), KeyHash([0; 32])),
         }
     }
+}
+
+/// A key that is what it says, presented by its bearer.
+struct Authentic<'a> {
+    open: &'a Open,
+    rights: Rights,
+    home: Option<HandleId>,
+    grant: Option<&'a Grant>,
 }
 
 fn authenticate<'a>(
@@ -218,19 +266,28 @@ fn authenticate<'a>(
     key: &ResumeKey,
     claim: &Claim<'_>,
     facts: &Facts<'a>,
-) -> Result<(&'a Open, &'a KeyRecord), ResumeDenial> {
+) -> Result<Authentic<'a>, ResumeDenial> {
     let named = Named::find(key, facts);
-    let (owner, hash) = named.expected();
-    let is_secret_right = hasher.hash(key, &owner).ct_eq(&hash);
-    let is_identity_right = owner.0.ct_eq(&claim.identity.0);
+    let (bearer, hash) = named.expected();
+    let is_secret_right = hasher.hash(key, &bearer).ct_eq(&hash);
+    let is_identity_right = bearer.0.ct_eq(&claim.identity.0);
     let is_right = bool::from(is_secret_right & is_identity_right);
     match named {
-        Named::Key(open, record) if is_right => Ok((open, record)),
+        Named::Key(open, record) if is_right => Ok(Authentic {
+            open,
+            rights: record.rights,
+            home: Some(record.home),
+            grant: record.grant.and_then(|grant| open.grants.find(grant)),
+        }),
+        Named::Grant(open, grant, _) if is_right => {
+            Ok(Authentic { open, rights: grant.rights, home: None, grant: Some(grant) })
+        }
+        Named::EndedGrant(..) if is_right => Err(ResumeDenial::GrantEnded),
         Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
         Named::NoKey => Err(ResumeDenial::NoSuchKey),
         Named::Nothing => Err(ResumeDenial::NoSuchOpen),
-        Named::Key(..) | Named::Ended(..) if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
-        Named::Key(..) | Named::Ended(..) => Err(ResumeDenial::WrongSecret),
+        _ if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
+        _ => Err(ResumeDenial::WrongSecret),
     }
 }
 
@@ -251,9 +308,9 @@ impl KeyHasher {
         }
     }
 
-    /// BLAKE2s-256, keyed, over: file id, time stamp, process id, generation, owner, secret. Every field has
+    /// BLAKE2s-256, keyed, over: file id, time stamp, process id, generation, bearer, secret. Every field has
     /// one length, so that two keys never give the same bytes.
-    pub(super) fn hash(&self, key: &ResumeKey, owner: &PublicKey) -> KeyHash {
+    pub(super) fn hash(&self, key: &ResumeKey, bearer: &PublicKey) -> KeyHash {
         let mut mac = <Blake2sMac256 as Mac>::new((&*self.key).into());
         #[cfg(test)]
         self.count.set(self.count.get() + 1);
@@ -261,7 +318,7 @@ impl KeyHasher {
         mac.update(&key.time_stamp_us.to_le_bytes());
         mac.update(&key.process_id.to_le_bytes());
         mac.update(&key.generation.to_le_bytes());
-        mac.update(&owner.0);
+        mac.update(&bearer.0);
         mac.update(&key.secret);
         KeyHash(mac.finalize().into_bytes().into())
     }
@@ -298,6 +355,33 @@ impl fmt::Debug for KeyHash {
     }
 }
 
+/// What is kept of a key that has no home.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyImage {
+    /// Names it among the keys of its open.
+    pub(super) generation: u32,
+    pub(super) hash: KeyHash,
+}
+
+impl PartialEq for KeyImage {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation == other.generation && bool::from(self.hash.ct_eq(&other.hash))
+    }
+}
+
+impl Eq for KeyImage {}
+
+impl KeyImage {
+    /// As it is stored.
+    pub(super) fn stored(self) -> (u32, [u8; 32]) {
+        (self.generation, self.hash.bytes())
+    }
+
+    pub(super) fn restored((generation, hash): (u32, [u8; 32])) -> Self {
+        Self { generation, hash: KeyHash::restored(hash) }
+    }
+}
+
 /// A resume key that was issued.
 #[derive(Clone, Debug)]
 pub(super) struct KeyRecord {
@@ -310,6 +394,14 @@ pub(super) struct KeyRecord {
     pub(super) rights: Rights,
     /// Whether it was issued to its home, and not moved there.
     pub(super) is_own: bool,
+    /// The grant that its home came of, if it did.
+    pub(super) grant: Option<GrantId>,
+}
+
+impl KeyRecord {
+    pub(super) fn image(&self) -> KeyImage {
+        KeyImage { generation: self.generation, hash: self.hash }
+    }
 }
 
 /// For comparing two images of a table; no decision depends on it.
@@ -320,6 +412,7 @@ impl PartialEq for KeyRecord {
             && self.home == other.home
             && self.rights == other.rights
             && self.is_own == other.is_own
+            && self.grant == other.grant
     }
 }
 
@@ -343,15 +436,32 @@ impl KeyRing {
         self.issued.checked_add(1)
     }
 
-    /// Adds a key; the former own key of its home goes, and beyond `keys_max` the one that can best be spared.
+    /// Adds a key; the former own key of its home goes, and beyond `keys_max` of the same part in the open the one that can
+    /// best be spared.
     pub(super) fn add(&mut self, record: KeyRecord, keys_max: usize) {
+        let grant = record.grant;
         self.issued = record.generation;
         self.records.retain(|old| !(old.is_own && old.home == record.home));
         self.records.push(record);
-        while self.records.len() > keys_max.max(1) {
-            let spared = self.records.iter().map(|old| (old.is_own, old.generation)).min();
-            self.records.retain(|old| Some((old.is_own, old.generation)) != spared);
+        while self.of(grant).count() > keys_max.max(1) {
+            let spared = self.of(grant).map(|old| (old.is_own, old.generation)).min();
+            self.records.retain(|old| old.grant != grant || Some((old.is_own, old.generation)) != spared);
         }
+    }
+
+    /// A key without a home was issued.
+    pub(super) fn set_issued(&mut self, generation: u32) {
+        self.issued = generation;
+    }
+
+    /// The keys of a grant, or of the owner.
+    pub(super) fn of(&self, grant: Option<GrantId>) -> impl Iterator<Item = &KeyRecord> {
+        self.records.iter().filter(move |record| record.grant == grant)
+    }
+
+    /// Drops the keys that came of a grant.
+    pub(super) fn forget_grant(&mut self, grant: GrantId) {
+        self.records.retain(|record| record.grant != Some(grant));
     }
 
     /// Moves the keys of `from` to `to`.

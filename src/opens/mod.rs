@@ -38,9 +38,11 @@
 //! - An open that ends under its absent owner leaves a tombstone if it has keys.
 //! - Two locks of different opens that overlap are shared ones. A lock lasts as long as its open, a waiting lock as
 //!   long as its holder is reachable; each waiter has something before it that really keeps it out.
+//! - A grant has the holder that gave it, unless that was given up, and never more rights nor a later end than the part
+//!   that it was given from; a holder or a key that came of a grant is there no longer than the grant.
 //! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
 //!
-//! Who changed which file stands in `changes.rs`, the table beyond the server's life in `stored.rs`.
+//! The parts in an open that are granted to others stand in `grants.rs`. Who changed which file stands in `changes.rs`, the table beyond the server's life in `stored.rs`.
 //!
 //! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk, but says what is to be kept, and
 //! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
@@ -51,6 +53,7 @@ mod changes;
 mod check;
 mod contenders;
 mod ended;
+mod grants;
 mod keys;
 mod locks;
 mod open;
@@ -67,6 +70,7 @@ mod tests;
 mod views;
 mod waits;
 
+pub use grants::{GrantRequest, KeyStamp, Offer};
 pub use keys::{Claim, ResumeDenial};
 pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};
 pub use state::{HolderPhase, OpenPhase};

@@ -3,11 +3,12 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
+use super::grants::Grants;
 use super::keys::KeyRing;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
 use crate::model::{
-    ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, HandleId, LockMode, OpenId,
+    ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenId,
     OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
 };
 
@@ -90,7 +91,7 @@ pub struct Admitted {
     pub is_new_open: bool,
     /// The export through which the file was opened.
     pub export: ExportName,
-    /// Of a resumed handle: the session of the handle that its key was issued for.
+    /// Of a resumed handle: the session of the handle that its key was issued for; none with a grant's own key.
     pub came_from: Option<SessionId>,
 }
 
@@ -162,6 +163,8 @@ pub(super) struct Holder {
     pub(super) deadline: Option<Time>,
     pub(super) executing: u32,
     pub(super) origin: Origin,
+    /// The grant that it came of, if it did.
+    pub(super) grant: Option<GrantId>,
     /// Its locks that wait.
     pub(super) waits: BTreeSet<RequestId>,
 }
@@ -175,7 +178,23 @@ impl Holder {
     ) -> Self {
         let phase = HolderPhase::Live;
         let waits = BTreeSet::new();
-        Self { open, session, identity, rights, phase, deadline: None, executing: 0, origin, waits }
+        Self {
+            open,
+            session,
+            identity,
+            rights,
+            phase,
+            deadline: None,
+            executing: 0,
+            origin,
+            grant: None,
+            waits,
+        }
+    }
+
+    /// The same holder, as one that came of a grant.
+    pub(super) fn of_grant(self, grant: Option<GrantId>) -> Self {
+        Self { grant, ..self }
     }
 
     pub(super) fn on_session_away(&mut self, deadline: Time) {
@@ -240,6 +259,7 @@ pub(super) struct Open {
     pub(super) deadline: Option<Time>,
     pub(super) holders: Vec<HandleId>,
     pub(super) keys: KeyRing,
+    pub(super) grants: Grants,
     /// How the file looks if nobody but bowline changes it; none while its owner writes.
     pub(super) expected: Option<FileMark>,
     /// Whether its owner has written since it was looked at.
@@ -281,6 +301,7 @@ impl Open {
             deadline: None,
             holders: Vec::new(),
             keys: KeyRing::default(),
+            grants: Grants::default(),
             expected: Some(admission.mark),
             wrote: false,
             others_wrote: false,
@@ -306,6 +327,13 @@ impl Open {
         self.deadline = deadline.filter(|_| self.phase == OpenPhase::Orphaned);
     }
 
+    /// Whose a key is that came of this grant, or of none.
+    pub(super) fn bearer(&self, grant: Option<GrantId>) -> PublicKey {
+        let Some(grant) = grant else { return self.owner };
+        // Keys end with their grant; nobody has the key of zeros.
+        self.grants.find(grant).map_or(PublicKey([0; 32]), |grant| grant.to)
+    }
+
     pub(super) fn admitted(&self, open: OpenId, handle: HandleId, rights: Rights) -> Admitted {
         Admitted {
             open,
@@ -328,7 +356,7 @@ impl Open {
             phase: self.phase,
             deadline: self.deadline,
             holders: &self.holders,
-            keys: self.keys.len(),
+            keys: self.keys.len().saturating_add(self.grants.keys_len()),
         }
     }
 }

@@ -83,9 +83,10 @@ impl Lapsed {
 impl OpenTable {
     /// Ends every waiting lock whose time is over, and lets orphans lapse whose grace is over: who waits for a lock of
     /// one gets it, and the orphan is closed for that. Closes those that have lapsed too long ago, and those that
-    /// cannot be resumed. What still executes is waited for.
+    /// cannot be resumed. Ends the grants whose time is over. What still executes is waited for.
     pub fn expire(&mut self, now: Time) {
         self.end_overdue(now);
+        self.end_grants(now);
         while let Some(place) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
             self.on_grace_over(place);
         }
@@ -171,8 +172,11 @@ impl OpenTable {
 
     /// Keeps what is left of an open, if it has keys with which somebody can ask.
     pub(super) fn bury(&mut self, id: OpenId, ending: Ending) {
-        let Some(open) = self.opens.get(&id).filter(|open| open.keys.len() > 0) else { return };
-        let tombstone = Tombstone::new(open.owner, &open.keys, ending);
+        let Some(open) = self.opens.get(&id) else { return };
+        let tombstone = Tombstone::new(open, ending, self.keys_per_open);
+        if tombstone.keys.is_empty() {
+            return;
+        }
         self.tombstones.insert(id, tombstone, self.tombstone_bounds);
     }
 

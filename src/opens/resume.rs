@@ -5,7 +5,7 @@ use zeroize::Zeroize;
 use super::keys::{Claim, Facts, KeyRecord, decide};
 use super::open::{Admitted, Holder, Origin};
 use super::table::{OpenTable, TableEvent};
-use crate::model::{HandleId, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time};
+use crate::model::{GrantId, HandleId, Limits, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time};
 
 impl OpenTable {
     /// Issues a resume key for a handle; it replaces the one that was issued for this handle before.
@@ -26,18 +26,20 @@ impl OpenTable {
         process_id: u32,
         mut secret: [u8; SECRET_LEN],
     ) -> Result<ResumeKey, Refusal> {
-        let keys_max = self.keys_per_open;
         let (holder, open) = self.open_of(session, handle)?;
         if !open.resumable {
             return Err(Reason::PermissionDenied.into());
         }
-        let (id, rights, owner) = (holder.open, holder.rights, open.owner);
+        let (id, rights, grant) = (holder.open, holder.rights, holder.grant);
+        let bearer = open.bearer(grant);
         let generation = open.keys.next_generation().ok_or(Reason::Exhausted)?;
         let key = ResumeKey { file_id: id, time_stamp_us: stamp_us, process_id, generation, secret };
         secret.zeroize();
-        let hash = self.hasher.hash(&key, &owner);
+        let hash = self.hasher.hash(&key, &bearer);
         if let Some(open) = self.opens.get_mut(&id) {
-            open.keys.add(KeyRecord { generation, hash, home: handle, rights, is_own: true }, keys_max);
+            let keys_max = if grant.is_some() { Limits::KEYS_PER_GRANT } else { self.keys_per_open };
+            open.keys
+                .add(KeyRecord { generation, hash, home: handle, rights, is_own: true, grant }, keys_max);
         }
         self.touch(id);
         self.check_in_debug();
@@ -62,12 +64,15 @@ impl OpenTable {
         let facts = Facts {
             open: self.opens.get(&key.file_id),
             tombstone: self.tombstones.find(key.file_id).map(|(_, tombstone)| tombstone),
-            predecessor_open: predecessor.map(|holder| holder.open),
+            predecessor,
+            holders: &self.holders,
             is_handle_taken: self.holders.contains_key(&claim.handle),
             holders_max: Self::HOLDERS_PER_OPEN_MAX,
         };
-        let (admitted, home) = match decide(&self.hasher, now, key, &claim, &facts) {
-            Ok(right) => (right.open.admitted(key.file_id, claim.handle, right.rights), right.home),
+        let (admitted, (home, grant)) = match decide(&self.hasher, now, key, &claim, &facts) {
+            Ok(right) => {
+                (right.open.admitted(key.file_id, claim.handle, right.rights), (right.home, right.grant))
+            }
             Err(why) => {
                 let (session, open) = (claim.session, key.file_id);
                 self.events.push_back(TableEvent::ResumeRefused { session, open, why });
@@ -75,29 +80,39 @@ impl OpenTable {
             }
         };
         self.end_overdue(now);
-        let came_from = self.holders.get(&home).map(|holder| holder.session);
-        self.on_resumed(now, &claim, &admitted, home);
+        let came_from = home.and_then(|home| self.holders.get(&home)).map(|holder| holder.session);
+        self.on_resumed(now, &claim, &admitted, (home, grant));
         self.finish();
         Ok(Admitted { came_from, ..admitted })
     }
 
-    fn on_resumed(&mut self, now: Time, claim: &Claim<'_>, admitted: &Admitted, home: HandleId) {
+    fn on_resumed(
+        &mut self,
+        now: Time,
+        claim: &Claim<'_>,
+        admitted: &Admitted,
+        (home, grant): (Option<HandleId>, Option<GrantId>),
+    ) {
         let whose = (claim.session, *claim.identity);
-        let holder = Holder::new(admitted.open, whose, admitted.rights, Origin::Resumed);
+        let holder = Holder::new(admitted.open, whose, admitted.rights, Origin::Resumed).of_grant(grant);
         // The newcomer first: the open must not end between its two holders.
         self.add_holder(now, claim.handle, holder);
         // A holder whose session is over for good can come back in no other way.
-        let left = Some(home).filter(|home| self.is_left(*home));
+        let left = home.filter(|home| self.is_left(*home));
         for replaced in claim.predecessor.into_iter().chain(left) {
             self.replace_holder(replaced, claim.handle);
         }
+        if let Some(grant) = grant {
+            self.on_grant_taken(grant);
+        }
     }
 
-    /// Lets a holder take the place of another one of the same open, whose keys move to it.
+    /// Lets a holder take the place of another one of the same open, whose keys and grants move to it.
     pub(super) fn replace_holder(&mut self, replaced: HandleId, by: HandleId) {
         let Some(id) = self.holders.get(&replaced).map(|holder| holder.open) else { return };
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.rehome(replaced, by);
+            open.grants.rehome(replaced, by);
         }
         self.stop_holder(replaced);
     }

@@ -81,12 +81,13 @@ impl OpenTable {
         self.finish();
     }
 
-    /// Stops every holder of the identities that `is_meant` names. What can be done in the time of a change of the list of
+    /// Stops every holder of the identities that `is_meant` names, and ends what they have granted. What can be done in the time of a change of the list of
     /// clients: it looks at all holders.
     pub fn end_holders_of(&mut self, is_meant: impl Fn(&PublicKey) -> bool) {
         let meant = self.holders.iter().filter(|(_, holder)| is_meant(&holder.identity));
         let handles: Vec<HandleId> = meant.map(|(handle, _)| *handle).collect();
         handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        self.end_grants_from(is_meant);
         self.finish();
     }
 

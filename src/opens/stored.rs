@@ -12,13 +12,16 @@ use core::time::Duration;
 use thiserror::Error;
 
 use super::ended::{EndedKey, Tombstone};
+use super::grants::Grants;
 use super::keys::{KeyHash, KeyRecord, KeyRing};
 use super::open::{Holder, Open, Origin};
 use super::sessions::SessionPart;
 use super::state::OpenPhase;
 use super::table::OpenTable;
 use super::waits::LockOwner;
-use crate::model::{ByteRange, HandleId, OpenId, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time};
+use crate::model::{
+    ByteRange, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time,
+};
 
 /// What is to be stored after a call.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -135,9 +138,10 @@ impl OpenTable {
             if let Some(open) = self.opens.get_mut(&id) {
                 open.holders.push(holder.handle);
             }
-            self.holders.insert(holder.handle, restored);
+            self.holders.insert(holder.handle, restored.of_grant(holder.grant));
         }
         self.settle(id);
+        self.restore_grants(at, id, stored);
         self.restore_locks(id, stored)?;
         self.finish();
         // The deadlines are new.
@@ -150,9 +154,10 @@ impl OpenTable {
         let in_order: BTreeMap<u64, _> =
             stored.into_iter().map(|(id, stored)| (stored.order, (id, stored))).collect();
         for (id, stored) in in_order.into_values() {
-            let key = |(generation, hash): &(u32, [u8; 32])| EndedKey {
+            let key = |(generation, hash, bearer): &(u32, [u8; 32], Option<PublicKey>)| EndedKey {
                 generation: *generation,
                 hash: KeyHash::restored(*hash),
+                bearer: *bearer,
             };
             let keys = stored.keys.iter().map(key).collect();
             let tombstone = Tombstone { owner: stored.owner, keys, ending: stored.ending };
@@ -188,6 +193,7 @@ impl OpenTable {
                 rights: holder.rights,
                 is_opened: holder.origin == Origin::Opened,
                 deadline: holder.deadline,
+                grant: holder.grant,
             });
         Some(StoredOpen {
             owner: open.owner,
@@ -206,13 +212,16 @@ impl OpenTable {
             issued: open.keys.issued(),
             locks: self.locks(id).into_iter().map(|(range, mode)| (range.raw(), mode)).collect(),
             renewals: open.renewals,
+            grants: open.grants.stored(),
+            ended_grants: open.grants.stored_ended(),
         })
     }
 
     fn check_stored(&self, id: OpenId, stored: &StoredOpen) -> Result<(), RestoreError> {
         let is_known = self.opens.contains_key(&id)
             || self.by_create_id.contains_key(&(stored.owner, stored.create_id))
-            || stored.holders.iter().any(|holder| self.holders.contains_key(&holder.handle));
+            || stored.holders.iter().any(|holder| self.holders.contains_key(&holder.handle))
+            || stored.grants.iter().any(|grant| self.grants.contains_key(&grant.grant));
         if is_known {
             return Err(RestoreError::Twice(id));
         }
@@ -226,7 +235,8 @@ impl OpenTable {
         let is_sound = !stored.holders.is_empty()
             && stored.holders.iter().all(is_permitted)
             && stored.keys.iter().all(has_home)
-            && stored.keys.iter().all(|key| key.generation <= stored.issued);
+            && stored.keys.iter().all(|key| key.generation <= stored.issued)
+            && Grants::is_sound(stored);
         if is_sound { Ok(()) } else { Err(RestoreError::Contradiction(id)) }
     }
 
@@ -262,6 +272,7 @@ impl Open {
             others_wrote: stored.others_wrote,
             is_restored: true,
             renewals,
+            grants: Grants::default(),
         }
     }
 }
@@ -274,6 +285,7 @@ impl KeyRecord {
             home: self.home,
             rights: self.rights,
             is_own: self.is_own,
+            grant: self.grant,
         }
     }
 }
@@ -286,6 +298,7 @@ impl KeyRing {
             home: key.home,
             rights: key.rights,
             is_own: key.is_own,
+            grant: key.grant,
         };
         Self::new(stored.keys.iter().map(record).collect(), stored.issued)
     }
@@ -293,7 +306,7 @@ impl KeyRing {
 
 impl Tombstone {
     fn stored(&self, order: u64) -> StoredTombstone {
-        let keys = self.keys.iter().map(|key| (key.generation, key.hash.bytes())).collect();
+        let keys = self.keys.iter().map(|key| (key.generation, key.hash.bytes(), key.bearer)).collect();
         StoredTombstone { order, owner: self.owner, keys, ending: self.ending }
     }
 }

@@ -10,16 +10,14 @@ use super::changes::FileChanges;
 use super::ended::{TombstoneBounds, Tombstones};
 use super::keys::{KeyHasher, ResumeDenial};
 use super::locks::FileLocks;
-use super::open::{
-    Admission, Admitted, Holder, HolderView, Open, OpenView, Origin, Repeat, Standing, first_rights,
-};
+use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::{
-    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, HandleId, Limits, LockMode, OpenId,
-    OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
+    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, LockMode,
+    OpenId, OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
 };
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
@@ -42,6 +40,16 @@ pub enum TableEvent {
     LookAt {
         /// The open.
         open: OpenId,
+    },
+    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
+    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
+    HolderEnded {
+        /// The session that it belongs to.
+        session: SessionId,
+        /// Its handle.
+        handle: HandleId,
+        /// Why.
+        reason: Reason,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
     ResumeRefused {
@@ -142,6 +150,14 @@ pub struct OpenTable {
     pub(super) guards: HashMap<FileIdentity, BTreeSet<OpenId>>,
     pub(super) tombstones: Tombstones,
     pub(super) tombstone_bounds: TombstoneBounds,
+    pub(super) grants_per_open: usize,
+    pub(super) offers_per_client: usize,
+    /// The open of each grant, also of those that are over and remembered.
+    pub(super) grants: HashMap<GrantId, OpenId>,
+    /// The grants that end at a time, in the order in which they do.
+    pub(super) grant_ends: BTreeSet<(Time, GrantId)>,
+    /// The grants that the server delivers and nobody has taken, by their grantees.
+    pub(super) offers: HashMap<PublicKey, BTreeSet<GrantId>>,
     /// Who changed the files that somebody has open.
     pub(super) changes: HashMap<FileIdentity, FileChanges>,
     /// The opens whose records have changed, and whether somebody is to be told.
@@ -196,6 +212,11 @@ impl OpenTable {
             guards: HashMap::new(),
             tombstones: Tombstones::default(),
             tombstone_bounds: limits.into(),
+            grants_per_open: limits.grants_per_open,
+            offers_per_client: limits.offers_per_client,
+            grants: HashMap::new(),
+            grant_ends: BTreeSet::new(),
+            offers: HashMap::new(),
             changes: HashMap::new(),
             dirty: BTreeMap::new(),
             locks_per_open: limits.locks_per_open,
@@ -333,7 +354,8 @@ impl OpenTable {
         let orphan = self.deadlines.first().map(|(deadline, _)| *deadline);
         let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
         let aged = self.lapsed.first().map(|(since, _)| since.after(self.lapsed_bounds.age));
-        orphan.into_iter().chain(wait).chain(aged).min()
+        let grant = self.grant_ends.first().map(|(end, _)| *end);
+        orphan.into_iter().chain(wait).chain(aged).chain(grant).min()
     }
 
     /// A name was changed through this server: the opens whose files it leads to, itself or on the way, are found under
@@ -376,16 +398,6 @@ impl OpenTable {
     #[must_use]
     pub fn holders_len(&self) -> usize {
         self.holders.len()
-    }
-
-    /// Every open, in no particular order: for telling the state of the server, not for serving requests.
-    pub fn opens(&self) -> impl Iterator<Item = OpenView<'_>> {
-        self.opens.iter().map(|(id, open)| open.view(*id))
-    }
-
-    /// Every holder, in no particular order: for telling the state of the server, not for serving requests.
-    pub fn holders(&self) -> impl Iterator<Item = HolderView<'_>> {
-        self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
     }
 
     pub(super) fn view(&self, handle: HandleId, holder: &Holder) -> Option<HolderView<'_>> {
@@ -545,6 +557,7 @@ impl OpenTable {
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.forget(handle);
         }
+        self.end_grants_of(id, handle);
         if is_gone {
             self.remove_holder(handle);
         } else {
@@ -556,6 +569,8 @@ impl OpenTable {
     /// when to ask again.
     pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
         self.bury(id, ending);
+        // They end with the open, of which their holders hear otherwise.
+        self.forget_grants(id);
         let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
         handles.into_iter().for_each(|handle| self.stop_holder(handle));
         if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
@@ -638,6 +653,7 @@ impl OpenTable {
     }
 
     fn remove_open(&mut self, id: OpenId) {
+        self.forget_grants(id);
         let Some(open) = self.opens.remove(&id) else { return };
         self.ids.remove(&id);
         self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });

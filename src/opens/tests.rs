@@ -1,6 +1,7 @@
 //! Behaviours of the table, one story each; `shadow.rs` compares random runs with a naive model.
 
 mod changes;
+mod grants;
 mod keys;
 mod locks;
 mod orphans;

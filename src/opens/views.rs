@@ -8,6 +8,16 @@ use super::table::OpenTable;
 use crate::model::OpenId;
 
 impl OpenTable {
+    /// Every open, in no particular order: for telling the state of the server, not for serving requests.
+    pub fn opens(&self) -> impl Iterator<Item = OpenView<'_>> {
+        self.opens.iter().map(|(id, open)| open.view(*id))
+    }
+
+    /// Every holder, in no particular order: for telling the state of the server, not for serving requests.
+    pub fn holders(&self) -> impl Iterator<Item = HolderView<'_>> {
+        self.holders.iter().filter_map(|(handle, holder)| self.view(*handle, holder))
+    }
+
     /// One open.
     #[must_use]
     pub fn open(&self, id: OpenId) -> Option<OpenView<'_>> {

@@ -449,6 +449,8 @@ pub struct KeyIssued {
 /// Somebody else may have a part in the open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Granted {
+    /// The handle that it was granted with.
+    pub handle: HandleId,
     /// Names the grant, to revoke it.
     pub grant: GrantId,
     /// The grantee's resume key; none where the server delivers it, and in a repeated answer: revoke and grant again.

@@ -37,8 +37,8 @@ pub fn decode_tombstone(bytes: &[u8]) -> Result<StoredTombstone, DecodeError> {
 mod tests {
     use super::*;
     use crate::model::{
-        CreateId, Ending, ExportPath, FileIdentity, FileMark, HandleId, LockMode, OpenMode, PublicKey,
-        RawRange, Rights, SessionId, StoredHolder, StoredKey, Time,
+        CreateId, Ending, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenMode,
+        PublicKey, RawRange, Rights, SessionId, StoredEndedGrant, StoredGrant, StoredHolder, StoredKey, Time,
     };
 
     fn open(locks: usize) -> StoredOpen {
@@ -61,6 +61,7 @@ mod tests {
                 rights: Rights::READ,
                 is_opened: true,
                 deadline: Some(Time(10)),
+                grant: None,
             }],
             keys: vec![StoredKey {
                 generation: 11,
@@ -68,10 +69,30 @@ mod tests {
                 home: HandleId(8),
                 rights: Rights::READ,
                 is_own: true,
+                grant: Some(GrantId(15)),
             }],
             issued: 11,
             locks: vec![(RawRange { start: 13, len: 14 }, LockMode::Exclusive); locks],
             renewals: 1,
+            grants: vec![StoredGrant {
+                grant: GrantId(15),
+                giver: Some(HandleId(8)),
+                from: PublicKey([1; 32]),
+                to: PublicKey([16; 32]),
+                rights: Rights::READ,
+                ends: Some(Time(17)),
+                renewed_us: 18,
+                is_delivered: true,
+                gives_up: false,
+                is_taken: true,
+                parent: Some(GrantId(19)),
+                key: Some((10, [20; 32])),
+            }],
+            ended_grants: vec![StoredEndedGrant {
+                grant: GrantId(19),
+                to: PublicKey([16; 32]),
+                keys: vec![(9, [21; 32])],
+            }],
         }
     }
 
@@ -84,7 +105,7 @@ mod tests {
         let tombstone = StoredTombstone {
             order: 1,
             owner: PublicKey([1; 32]),
-            keys: vec![(2, [3; 32])],
+            keys: vec![(2, [3; 32], None), (3, [4; 32], Some(PublicKey([5; 32])))],
             ending: Ending::TakenOver,
         };
         assert_eq!(decode_tombstone(&encode_tombstone(&tombstone)), Ok(tombstone));

@@ -447,7 +447,10 @@ fn right_control(asked: &ClientControl, random: &mut Seed) -> Option<Answer> {
             control(Opened { handle, state: state(1 << 20), key, meanwhile: None })
         }
         C::IssueKey(_) | C::TakeGrant(_) => control(KeyIssued { key: Some(key(random)) }),
-        C::Grant(_) => control(Granted { grant: GrantId(random.next()), key: Some(key(random)) }),
+        C::Grant(asked) => {
+            let (handle, grant) = (asked.handle, GrantId(random.next()));
+            control(Granted { handle, grant, key: Some(key(random)) })
+        }
         C::Close(_) => control(Closed {}),
         C::Stat(_) => control(Stated { state: state(1 << 20) }),
         C::Sync(_) => control(Synced {}),

@@ -255,14 +255,14 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
         0xb1,
         "0400000000000000 0500000000000000 01000000 02000000 dc05000000000000",
     ),
-    // Grant (8), option of a resume key (1, and 40).
+    // Handle (8), grant (8), option of a resume key (1, and 40).
     (
         "ServerControl",
         "Granted",
         0x9c,
-        "2827262524232221 01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre'",
+        "0807060504030201 2827262524232221 01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre'",
     ),
-    ("ServerControl", "Granted_without_key", 0x9c, "2827262524232221 00"),
+    ("ServerControl", "Granted_without_key", 0x9c, "0807060504030201 2827262524232221 00"),
     // Notice (8), grant (8), key (32), export, path, rights (1).
     (
         "ServerControl",
@@ -385,7 +385,7 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", &["Opened_without_key", "Opened_again_without_key"], 68, Field::Tag),
     ("ServerControl", &["Opened_again_without_key"], 69, Field::Variant(4)),
     ("ServerControl", &["KeyIssued", "KeyIssued_again"], 0, Field::Tag),
-    ("ServerControl", &["Granted", "Granted_without_key"], 8, Field::Tag),
+    ("ServerControl", &["Granted", "Granted_without_key"], 16, Field::Tag),
     ("ServerControl", &["GrantOffered"], 47, Field::Bits(0x7f)),
     ("ServerControl", &["GrantOffered"], 48, Field::Text(5)),
     ("ServerControl", &["GrantOffered"], 61, Field::Text(8)),

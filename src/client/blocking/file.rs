@@ -14,10 +14,10 @@ use super::engine::{Engine, may_block};
 use crate::client::calls::Pending;
 use crate::client::cursor::Cursor;
 use crate::client::stream::as_io;
-use crate::client::{self, Error};
+use crate::client::{self, Error, Grant, GrantOptions};
 use crate::model::{
-    Allocation, Attributes, ByteRange, FileState, HandleId, LockMode, Meanwhile, ResumeKey, SetTime,
-    SyncScope, XattrHow, XattrName,
+    Allocation, Attributes, ByteRange, FileState, GrantId, HandleId, LockMode, Meanwhile, PublicKey,
+    ResumeKey, SetTime, SyncScope, XattrHow, XattrName,
 };
 
 /// As [`crate::client::File`], and as [`std::fs::File`]: [`Read`], [`Write`] and [`Seek`] by a place in the file, also
@@ -66,6 +66,8 @@ calls! {
     read_ranges(ranges: &[(u64, usize)]) -> Vec<Bytes>;
     stat() -> FileState;
     resume_key() -> ResumeKey;
+    grant(to: &PublicKey, options: GrantOptions) -> Grant;
+    revoke(grant: GrantId) -> ();
     set_times(accessed: Option<SetTime>, modified: Option<SetTime>) -> Attributes;
     set_permissions(permissions: u32) -> Attributes;
     seek_data(offset: u64) -> Option<u64>;

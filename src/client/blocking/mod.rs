@@ -35,8 +35,8 @@ use self::engine::Engine;
 use super::error::Error;
 use super::options::OpenOptions;
 use super::peers::Peer;
-use super::{ChannelStatus, LineStatus};
-use crate::model::{HandleId, Limits, LineSet, ResumeKey, SessionId};
+use super::{ChannelStatus, GrantOffer, LineStatus};
+use crate::model::{GrantId, HandleId, Limits, LineSet, ResumeKey, SessionId};
 use crate::secure::Identity;
 
 /// As [`crate::client::Client`], with a thread that serves its sessions.
@@ -135,6 +135,20 @@ impl Session {
     /// As there, and [`Error::InsideRuntime`].
     pub fn resume(&self, key: &ResumeKey, lines: LineSet) -> Result<File, Error> {
         Ok(File::new(self.engine.run(self.session.resume(key, lines))?, &self.engine))
+    }
+
+    /// As [`crate::client::Session::offers`].
+    #[must_use]
+    pub fn offers(&self) -> Vec<GrantOffer> {
+        self.session.offers()
+    }
+
+    /// As [`crate::client::Session::take_grant`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::InsideRuntime`].
+    pub fn take_grant(&self, grant: GrantId) -> Result<ResumeKey, Error> {
+        self.engine.run(self.session.take_grant(grant))
     }
 
     /// As [`crate::client::Session::resume_in_place_of`].

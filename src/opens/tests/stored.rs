@@ -7,7 +7,7 @@ use crate::model::{Attributes, Meanwhile, StoredOpen, StoredTombstone};
 #[derive(Default)]
 pub(super) struct Records {
     pub(super) opens: BTreeMap<OpenId, StoredOpen>,
-    tombstones: BTreeMap<OpenId, StoredTombstone>,
+    pub(super) tombstones: BTreeMap<OpenId, StoredTombstone>,
 }
 
 impl Records {

@@ -63,13 +63,13 @@ fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
         (ClientControl::Lock(lock), ServerControl::Locked(locked)) => {
             locked.handle == lock.handle && locked.range == lock.wanted.range
         }
+        (ClientControl::Grant(grant), ServerControl::Granted(granted)) => granted.handle == grant.handle,
         // A server that makes a request wait which asked not to would keep a caller for ever.
         (ClientControl::Lock(Lock { wait_ms, .. }), ServerControl::LockQueued(_)) => *wait_ms > 0,
         (asked, answer) => matches!(
             (asked, answer),
             (ClientControl::Open(_) | ClientControl::Resume(_), ServerControl::Opened(_))
                 | (ClientControl::IssueKey(_) | ClientControl::TakeGrant(_), ServerControl::KeyIssued(_))
-                | (ClientControl::Grant(_), ServerControl::Granted(_))
                 | (ClientControl::Close(_), ServerControl::Closed(_))
                 | (ClientControl::Stat(_), ServerControl::Stated(_))
                 | (ClientControl::Sync(_), ServerControl::Synced(_))

@@ -13,6 +13,7 @@ use crate::model::{ChannelKind, ChannelNumber, HandleId, LineId, LineSet, Reason
 use crate::session::{Input, LossReason, Payload};
 use crate::wire::control::{Close, Closed, EndReason, IssueKey, Stat, Unlock};
 use crate::wire::data::{Append, Read, Write};
+use crate::wire::grants::Revoke;
 use crate::wire::{ClientControl, ServerControl, ServerData};
 
 impl<P: Payload> ClientCore<P> {
@@ -363,6 +364,9 @@ impl<P: Payload> ClientCore<P> {
         if let Ok(FromServer::Control(ServerControl::Locked(locked))) = &mut input.message {
             locked.handle = self.local(locked.handle);
         }
+        if let Ok(FromServer::Control(ServerControl::Granted(granted))) = &mut input.message {
+            granted.handle = self.local(granted.handle);
+        }
         let found = self.sent.get(&id).and_then(|&ticket| Some((ticket, self.requests.get(&ticket)?)));
         let Some((ticket, request)) = found else {
             // The answer to a copy whose twin was answered first; an id that was never used is an offence.
@@ -511,12 +515,15 @@ impl<P: Payload> ClientCore<P> {
 }
 
 /// What gives an answer back that nobody takes: a handle would keep others out of the file and a lock out of its
-/// range, this client among them.
+/// range, this client among them, and a grant would let somebody in of whom nobody knows.
 pub fn give_back<P>(outcome: &Result<Answer<P>, RequestError>) -> Option<ClientControl> {
     match outcome {
         Ok(Answer::Control(ServerControl::Opened(opened), _)) => Some(Close { handle: opened.handle }.into()),
         Ok(Answer::Control(ServerControl::Locked(locked), _)) => {
             Some(Unlock { handle: locked.handle, range: locked.range }.into())
+        }
+        Ok(Answer::Control(ServerControl::Granted(granted), _)) => {
+            Some(Revoke { handle: granted.handle, grant: granted.grant }.into())
         }
         _ => None,
     }

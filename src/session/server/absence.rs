@@ -7,9 +7,9 @@ use crate::model::{OpenId, SessionId, Time};
 
 impl<P: Clone> ServerCore<P> {
     /// Until when the client was heard of that comes back with a key of the session `came_from`; `None` if it was there
-    /// all the time.
+    /// all the time, or if it comes with a grant's own key.
     pub(super) fn heard_before(&self, asking: SessionId, came_from: Option<SessionId>) -> Option<Time> {
-        let former = came_from.and_then(|session| self.sessions.get(&session));
+        let former = self.sessions.get(&came_from?);
         match former {
             Some(session) if session.id == asking => session.heard_before_away,
             Some(session) => Some(session.heard),

@@ -75,6 +75,8 @@ impl<P: Clone> ServerCore<P> {
             let kind = (ChannelKind::Control, Protection::Sealed);
             self.join(now, connection, facts.choice.session, ChannelNumber(0), kind);
             self.send(connection, request, message, None);
+            // Behind the answer, which the client waits for first.
+            self.tell_offers(facts.choice.session, &facts.client);
         } else {
             self.outputs.push_back(ServerOutput::Send { connection, request, message, payload: None });
             self.close_connection(connection, LossReason::Closed, CloseManner::InOrder);

@@ -116,6 +116,8 @@ impl<P> Task<P> {
 pub(super) enum Sequel<P> {
     /// Its close is answered.
     Closed { ticket: Ticket },
+    /// A grant that it came of was revoked; what still executes beside it is waited for.
+    Revoked { ticket: Ticket, executing: Vec<HandleId> },
     /// Its successor is described.
     Describe { ticket: Ticket, handle: HandleId, task: Task<P> },
 }
@@ -210,6 +212,7 @@ impl<P: Clone> ServerCore<P> {
         for sequel in self.sequels.remove(&handle).unwrap_or_default() {
             match sequel {
                 Sequel::Closed { ticket } => self.answer(ticket, ServerControl::from(Closed {}).into(), None),
+                Sequel::Revoked { ticket, executing } => self.on_revoked(ticket, executing),
                 Sequel::Describe { ticket, handle, task } => {
                     if let Err(refusal) = self.describe(ticket, handle, task) {
                         self.answer_refused(ticket, refusal);

@@ -1,7 +1,7 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
-//! `locks` what is asked of open files, names and ranges, `effects` what file work reports, `notices` what a session is
+//! `locks` what is asked of open files, names and ranges, `grants` what clients give each other, `effects` what file work reports, `notices` what a session is
 //! told without being asked; `status` and `release` are for the server's administrator.
 //! protocol.md: Sessions, Requests.
 
@@ -9,6 +9,7 @@ mod absence;
 mod channels;
 mod commits;
 mod effects;
+mod grants;
 mod io;
 mod locks;
 mod names;
@@ -337,6 +338,8 @@ impl<P: Clone> ServerCore<P> {
     /// because the timer comes late: what is freed then must not be given to somebody who may not have it any more.
     fn end_expired(&mut self, now: Time) {
         self.now = now;
+        self.table.end_grants(now);
+        self.settle_table();
         let now_s = self.wall_us(now) / 1_000_000;
         if self.next_end_s.is_none_or(|next| now_s < next) {
             return;
@@ -344,6 +347,7 @@ impl<P: Clone> ServerCore<P> {
         let ends = self.policy.clients.values().filter_map(|access| access.expires_s);
         self.next_end_s = ends.filter(|end| *end > now_s).min();
         self.end_forbidden_sessions(now);
+        self.end_forbidden_opens(now);
         self.settle_table();
     }
 
@@ -359,7 +363,8 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    /// Ends what clients hold that are not allowed any more and have no session, from before the server started.
+    /// Ends what clients hold that are not allowed any more and have no session, from before the server started; and what
+    /// they have granted.
     fn end_forbidden_opens(&mut self, now: Time) {
         let now_s = self.wall_us(now) / 1_000_000;
         let policy = &self.policy;
@@ -415,6 +420,9 @@ impl<P: Clone> ServerCore<P> {
                 }
                 TableEvent::LockEnded { session, handle, request, range, mode, outcome } => {
                     self.on_lock_ended((session, request), (handle, range, mode), outcome);
+                }
+                TableEvent::HolderEnded { session, handle, reason } => {
+                    self.tell_holder_ended(session, handle, reason);
                 }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {

@@ -144,9 +144,9 @@ impl<P: Clone> ServerCore<P> {
             | ClientControl::XattrGet(_)
             | ClientControl::XattrList(_)
             | ClientControl::XattrRemove(_)) => self.serve_name(now, ticket, message),
-            ClientControl::Grant(_) | ClientControl::Revoke(_) | ClientControl::TakeGrant(_) => {
-                Err(Reason::Unsupported.into())
-            }
+            ClientControl::Grant(grant) => self.serve_grant(now, ticket, grant),
+            ClientControl::Revoke(revoke) => self.serve_revoke(ticket, revoke),
+            ClientControl::TakeGrant(take) => self.serve_take_grant(now, ticket, take),
             // Taken care of before the claim.
             ClientControl::Heard(_)
             | ClientControl::Rekey(_)
@@ -233,6 +233,9 @@ impl<P: Clone> ServerCore<P> {
         let handle = self.new_handle()?;
         let session = self.sessions.get(&ticket.session).ok_or(Reason::ResumeRefused)?;
         let client = session.client;
+        if !Self::hears(session) {
+            return Err(Reason::Quota.into());
+        }
         let wait = self.throttle.wait(now, &client);
         if wait > Duration::ZERO {
             self.note(ServerNote::ResumeThrottled { session: ticket.session });

@@ -263,7 +263,7 @@ impl Pair {
         self.run_until("the request has its answer", SOON, |pair| pair.outcome(who, request).is_some());
     }
 
-    fn control(&mut self, who: Who, message: impl Into<ClientControl>) -> Ticket {
+    pub(crate) fn control(&mut self, who: Who, message: impl Into<ClientControl>) -> Ticket {
         self.request(who, Operation::Control(message.into()), LineSet::ALL)
     }
 

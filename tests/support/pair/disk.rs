@@ -131,10 +131,8 @@ impl Disk {
                 };
                 assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
                 self.opened += 1;
-                Completion::Opened(Ok((
-                    FileIdentity { device: 1, inode, born_ns: 0 },
-                    self.attributes(inode),
-                )))
+                let file = FileIdentity { device: 1, inode, born_ns: 0 };
+                Completion::Opened(Ok((file, self.attributes(inode))))
             }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
             Effect::Read { open, offset, len, .. } => self.read(open, offset, len),

@@ -1,0 +1,220 @@
+//! `bowline grant` and `bowline accept`: an open file in two hands.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bowline::client::{Error, File, GrantOptions, OpenOptions, Session, SessionEvent};
+use bowline::model::{LineSet, Reason, ResumeKey, Rights};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
+use zeroize::Zeroizing;
+
+use super::cat::{connect, describe};
+use super::{AcceptArguments, Failure, GrantArguments, say, show, unless_closed};
+
+/// Longer than any text of a key with what an editor adds to it.
+const KEY_TEXT_MAX: u64 = 4096;
+
+pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
+    let GrantArguments { source, to, rights, lasts, deliver, gives_up, key, peers } = arguments;
+    let what = format!("cannot grant {}", source.shown());
+    let (session, own) = connect(key, peers, &source.peer, &what).await?;
+    let failure = |error: Error| describe(&error, &what, &source.peer, &own);
+    let rights = rights.into_iter().fold(Rights::NONE, Rights::union);
+    let options = OpenOptions::new()
+        .read(rights.contains(Rights::READ))
+        .write(rights.contains(Rights::WRITE))
+        .append(rights.contains(Rights::APPEND) && !rights.contains(Rights::WRITE))
+        .with_key(false);
+    let mut events = session.events();
+    let file = session.open(&source.export, source.path.as_bytes(), &options).await.map_err(failure)?;
+    let granted =
+        file.grant(&to, GrantOptions { rights, lasts, deliver, gives_up }).await.map_err(failure)?;
+    match &granted.key {
+        Some(key) => show(&Zeroizing::new(format!("{}\n", key.to_text().as_str())))?,
+        None => say("the server tells the other client: bowline accept --wait\n"),
+    }
+    say("the file stays open, and the grant good, until this ends (Ctrl-C)\n");
+    let handle = file.handle();
+    let ended = async {
+        loop {
+            match events.recv().await {
+                Ok(SessionEvent::HandleEnded { handle: ended, refusal }) if ended == handle => {
+                    return Some(refusal.reason);
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    };
+    tokio::select! {
+        reason = ended => match reason {
+            Some(Reason::TakenOver) => {
+                say("the other client has the file now\n");
+                file.leave_open();
+            }
+            _ => return Err(Failure::new(format!("{}: the server has ended the open", source.shown()))),
+        },
+        stopped = stopped() => {
+            stopped?;
+            file.close().await.map_err(failure)?;
+        }
+    }
+    session.close().await;
+    Ok(())
+}
+
+pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
+    let AcceptArguments { peer, key_file, wait, output, key, peers } = arguments;
+    let what = format!("cannot accept a file from {}", peer.escape_debug());
+    // Before the server is asked for anything: what is no key need not reach it.
+    let given = if wait { None } else { Some(read_key(key_file.as_deref())?) };
+    let (session, own) = connect(key, peers, &peer, &what).await?;
+    let failure = |error: Error| describe(&error, &what, &peer, &own);
+    let resume_key = match given {
+        Some(given) => given,
+        None => offered(&session).await?.map_err(failure)?,
+    };
+    let file = session.resume(&resume_key, LineSet::ALL).await.map_err(failure)?;
+    let state = file.state();
+    say(&format!("an open file of {} bytes, with the rights {}\n", state.attributes.len, state.rights));
+    if state.rights.contains(Rights::READ) {
+        match output {
+            Some(path) => {
+                let out = tokio::fs::File::create(&path).await;
+                let out =
+                    out.map_err(|error| Failure::of(&format!("cannot make {}", path.display()), &error))?;
+                copy(&file, out, failure).await?;
+            }
+            None => copy(&file, tokio::io::stdout(), failure).await?,
+        }
+    }
+    file.close().await.map_err(failure)?;
+    session.close().await;
+    Ok(())
+}
+
+/// Waits for a grant that the server delivers, and gets its key.
+async fn offered(session: &Session) -> Result<Result<ResumeKey, Error>, Failure> {
+    let mut events = session.events();
+    loop {
+        if let Some(offer) = session.offers().pop() {
+            let path = String::from_utf8_lossy(offer.path.as_bytes()).into_owned();
+            say(&format!("{} of {}, from {}\n", path.escape_debug(), offer.export, offer.from));
+            return Ok(session.take_grant(offer.grant).await);
+        }
+        match events.recv().await {
+            Ok(SessionEvent::Ended(loss)) => return Ok(Err(Error::SessionEnded(loss))),
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Err(Failure::new("the session is over")),
+        }
+    }
+}
+
+/// The key in a file or in standard input. It is no argument, because every user of the machine can read those.
+fn read_key(file: Option<&Path>) -> Result<ResumeKey, Failure> {
+    let named = file.filter(|path| *path != Path::new("-"));
+    let place = named.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let mut text = Zeroizing::new(String::new());
+    let read = match named {
+        Some(path) => {
+            std::fs::File::open(path).and_then(|file| file.take(KEY_TEXT_MAX).read_to_string(&mut text))
+        }
+        None => std::io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text),
+    };
+    read.map_err(|error| Failure::of(&format!("cannot read {place}"), &error))?;
+    text.trim().parse().map_err(|error| {
+        Failure::of(&format!("{place} holds no key"), &error).try_this("what `bowline grant` has printed")
+    })
+}
+
+async fn copy(
+    file: &File,
+    mut out: impl AsyncWrite + Unpin,
+    failure: impl Fn(Error) -> Failure,
+) -> Result<(), Failure> {
+    let mut bytes = file.read_ahead(0, None);
+    let mut is_wanted = true;
+    while is_wanted && let Some(chunk) = bytes.next().await.map_err(&failure)? {
+        is_wanted = unless_closed(out.write_all(&chunk).await)?;
+    }
+    unless_closed(out.flush().await).map(drop)
+}
+
+/// Waits until somebody wants this to end.
+async fn stopped() -> Result<(), Failure> {
+    let no_signals = |error| Failure::of("cannot listen for signals", &error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let closed = async {
+        let mut stdin = tokio::io::stdin();
+        let mut ignored = [0; 64];
+        while stdin.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = closed => {}
+    }
+    Ok(())
+}
+
+/// A right, by its name.
+pub(super) fn right(text: &str) -> Result<Rights, String> {
+    Rights::from_name(text).ok_or_else(|| "use read, write, append, lock and grant".to_owned())
+}
+
+/// A time, as in 90s, 30m, 8h or 7d.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and s, m, h or d, as in 30m".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let span = number.checked_mul(seconds).filter(|span| (1..=u64::from(u32::MAX)).contains(span));
+    span.map(Duration::from_secs).ok_or_else(|| "from 1s to 49710d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_a_unit_and_bounds() {
+        for (text, seconds) in [("1s", 1), ("30m", 1800), ("8h", 28_800), ("7d", 604_800)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "30", "0s", "-1s", "1w", "1ss", "99999999999999999999d", "49711d"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_from_a_file_and_what_is_none_is_not_shown() {
+        let key = ResumeKey {
+            file_id: bowline::model::OpenId(1),
+            time_stamp_us: 2,
+            process_id: 3,
+            generation: 4,
+            secret: *b"sixteen secrets!",
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, format!("{}\n", key.to_text().as_str())).unwrap();
+        assert_eq!(read_key(Some(&path)).unwrap(), key);
+        std::fs::write(&path, "bowline-resume-1-notakey").unwrap();
+        let failure = read_key(Some(&path)).unwrap_err();
+        assert!(
+            !failure.what.contains("notakey") && failure.what.contains("holds no key"),
+            "{}",
+            failure.what
+        );
+    }
+}
