@@ -233,7 +233,7 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session() {
             }
         }
     };
-    // That it takes less than a second is shown in tests/program.rs.
+    // How long it takes from the file on, tests/program.rs measures.
     let loss = tokio::time::timeout(LONG, ended).await.unwrap();
     assert_eq!(loss, SessionLoss::NotAllowed);
     let error = file.read_chunk(0, 10).await.unwrap_err();

@@ -153,16 +153,21 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     seeds
 }
 
-/// A message of each stream behind the stream's byte, and a head with nothing behind it.
+/// A message of each stream behind the stream's byte, on data channels in each mode, and a head with nothing behind it.
 fn frame_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let streams = ["ClientControl", "ServerControl", "ClientData", "ServerData"];
-    let wanted = ["Open", "Resume", "Opened", "Listed", "Write", "Read", "ReadDone", "Refused"];
+    let wanted = ["Open", "Resume", "Opened", "Listed", "Write", "Read", "ReadDone", "Trailer", "Refused"];
     let mut seeds = vec![("frames", "head_alone".to_owned(), [&[2][..], &HEAD.encode()].concat())];
     for sample in samples::all().into_iter().filter(|sample| wanted.contains(&sample.name)) {
         let stream = streams.iter().position(|stream| *stream == sample.stream).unwrap();
-        let stream = u8::try_from(stream).unwrap();
-        let name = format!("{}-{}", sample.stream, sample.name);
-        seeds.push(("frames", name, [&[stream, sample.kind][..], &sample.body].concat()));
+        let modes = if stream < 2 { 1 } else { targets::DATA_MODES.len() };
+        for (mode, (protection, suite)) in targets::DATA_MODES.iter().enumerate().take(modes) {
+            let first = u8::try_from(stream + 4 * mode).unwrap();
+            // The mode that the corpus began with has no name of its own.
+            let mode = if mode == 0 { String::new() } else { format!("-{protection}-{suite}") };
+            let name = format!("{}-{}{mode}", sample.stream, sample.name);
+            seeds.push(("frames", name, [&[first, sample.kind][..], &sample.body].concat()));
+        }
     }
     seeds
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bowline::client::{Client, Error, OpenOptions, Peers, Session, SessionEvent, SessionLoss};
 use bowline::net::key_file;
 use bowline::secure::Identity;
+use jiff::{SignedDuration, Timestamp};
 use program::{Server, User, export, finish, finish_child, key_in};
 use rustix::process::Signal;
 use support::recorder::contains_secret;
@@ -515,6 +516,46 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session() {
     drop(file);
     session.close().await;
     scene.end();
+}
+
+/// From the moment at which the new list is in its place, by the file system's own note of it, to the lines of the server's
+/// log about the end of each connection: both times are taken where the things happen, so this test's own turn on a
+/// processor does not count. A machine that is busy with other things has three tries.
+#[tokio::test(flavor = "multi_thread")]
+async fn t26_a_client_that_is_taken_off_the_list_has_no_channel_a_second_later() {
+    const SECOND: SignedDuration = SignedDuration::from_secs(1);
+    let scene = Scene::start();
+    let mut least = SignedDuration::MAX;
+    for _ in 0..3 {
+        let connecting = async {
+            loop {
+                if let Ok(session) = scene.connect().await {
+                    break session;
+                }
+            }
+        };
+        let session = timeout(LONG, connecting).await.expect("the list is in force");
+        session.all_lines_up(LONG).await.unwrap();
+        let channels = session.channels();
+        assert!(channels.len() >= 3, "one for data on each line, and one for control: {channels:?}");
+
+        scene.store.set("clients.toml", &client_entry("other", &scene.server_key));
+        let list = fs::metadata(scene.store.settings("clients.toml")).unwrap();
+        let replaced = Timestamp::new(list.ctime(), i32::try_from(list.ctime_nsec()).unwrap()).unwrap();
+        let mut last = replaced;
+        for _ in &channels {
+            let line = scene.server.log_has("connection closed");
+            last = last.max(line.split(' ').next().unwrap().parse().unwrap());
+        }
+        least = least.min(last.duration_since(replaced));
+        session.close().await;
+        scene.store.set("clients.toml", &client_entry("station", &scene.client_key));
+        if least < SECOND {
+            break;
+        }
+    }
+    println!("the last channel is gone {least:#} after the new list is there");
+    assert!(least < SECOND, "{least:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use bowline::model::{
 };
 use bowline::secure::{
     BindInitiator, BindResponder, EnrolInitiator, EnrolResponder, Identity, Incoming, Opener, Payload,
-    RecordError, RecordKeys, Sealer, SessionInitiator, SessionResponder, mac1,
+    RecordError, RecordKeys, Sealer, SessionInitiator, SessionResponder, mac1, suites,
 };
 use bowline::server::{parse_clients, parse_export_argument};
 use bowline::wire::control::BindSecret;
@@ -72,17 +72,30 @@ pub fn resume_key_text(bytes: &[u8]) {
     assert!(ResumeKey::from_bytes(&key.to_bytes()) == key, "the binary form does not come back");
 }
 
-/// The first byte chooses a stream, the others are a record of it: as they came they are refused, and sealed as a body
-/// with the right keys they are what [`body`] says of them.
+/// The first byte chooses a stream and what its channel is like, the others are a record of it: as they came they are
+/// refused, and sealed as a body with the right keys they are what [`body`] says of them.
 pub fn frames(bytes: &[u8]) {
-    let Some((stream, bytes)) = bytes.split_first() else { return };
-    match stream % 4 {
-        0 => record::<ClientControl>(bytes, ChannelKind::Control, |keys| (keys.0.send, keys.1.receive)),
-        1 => record::<ServerControl>(bytes, ChannelKind::Control, |keys| (keys.1.send, keys.0.receive)),
-        2 => record::<ClientData>(bytes, ChannelKind::Data, |keys| (keys.0.send, keys.1.receive)),
-        _ => record::<ServerData>(bytes, ChannelKind::Data, |keys| (keys.1.send, keys.0.receive)),
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let mode = DATA_MODES[usize::from(first / 4) % DATA_MODES.len()];
+    match first % 4 {
+        0 => record::<ClientControl>(bytes, CONTROL_MODE, |keys| (keys.0.send, keys.1.receive)),
+        1 => record::<ServerControl>(bytes, CONTROL_MODE, |keys| (keys.1.send, keys.0.receive)),
+        2 => record::<ClientData>(bytes, mode, |keys| (keys.0.send, keys.1.receive)),
+        _ => record::<ServerData>(bytes, mode, |keys| (keys.1.send, keys.0.receive)),
     }
 }
+
+/// What control channels are like.
+const CONTROL_MODE: (Protection, Suite) = (Protection::Sealed, Suite::ChaCha20Poly1305);
+/// What data channels can be like.
+pub const DATA_MODES: [(Protection, Suite); 6] = [
+    (Protection::Signed, Suite::ChaCha20Poly1305),
+    (Protection::Sealed, Suite::ChaCha20Poly1305),
+    (Protection::Clear, Suite::ChaCha20Poly1305),
+    (Protection::Signed, Suite::Aegis128X2),
+    (Protection::Sealed, Suite::Aegis128X2),
+    (Protection::Clear, Suite::Aegis128X2),
+];
 
 /// The first byte chooses a step of a handshake, the others are the message that it reads, behind a right check: it is
 /// refused, or leads to the next step.
@@ -244,12 +257,14 @@ type Ends = (bowline::secure::DirectionKeys, bowline::secure::DirectionKeys);
 
 fn record<M: Message + PartialEq + core::fmt::Debug>(
     bytes: &[u8],
-    kind: ChannelKind,
+    (protection, suite): (Protection, Suite),
     ends: fn(Keys) -> Ends,
 ) {
-    let protection = if kind == ChannelKind::Control { Protection::Sealed } else { Protection::Signed };
+    if !suites().contains(suite) {
+        return;
+    }
     let opener = || {
-        let (send, receive) = ends(bind(bind_offer(kind, protection)));
+        let (send, receive) = ends(bind(BindOffer { suite, ..bind_offer(M::CHANNEL, protection) }));
         (send, Opener::<M>::new(receive, NUMBER, protection).expect("such a channel can be"))
     };
     // As they came.
@@ -259,7 +274,7 @@ fn record<M: Message + PartialEq + core::fmt::Debug>(
     let body = body.get(..Limits::BODY_LEN_MAX).unwrap_or(body);
     let payload = vec![0x55; body.first().map_or(0, |&len| usize::from(len))];
     let (send, mut opener) = opener();
-    let frame = match kind {
+    let frame = match M::CHANNEL {
         ChannelKind::Control => seal::<true>(send, protection, (message, body), &payload),
         ChannelKind::Data => seal::<false>(send, protection, (message, body), &payload),
     };
@@ -303,7 +318,8 @@ fn open<M: Message>(opener: &mut Opener<M>, bytes: &[u8], plain: &[u8]) -> Resul
     let Some((body, rest)) = rest.split_at_checked(body_len) else { return Err(RecordError::Order) };
     let incoming = opener.open_body(&head, head_bytes, &mut body.to_vec())?;
     if head.payload_len > 0 {
-        let (payload, tag) = rest.split_last_chunk::<{ Limits::TAG_LEN }>().ok_or(RecordError::Order)?;
+        let payload_len = rest.len().checked_sub(opener.payload_tag_len()).ok_or(RecordError::Order)?;
+        let (payload, tag) = rest.split_at(payload_len);
         let mut payload = payload.to_vec();
         opener.open_payload(&mut payload, tag)?;
         assert_eq!(payload, plain, "another payload than was sealed");

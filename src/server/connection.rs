@@ -291,5 +291,7 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
         }
     };
     let reason = run_channel(reader, writer, backlog, on_record, on_written, discard).await;
+    // Both halves of the socket are closed by now.
+    tracing::debug!(connection = connection.0, %reason, "connection closed");
     shared.lost(connection, reason);
 }
