@@ -37,8 +37,10 @@ async fn world() -> (World, Arc<Identity>) {
     let entries = [Entry::all(first.public()), Entry::all(second.public())];
     let world = World::with_clients(&pattern(5000), first, &entries).await;
     key_file::create(&at(&world, "client.key"), &world.identity.to_text()).unwrap();
-    let addresses: Vec<String> = world.recorders.iter().map(|recorder| recorder.address().to_string()).collect();
-    let peer = format!("[[peer]]\nname = \"store\"\nkey = \"{}\"\naddresses = {addresses:?}\n", world.server_key);
+    let addresses: Vec<String> =
+        world.recorders.iter().map(|recorder| recorder.address().to_string()).collect();
+    let peer =
+        format!("[[peer]]\nname = \"store\"\nkey = \"{}\"\naddresses = {addresses:?}\n", world.server_key);
     std::fs::write(at(&world, "peers.toml"), peer).unwrap();
     (world, second)
 }
@@ -65,7 +67,10 @@ fn child(world: &World, files: usize) -> Child {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.ends_with("holding")), "the child has its files open");
+    assert!(
+        lines.map_while(Result::ok).any(|line| line.ends_with("holding")),
+        "the child has its files open"
+    );
     keys_in(&rings(world)).iter().take(10).for_each(|key| world.note_key(key));
     child
 }
