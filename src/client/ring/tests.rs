@@ -92,7 +92,7 @@ fn the_bytes_of_a_ring_are_these() {
     body.extend(b"data");
     body.extend([3, 0, 0, 0, 0, 0, 0, 0]);
     body.extend(b"a/b");
-    body.extend([3, 3]);
+    body.extend([3, 7]);
     body.extend([5, 0, 0, 0, 0, 0, 0, 0]);
     body.extend([101, 0, 0, 0, 0, 0, 0, 0]);
     body.push(0);
@@ -104,7 +104,7 @@ fn the_bytes_of_a_ring_are_these() {
 }
 
 const GOLDEN_SUM: [u8; 16] =
-    [0x29, 0xaf, 0x87, 0x4c, 0xe4, 0xcf, 0xf5, 0xce, 0xaf, 0xfb, 0xc5, 0x1f, 0x02, 0x3a, 0x62, 0xec];
+    [0xb0, 0xeb, 0x0a, 0xf8, 0x60, 0x9b, 0x4a, 0x46, 0x3e, 0x83, 0x2e, 0x9b, 0x5c, 0xaa, 0x05, 0x64];
 
 #[test]
 fn entries_come_back_as_they_were() {
