@@ -42,8 +42,8 @@ use self::identities::Identities;
 use self::names::Names;
 use self::shared::Shared;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Limits, Policy, Protection, ProtectionMinima, Suite,
-    SuiteSet,
+    EffectiveProtection, Entropy as _, EntropyError, Limits, LimitsError, Policy, Protection,
+    ProtectionMinima, Suite, SuiteSet,
 };
 use crate::net::socket::Listener;
 use crate::net::{Clock, SystemEntropy, Workers, socket};
@@ -115,6 +115,9 @@ pub enum StartError {
     /// Nowhere to listen.
     #[error("no address to listen on was given")]
     NoAddress,
+    /// Bounds that contradict each other.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -181,6 +184,7 @@ impl Server {
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
+        config.limits.check()?;
         let mut listeners = Vec::new();
         for address in config.listen {
             let error = |source| StartError::Listen { address, source };
