@@ -18,16 +18,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bowline::client::{ChannelState, Client, Error, File, LineConfig, OpenOptions, Peer, Session};
+use bowline::client::{
+    ChannelState, Client, Error, File, LineConfig, OpenOptions, Peer, Session, server_key,
+};
 use bowline::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, Limits, LineRole, Locator, PublicKey, SessionId,
+    AttemptNonce, ChannelKind, ChannelNumber, Limits, LineRole, Locator, Protection, PublicKey, SessionId,
+    Suite,
 };
 use bowline::net::{SystemEntropy, Via, exchange, socket};
 use bowline::secure::mac1::mac1;
 use bowline::secure::{BindInitiator, Identity, SessionInitiator};
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use bowline::wire::control::BindSecret;
-use bowline::wire::hello::{BindOffer, Hello, Offer, SessionOffer, checked, prologue};
+use bowline::wire::hello::{BindOffer, EnrolOffer, Hello, Offer, SessionOffer, checked, prologue};
 use support::{EXPORT, LONG, Searched, World, new_identity, pattern};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -277,16 +280,78 @@ async fn t27_others_go_on_and_come_in_beside_a_flood_of_garbage_and_nothing_stay
     assert!((1..=told_at_most(41, began)).contains(&lines), "{lines} lines");
 }
 
+/// Of every pattern: who knows the server's key can have it answer, and nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn t27_no_diffie_hellman_is_done_for_a_hello_with_a_wrong_check() {
-    let place = Place::start(|limits| limits.handshake_burst = 1_000_000);
+    let place = Place::start(|limits| {
+        limits.handshake_burst = 1_000_000;
+        (limits.enrol_burst, limits.enrol_burst_per_network) = (1000, 1000);
+    });
     let [random, unchecked, no_noise] = garbage(&place.key, 1000);
     flood(place.address(), 4, [random, unchecked].concat()).await;
-    until("all have come", || place.server.gate().counts.admitted == 2000).await;
+    let of_patterns = |keys: [PublicKey; 2]| -> Vec<Vec<u8>> {
+        let bind = |at: usize| {
+            let (locator, nonce) = (Locator([3; 16]), AttemptNonce([u8::try_from(at % 256).unwrap(); 16]));
+            let (kind, number) = (ChannelKind::Data, ChannelNumber(7));
+            let (protection, suite) = (Protection::Sealed, Suite::ChaCha20Poly1305);
+            checked(
+                &prologue(&Offer::Bind(BindOffer { locator, number, nonce, kind, protection, suite })),
+                &[8; 48],
+            )
+        };
+        let enrolment = |_| checked(&prologue(&Offer::Enrol(EnrolOffer::OURS)), &[9; 32]);
+        let with = |bytes: Vec<u8>, key| [&bytes[..], &mac1(key, &bytes)].concat();
+        let [key, enrolment_key] = &keys;
+        (0..50).flat_map(|at| [with(bind(at), key), with(enrolment(at), enrolment_key)]).collect()
+    };
+    // An enrolment's check has no key; the server's own is as wrong there as any.
+    flood(place.address(), 4, of_patterns([PublicKey([9; 32]), place.key])).await;
+    until("all have come", || place.server.gate().counts.admitted == 2100).await;
     assert_eq!(place.server.gate().handshake_steps, 0);
     // The counter counts.
     flood(place.address(), 4, no_noise[..50].to_vec()).await;
     assert_eq!(place.server.gate().handshake_steps, 50);
+    for (at, hello) in of_patterns([place.key, NO_KEY]).iter().enumerate() {
+        let answer = answer_to(network(20 + at as u32 % 4), place.address(), hello).await;
+        assert_eq!(
+            answer.is_empty(),
+            at % 2 == 0,
+            "a key is shown to whoever asks, and a bind to nothing refused"
+        );
+    }
+    assert_eq!(place.server.gate().handshake_steps, 150);
+    place.all_is_quiet().await;
+    place.end().await;
+}
+
+/// What the check of an enrolment is made with.
+const NO_KEY: PublicKey = PublicKey([0; 32]);
+
+/// Each of these is somebody who has proven nothing: few for each network, and few for all together.
+#[tokio::test(flavor = "multi_thread")]
+async fn t27_a_network_gets_few_enrolments_and_all_together_few_more() {
+    let place = Place::start(|limits| (limits.enrol_rate, limits.enrol_rate_per_network) = (0, 0));
+    let Limits { enrol_burst: all, enrol_burst_per_network: own, .. } = Limits::default();
+    let mut shown = Vec::new();
+    for number in 20..26 {
+        let mut count = 0;
+        for _ in 0..own + 3 {
+            let via = Via::Address(network(number));
+            match server_key(place.address(), Some(&via), LONG).await {
+                Ok(key) => {
+                    assert_eq!(key, place.key);
+                    count += 1;
+                }
+                Err(error) => assert!(matches!(error, Error::KeyNotShown { .. }), "{error}"),
+            }
+        }
+        shown.push(count);
+    }
+    assert_eq!((all, own), (16, 4));
+    assert_eq!(shown, [4, 4, 4, 4, 0, 0], "what one network is refused is left for the others");
+    assert_eq!(place.server.gate().handshake_steps, u64::from(all), "the rest is refused before any work");
+    // Who knows the key already is served as always, also from there.
+    place.connect(&[network(20)]).await.unwrap().close().await;
     place.all_is_quiet().await;
     place.end().await;
 }
@@ -465,7 +530,7 @@ async fn t28_cve_2026_31476_ten_thousand_failed_binds_at_one_session_that_notice
                 let kind = if at % 2 == 0 { ChannelKind::Data } else { ChannelKind::Control };
                 let fresh =
                     BindOffer { number: ChannelNumber(900 + at as u32), nonce: AttemptNonce(nonce), ..offer };
-                let protection = bowline::model::Protection::Sealed;
+                let protection = Protection::Sealed;
                 let (identity, offer) = match at % 5 {
                     // The session's own client, without its secret.
                     0 => (&own_identity, BindOffer { kind, protection, ..fresh }),

@@ -55,6 +55,7 @@ impl Scene {
     async fn offender(&self) -> Offender {
         let client = self.client();
         let mut session = client.start().await;
+        self.world.note_session(&session);
         let data = client.bind(&session, DATA, Protection::Signed).await;
         session.control.send(&open(), 1).await;
         let handle = match session.control.answer().await {

@@ -72,6 +72,18 @@ impl World {
         session.channels().into_iter().find(|channel| channel.kind == ChannelKind::Data).unwrap()
     }
 
+    /// How often the client and the server have replaced their keys on the data channel, with no number left out.
+    fn rekeys(&self, protection: Protection) -> [usize; 2] {
+        let recording = self.recording();
+        let tag = if protection == Protection::Clear { 0 } else { 16 };
+        let (up, down) = records(&recording);
+        [up, down].map(|bytes| {
+            let heads = heads(bytes, tag);
+            assert!(heads.iter().zip(0..).all(|(head, number)| head.sequence == number), "{protection}");
+            heads.iter().filter(|head| head.kind == Rekey::KIND).count()
+        })
+    }
+
     /// The one data channel's connection, as it was recorded.
     fn recording(&self) -> Recording {
         self.recorder.connections().into_iter().find(|connection| connection.kind == Kind::BindData).unwrap()
@@ -189,21 +201,54 @@ async fn t29_keys_are_replaced_in_both_directions_under_load() {
                 .all(|at| on_disk[(64 << 20) + at * 4..][..4] == u32::try_from(at).unwrap().to_le_bytes())
         );
         assert!(on_disk[80 << 20..] == content(16 << 20));
-        let recording = world.recording();
-        let tag = if protection == Protection::Clear { 0 } else { 16 };
-        let (up, down) = records(&recording);
-        for (way, bytes) in [("client", up), ("server", down)] {
-            let heads = heads(bytes, tag);
-            let rekeys = heads.iter().filter(|head| head.kind == Rekey::KIND).count();
-            assert!(rekeys >= 16, "{way}, {protection}: {rekeys} of {} records", heads.len());
-            assert!(
-                heads.iter().zip(0..).all(|(head, number)| head.sequence == number),
-                "no number is left out"
-            );
-        }
+        let rekeys = world.rekeys(protection);
+        assert!(rekeys.iter().all(|&count| count >= 16), "{protection}: {rekeys:?}");
         assert_eq!(failed.try_recv(), Err(TryRecvError::Empty), "nothing happened to any channel");
         session.close().await;
         world.server.stop().await;
+    }
+}
+
+/// Every other limit is far away: what is replaced here is replaced for its age.
+#[tokio::test(flavor = "multi_thread")]
+async fn t29_keys_are_replaced_for_their_age_in_both_directions_under_load() {
+    const PIECE: usize = 64 << 10;
+    let mut limits = Limits::default();
+    limits.rekey_after = Duration::from_millis(20);
+    let bytes = content(4 << 20);
+    for &protection in Protection::EACH {
+        for suite in suites().iter() {
+            let world = World::start(protection, &limits, &bytes).await;
+            let (session, file) = world.connect(&world.client.clone().with_suites(SuiteSet::of(suite))).await;
+            let mut failed = session.events();
+            let mut written = Vec::new();
+            let using = async {
+                // In pieces so small that three keys grow old long before the recorder has all that it keeps.
+                for round in 0_usize.. {
+                    let at = round * PIECE % bytes.len();
+                    let mut read = vec![0; PIECE];
+                    let piece = &content(PIECE + round % 1000)[round % 1000..];
+                    let end = u64::try_from(bytes.len() + written.len()).unwrap();
+                    let (got, put) = tokio::join!(
+                        file.read_at(u64::try_from(at).unwrap(), &mut read),
+                        file.write_at(end, piece)
+                    );
+                    put.unwrap();
+                    assert_eq!(got.unwrap(), PIECE);
+                    assert!(read == bytes[at..at + PIECE], "{protection} {suite}, round {round}");
+                    written.extend_from_slice(piece);
+                    if round % 20 == 0 && world.rekeys(protection).iter().all(|&count| count >= 3) {
+                        break;
+                    }
+                }
+            };
+            tokio::time::timeout(LONG, using).await.expect("keys grow old while they are used");
+            let on_disk = std::fs::read(world.folder.path().join("data/file")).unwrap();
+            assert!(on_disk == [&bytes[..], &written].concat(), "{protection} {suite}");
+            assert_eq!(failed.try_recv(), Err(TryRecvError::Empty), "nothing happened to any channel");
+            session.close().await;
+            world.server.stop().await;
+        }
     }
 }
 

@@ -130,6 +130,32 @@ fn links_lead_somewhere() {
     report(&found);
 }
 
+#[test]
+fn numbers_in_names_are_those_of_the_lists() {
+    check(&["src", "tests", "examples"], numbers);
+}
+
+/// What docs/testing.md says that there is: files, targets of `cargo test` and `cargo bench`, and tests by their numbers.
+#[test]
+fn what_the_document_about_tests_names_is_there() {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("docs/testing.md")).expect("docs/testing.md is there");
+    let mut names = BTreeSet::new();
+    for file in ["src", "tests"].iter().flat_map(|folder| files(&root.join(folder), "rs")) {
+        names.extend(functions(&std::fs::read_to_string(&file).expect("source is text")));
+    }
+    let is_file = |path: &str| root.join(path).exists();
+    let mut found = claims(&text, &names, &is_file);
+    let tests = std::fs::read_dir(root.join("tests")).expect("there are tests");
+    for path in tests.map(|entry| entry.expect("the folder can be read").path()) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.ends_with(".rs") && !text.contains(&format!("`tests/{name}`")) {
+            found.push(format!("docs/testing.md: nothing is said of tests/{name}"));
+        }
+    }
+    report(&found);
+}
+
 /// Applies a rule to the Rust files of `folders` and fails with everything that it finds.
 fn check(folders: &[&str], rule: fn(&str, &str) -> Vec<String>) {
     let mut found = Vec::new();
@@ -370,6 +396,74 @@ fn shown_row((stream, name, kind): &Row) -> String {
     format!("| {stream} | {name} | {kind:#04x} |")
 }
 
+/// The lists of behaviours, threats and faults, and how long they are.
+const LISTS: [(char, u8); 3] = [('b', 44), ('t', 41), ('f', 80)];
+
+/// The number that a part of a name is, `t03` for instance; the reason if it is none of the lists.
+fn number(part: &str) -> Option<Result<(), String>> {
+    let (list, digits) = (part.chars().next()?, part.get(1..)?);
+    let (_, last) = LISTS.into_iter().find(|(known, _)| *known == list)?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let is_one = digits.len() == 2 && digits.parse().is_ok_and(|number: u8| (1..=last).contains(&number));
+    Some(if is_one { Ok(()) } else { Err(format!("is none of {list}01 to {list}{last}")) })
+}
+
+/// Rule: the numbers in the names of functions have two digits and exist, so that each is found by one spelling.
+fn numbers(file: &str, source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let mut found = Vec::new();
+    for pair in tokens.windows(2).filter(|pair| pair[0].text == "fn") {
+        for part in pair[1].text.split('_') {
+            if let Some(Err(why)) = number(part) {
+                found.push(format!("{file}:{}: {}: {part} {why}", pair[1].line, pair[1].text));
+            }
+        }
+    }
+    found
+}
+
+/// The names of the functions in `source`.
+fn functions(source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let names = tokens.windows(2).filter(|pair| pair[0].text == "fn").map(|pair| pair[1].text.clone());
+    names.collect()
+}
+
+/// Rule: what stands in code in a document about tests exists: files of `tests` and `src`, targets behind `--test` and
+/// `--bench`, numbers that a test's name has in it.
+fn claims(text: &str, names: &BTreeSet<String>, is_file: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        // Every second part stands between backticks.
+        for code in line.split('`').skip(1).step_by(2) {
+            let words: Vec<&str> = code.split([' ', '/']).collect();
+            for (before, word) in std::iter::once(&"").chain(&words).zip(&words) {
+                let folder = match *before {
+                    "--test" => "tests",
+                    "--bench" => "benches",
+                    _ => "",
+                };
+                if !folder.is_empty() && !is_file(&format!("{folder}/{word}.rs")) {
+                    found.push(format!("docs/testing.md:{}: there is no {folder}/{word}.rs", at + 1));
+                }
+                let is_number = word
+                    .strip_suffix('_')
+                    .is_some_and(|id| id == "cve" || id.split('_').all(|part| number(part).is_some()));
+                if is_number && !names.iter().any(|name| name.contains(word)) {
+                    found.push(format!("docs/testing.md:{}: no test has {word} in its name", at + 1));
+                }
+            }
+            let is_path = code.starts_with("tests/") || code.starts_with("src/");
+            if is_path && !code.contains(' ') && !is_file(code) {
+                found.push(format!("docs/testing.md:{}: there is no {code}", at + 1));
+            }
+        }
+    }
+    found
+}
+
 /// The relative links of a Markdown text outside of code, with their lines, without their anchors.
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
@@ -523,4 +617,36 @@ fn planted_links_are_found() {
     let found = links(text);
     let found: Vec<_> = found.iter().map(|(line, target)| (*line, target.as_str())).collect();
     assert_eq!(found, [(1, "a.md"), (1, "../b.md"), (5, "g.png")]);
+}
+
+#[test]
+fn planted_numbers_are_caught() {
+    let source = "fn t03_a() {}\n\
+        fn t3_a() {}\n\
+        fn f081_a() {}\n\
+        fn f81_a() {}\n\
+        fn b44_t41_cve_2026_31711_f80_u64_of_100_t_f_4097th() {}\n\
+        fn a_b45() {}\n\
+        let t1 = fn_t1(); struct t1;\n";
+    assert_eq!(lines_found(numbers, "tests/x.rs", source), [2, 3, 4, 6]);
+}
+
+#[test]
+fn planted_claims_are_caught() {
+    let names = BTreeSet::from(["t03_a".to_owned(), "f09_t15_b".to_owned(), "t12_cve_2021_c".to_owned()]);
+    let is_file = |path: &str| ["tests/a.rs", "tests/a", "benches/c.rs"].contains(&path);
+    let good = "`tests/a.rs`, `tests/a`, `cargo test -- t03_`, `cve_`, `f09_t15_`; `--test a --bench c`; t04_ `name/tests.rs`\n";
+    assert_eq!(claims(good, &names, &is_file), [""; 0]);
+    for bad in [
+        "`tests/b.rs`",
+        "`src/b.rs`",
+        "`t04_`",
+        "`cargo test -- t15_t16_`",
+        "`--test b`",
+        "`X=1 cargo bench --bench a`",
+    ] {
+        let found = claims(bad, &names, &is_file);
+        assert_eq!(found.len(), 1, "{bad}: {found:?}");
+        assert!(found[0].starts_with("docs/testing.md:1: "), "{found:?}");
+    }
 }

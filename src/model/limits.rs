@@ -2,6 +2,22 @@
 
 use core::time::Duration;
 
+use thiserror::Error;
+
+/// Why bounds are not those of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// A client whose line is silent could lose its files before it has found out.
+    #[error("a grace of {grace:?} is shorter than {count} times the {ping:?} after which a silent channel is asked for a sign of life", count = Limits::GRACE_PINGS)]
+    Grace {
+        /// How long an open without a reachable channel stays.
+        grace: Duration,
+        /// Silence after which a channel is asked for a sign of life.
+        ping: Duration,
+    },
+}
+
 /// Bounds of one end. The defaults are for a local network; see each field for its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -241,6 +257,23 @@ impl Limits {
     pub const RESUMES_AT_ONCE: usize = 64;
     /// Bytes of memory in which the store keeps what it has read and written: most of a table of 100,000 opens.
     pub const STORE_CACHE: usize = 64 << 20;
+    /// How many times the silence after which an idle channel is asked for a sign of life a grace has to be: one for the
+    /// silence, one for the answer that does not come, one to be back.
+    pub const GRACE_PINGS: u32 = 3;
+
+    /// Whether a server can keep what these bounds promise together. Both graces count: the longest one is what clients get
+    /// who ask for more.
+    ///
+    /// # Errors
+    /// [`LimitsError`].
+    pub fn check(&self) -> Result<(), LimitsError> {
+        let (grace, ping) =
+            (self.grace_default.min(self.grace_max), self.ping_after.max(self.ping_idle_after));
+        if grace < ping.saturating_mul(Self::GRACE_PINGS) {
+            return Err(LimitsError::Grace { grace, ping });
+        }
+        Ok(())
+    }
 }
 
 const _: () = {
@@ -275,5 +308,23 @@ mod tests {
         assert_eq!(limits.ping_after + limits.dead_after_ping, Duration::from_secs(3));
         assert!(limits.grace_default <= limits.grace_max);
         assert!(limits.locks_per_open <= limits.locks_per_client, "an open could not use what it may have");
+        assert_eq!(limits.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_grace_is_three_pings_at_least() {
+        let seconds = Duration::from_secs;
+        let with = |grace_default, grace_max, ping_after, ping_idle_after| {
+            Limits { grace_default, grace_max, ping_after, ping_idle_after, ..Limits::default() }.check()
+        };
+        let short = |grace, ping| Err(LimitsError::Grace { grace: seconds(grace), ping: seconds(ping) });
+        assert_eq!(with(seconds(15), seconds(15), seconds(1), seconds(5)), Ok(()));
+        assert_eq!(with(seconds(14), seconds(300), seconds(1), seconds(5)), short(14, 5));
+        assert_eq!(with(seconds(60), seconds(14), seconds(1), seconds(5)), short(14, 5));
+        assert_eq!(with(seconds(60), seconds(60), seconds(21), seconds(5)), short(60, 21));
+        assert_eq!(
+            with(seconds(60), seconds(60), seconds(1), Duration::MAX),
+            Err(LimitsError::Grace { grace: seconds(60), ping: Duration::MAX })
+        );
     }
 }

@@ -31,7 +31,7 @@ pub use id::{
 };
 pub(crate) use key::base32;
 pub use key::{KeyTextError, PublicKey};
-pub use limits::{Limits, len_u64};
+pub use limits::{Limits, LimitsError, len_u64};
 pub use meanwhile::Meanwhile;
 pub use mode::{OpenMode, Rights, ShareMode};
 pub use name::{ExportName, ExportPath, FileName, LinkTarget, NameError, XattrName};

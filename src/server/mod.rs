@@ -51,7 +51,7 @@ use self::persistence::{Beginning, Persistence};
 use self::shared::Shared;
 use self::store::StoreError;
 use crate::model::{
-    EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, OpenId, Policy, Protection,
+    EffectiveProtection, Entropy as _, EntropyError, Epoch, Limits, LimitsError, OpenId, Policy, Protection,
     ProtectionMinima, StoreId, Suite, SuiteSet, Verifier,
 };
 use crate::net::socket::Listener;
@@ -130,6 +130,9 @@ pub enum StartError {
     /// Nowhere to listen.
     #[error("no address to listen on was given")]
     NoAddress,
+    /// Bounds that contradict each other.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// There are no random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -220,6 +223,7 @@ impl Server {
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
+        config.limits.check()?;
         let mut listeners = Vec::new();
         for address in config.listen {
             let error = |source| StartError::Listen { address, source };

@@ -1,5 +1,5 @@
-//! A server of which more can be seen: handshake threads that have more to do than they can, and files whose syncs
-//! fail.
+//! A server of which more can be seen: handshake threads that have more to do than they can, files whose syncs fail, and
+//! bounds that do not go together.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
@@ -89,6 +89,26 @@ async fn t27_a_handshake_that_finds_no_place_in_the_queue_is_refused_and_nothing
     initiator.finish(&timeout(LONG, exchange(&mut stream, &hello)).await.unwrap().unwrap()).unwrap();
     drop(stream);
     timeout(LONG, server.stop()).await.unwrap();
+}
+
+/// With a lease of 3 s and a grace of 5 s, another server gave a file away under a client that was about to come back.
+#[tokio::test]
+async fn t40_cve_leilfs_68_no_server_starts_with_a_grace_below_three_pings() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |grace: u64| {
+        let exports = Exports::open([("data".parse().unwrap(), folder.path().to_owned())]).unwrap();
+        let mut config = ServerConfig::new(identity(), exports, Policy::default());
+        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.limits.ping_idle_after = Duration::from_secs(3);
+        config.limits.grace_default = Duration::from_secs(grace);
+        config
+    };
+    let refused = Server::start(config(5)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "a grace of 5s is shorter than 3 times the 3s after which a silent channel is asked for a sign of life"
+    );
+    timeout(LONG, Server::start(config(9)).unwrap().stop()).await.unwrap();
 }
 
 fn identity() -> Arc<Identity> {

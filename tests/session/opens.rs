@@ -318,7 +318,7 @@ fn a_session_that_is_closed_on_purpose_leaves_an_orphan_only_where_it_kept_handl
 
 /// A replayed reconnect got a handle that was connected, and took it from its holder.
 #[test]
-fn durable_v2_a_key_that_is_replayed_at_a_live_open_takes_the_handle_from_nobody() {
+fn cve_durable_v2_a_key_that_is_replayed_at_a_live_open_takes_the_handle_from_nobody() {
     let (mut pair, first) = start();
     let open = exclusive(&mut pair, first, 1, 0);
     let (handle, key) = pair.opened(first, open);

@@ -506,7 +506,7 @@ enum Leaving {
 
 /// A waiter whose session was over got the lock when the holder gave it up, and nobody else could have it.
 #[test]
-fn etcd_11456_a_waiter_whose_session_is_over_never_gets_the_lock() {
+fn cve_etcd_11456_a_waiter_whose_session_is_over_never_gets_the_lock() {
     let all = seeds(1_000);
     let granted = all.iter().map(|&seed| u64::from(wait_and_leave(seed))).sum();
     println!(

@@ -236,6 +236,11 @@ impl World {
         self.note_secret(secret_half(identity));
     }
 
+    /// Remembers the secret of a session that nothing may ever show.
+    pub(crate) fn note_session(&self, session: &raw::RawSession) {
+        self.note_secret(session.started.secret.0.to_vec());
+    }
+
     fn note_secret(&self, secret: Vec<u8>) {
         let mut secrets = self.secrets.lock().unwrap();
         if !secrets.contains(&secret) {

@@ -91,7 +91,20 @@ impl Recorder {
     /// As [`Recorder::start`], with at most `kept` bytes kept of each direction of a connection. All are passed
     /// on and counted. A connection whose hello is not kept whole stays [`Kind::Unknown`].
     pub(crate) async fn keeping(listen: IpAddr, upstream: SocketAddr, kept: usize) -> io::Result<Self> {
+        Self::listening(listen, upstream, kept, None).await
+    }
+
+    async fn listening(
+        listen: IpAddr,
+        upstream: SocketAddr,
+        kept: usize,
+        room: Option<usize>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((listen, 0)).await?;
+        if let Some(room) = room {
+            // The connections that it accepts have it from their listener.
+            SockRef::from(&listener).set_recv_buffer_size(room)?;
+        }
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream,
@@ -103,6 +116,12 @@ impl Recorder {
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Ok(Self { address, shared, accepting })
+    }
+
+    /// As [`Recorder::start`], with little room for what was sent to it and not passed on yet: while it is frozen, a client
+    /// that sends much has it in its own kernel, or in its hands.
+    pub(crate) async fn narrow(listen: IpAddr, upstream: SocketAddr) -> io::Result<Self> {
+        Self::listening(listen, upstream, Self::KEPT, Some(64 << 10)).await
     }
 
     /// Where clients connect to.

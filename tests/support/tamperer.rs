@@ -1,6 +1,7 @@
 //! A TCP proxy that knows where records begin and end, and does something to one of them: flips a bit, repeats it,
 //! leaves it out, lets it change places with the next one, cuts the connection in it, or puts a record of another
-//! connection before it. It reads what anybody on the way can read: hellos and heads.
+//! connection before it. Of the first flight, which stands before all records, it flips a bit. It reads what anybody on
+//! the way can read: hellos and heads.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use bowline::model::{ChannelKind, Limits, Protection};
+use bowline::model::{ChannelKind, Limits, Protection, PublicKey};
+use bowline::secure::mac1::mac1;
 use bowline::wire::hello::{self, Hello, Offer};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -76,6 +78,26 @@ pub(crate) struct Plan {
     pub(crate) hit: Hit,
 }
 
+/// What a connection begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Session,
+    Bind(ChannelKind),
+    Enrolment,
+}
+
+/// Which bit of a first flight is flipped: of the next connection that begins like this.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flight {
+    pub(crate) handshake: Handshake,
+    /// Of the client's hello, or of the server's answer.
+    pub(crate) is_up: bool,
+    /// Counted on from the start, and round.
+    pub(crate) bit: usize,
+    /// The check of a hello is made anew under this key, which is no secret.
+    pub(crate) check: Option<PublicKey>,
+}
+
 /// Where a head has its kind, its channel and its number.
 const KIND: usize = 8;
 const CHANNEL: Range<usize> = 12..16;
@@ -91,6 +113,7 @@ pub(crate) struct Tamperer {
 struct Shared {
     upstream: SocketAddr,
     plan: Mutex<Option<Plan>>,
+    flight: Mutex<Option<Flight>>,
     /// How many plans were carried out.
     done: watch::Sender<usize>,
     /// The latest record of each kind of channel and direction, with the connection that it was on.
@@ -126,6 +149,7 @@ impl Tamperer {
         let shared = Arc::new(Shared {
             upstream,
             plan: Mutex::new(None),
+            flight: Mutex::new(None),
             done: watch::Sender::new(0),
             latest: Mutex::new(Vec::new()),
             partner: Mutex::default(),
@@ -145,9 +169,15 @@ impl Tamperer {
         *self.shared.plan.lock().unwrap() = Some(plan);
     }
 
+    /// The next first flight that fits is hit.
+    pub(crate) fn arm_flight(&self, flight: Flight) {
+        *self.shared.flight.lock().unwrap() = Some(flight);
+    }
+
     /// Nothing is hit any more.
     pub(crate) fn disarm(&self) {
         *self.shared.plan.lock().unwrap() = None;
+        *self.shared.flight.lock().unwrap() = None;
     }
 
     /// What belongs to another session is from now on taken from what passes `other`.
@@ -165,7 +195,7 @@ impl Tamperer {
         self.shared.passed.lock().unwrap().get(&(is_up, kind)).copied().unwrap_or(0)
     }
 
-    /// How many records were hit.
+    /// How many records and first flights were hit.
     pub(crate) fn hits(&self) -> usize {
         *self.shared.done.borrow()
     }
@@ -194,13 +224,22 @@ async fn carry(client: TcpStream, number: usize, shared: Arc<Shared>) -> io::Res
     server.set_nodelay(true)?;
     let (mut from_client, to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    // The first flight of either side goes on as it is.
-    let hello = read_hello(&mut from_client).await?;
-    to_server.write_all(&hello).await?;
-    let (kind, protection) = match Hello::decode(&hello).map_err(io::Error::other)?.offer {
-        Offer::Bind(offer) => (offer.kind, offer.protection),
-        _ => (ChannelKind::Control, Protection::Sealed),
+    let mut hello = read_hello(&mut from_client).await?;
+    let (handshake, kind, protection) = match Hello::decode(&hello).map_err(io::Error::other)?.offer {
+        Offer::Bind(offer) => (Handshake::Bind(offer.kind), offer.kind, offer.protection),
+        Offer::Session(_) => (Handshake::Session, ChannelKind::Control, Protection::Sealed),
+        Offer::Enrol(_) => (Handshake::Enrolment, ChannelKind::Control, Protection::Sealed),
     };
+    let flight = shared.next_flight(handshake);
+    if let Some(flight) = flight.filter(|flight| flight.is_up) {
+        flip(&mut hello, flight.bit);
+        if let Some(key) = &flight.check {
+            let checked = hello.len() - hello::MAC1_LEN;
+            let check = mac1(key, &hello[..checked]);
+            hello[checked..].copy_from_slice(&check);
+        }
+    }
+    to_server.write_all(&hello).await?;
     let about = About { number, kind, protection };
     let up = pump(from_client, to_server, (about, true), Arc::clone(&shared));
     let down = async {
@@ -209,12 +248,21 @@ async fn carry(client: TcpStream, number: usize, shared: Arc<Shared>) -> io::Res
         from_server.read_exact(&mut len).await?;
         let mut message2 = vec![0; usize::from(u16::from_le_bytes(len))];
         from_server.read_exact(&mut message2).await?;
-        to_client.write_all(&[&len[..], &message2].concat()).await?;
+        let mut answer = [&len[..], &message2].concat();
+        if let Some(flight) = flight.filter(|flight| !flight.is_up) {
+            flip(&mut answer, flight.bit);
+        }
+        to_client.write_all(&answer).await?;
         pump(from_server, to_client, (about, false), shared).await
     };
     // Each direction goes on by itself: an end is passed on, and the other one may still have something to say.
     let (up, down) = tokio::join!(up, down);
     up.and(down)
+}
+
+fn flip(bytes: &mut [u8], bit: usize) {
+    let bit = bit % (bytes.len() * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
 }
 
 async fn read_hello(stream: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
@@ -282,8 +330,7 @@ async fn pump(
                     Part::Body => Limits::HEAD_LEN..body.max(Limits::HEAD_LEN + 1),
                     Part::Payload => tag_h..frame.len(),
                 };
-                let bit = bit % (range.len() * 8);
-                frame[range.start + bit / 8] ^= 1 << (bit % 8);
+                flip(&mut frame[range], bit);
                 to.write_all(&frame).await?;
             }
             Some(Hit::Duplicate) => to.write_all(&[&frame[..], &frame].concat()).await?,
@@ -307,6 +354,13 @@ async fn pump(
 }
 
 impl Shared {
+    /// What is to be done to a connection that begins like this.
+    fn next_flight(&self, handshake: Handshake) -> Option<Flight> {
+        let flight = self.flight.lock().unwrap().take_if(|flight| flight.handshake == handshake)?;
+        self.done.send_modify(|done| *done += 1);
+        Some(flight)
+    }
+
     /// What is to be done to this record, and the foreign one if that is what it takes.
     fn next_hit(
         &self,

@@ -1,7 +1,8 @@
 //! What comes of tampering, with both cores: the channel is dropped within one record, nothing at the server is other
 //! than before, the session's other channels live, and what was under way is done elsewhere and ends right.
 
-use bowline::model::{ChannelKind, ChannelNumber, HandleId, Limits, Protection};
+use bowline::model::{ChannelKind, ChannelNumber, HandleId, Limits, Protection, Suite};
+use bowline::secure::suites;
 use bowline::session::LossReason;
 use bowline::session::client::{Answer, RequestError, Ticket};
 use bowline::wire::ServerControl;
@@ -10,8 +11,13 @@ use super::link::{Borders, End, Link, Spec};
 use super::pipes::{Attack, Hit, Outcome, Sent, World};
 use super::samples;
 
-/// Protections of data channels here: those under which no byte can be changed. `records` has clear ones too.
-const PROTECTIONS: [Protection; 2] = [Protection::Signed, Protection::Sealed];
+/// What data channels are like.
+type Mode = (Protection, Suite);
+
+/// Each protection with each suite that this processor has instructions for.
+fn modes() -> impl Iterator<Item = Mode> {
+    Protection::EACH.iter().flat_map(|&protection| suites().iter().map(move |suite| (protection, suite)))
+}
 
 fn content() -> Vec<u8> {
     (0..4096_u32).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
@@ -26,8 +32,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(protection: Protection) -> Self {
-        let mut world = World::new(protection, &content());
+    fn new(mode: Mode) -> Self {
+        let mut world = World::new(mode, &content());
         let handle = world.open();
         world.settle();
         let before = world.sent.clone();
@@ -69,23 +75,33 @@ impl Ask {
     }
 }
 
-/// Which record of which channel carries a request or its answer, and that record's bytes: seen in a run in which
-/// nobody tampers. Everything is the same in each run until somebody does.
-fn seen(protection: Protection, ask: Ask, sender: End) -> Sent {
-    let mut scene = Scene::new(protection);
+/// Which records of which channel carry a request or its answer, and those records' bytes: seen in a run in which
+/// nobody tampers. Everything is the same in each run until somebody does. On a clear channel an answer with payload is
+/// two records, of which the second one is its trailer.
+fn seen(mode: Mode, ask: Ask, sender: End) -> Vec<Sent> {
+    let mut scene = Scene::new(mode);
     let ticket = scene.ask(ask);
     scene.world.run_until(|world| world.outcomes.contains_key(&ticket));
-    let sent = scene.world.sent[scene.before.len()..].iter().find(|sent| sent.sender == sender).cloned();
-    sent.expect("the request and its answer went over some channel")
+    let sent = scene.world.sent[scene.before.len()..].iter().filter(|sent| sent.sender == sender).cloned();
+    let sent: Vec<Sent> = sent.collect();
+    let is_trailed = (mode.0, ask, sender) == (Protection::Clear, Ask::Read, End::Server);
+    assert_eq!(sent.len(), if is_trailed { 2 } else { 1 }, "{mode:?}, {ask:?}, {sender:?}");
+    sent
+}
+
+/// Whether nothing protects this bit: it is one of a clear channel's payload. What comes of it, `records` and
+/// `tampered_lines` show.
+fn is_open(mode: Mode, frame: &[u8], bit: usize) -> bool {
+    mode.0 == Protection::Clear && bit >= Borders::of(frame).tag_h * 8
 }
 
 /// Tampers with the request or its answer, and checks everything that must come of it.
-fn tamper(protection: Protection, ask: Ask, target: &Sent, hit: Hit) {
-    let what = format!("{protection}, {ask:?}, sent by the {:?}, {hit:?}", target.sender);
-    let mut scene = Scene::new(protection);
+fn tamper(mode: Mode, ask: Ask, target: &Sent, hit: Hit) {
+    let what = format!("{mode:?}, {ask:?}, sent by the {:?}, {hit:?}", target.sender);
+    let mut scene = Scene::new(mode);
     let before = scene.world.state();
     let Sent { number, sender, at, .. } = *target;
-    assert_eq!(at, scene.count(number, sender), "{what}");
+    assert!(at >= scene.count(number, sender), "{what}");
     let is_silent = matches!(hit, Hit::Drop | Hit::Swap);
     let is_end = matches!(hit, Hit::Cut { .. } | Hit::EndBehind);
     let is_heard = matches!(hit, Hit::Duplicate | Hit::EndBehind);
@@ -126,13 +142,12 @@ fn assert_dropped(world: &World, target: &Sent, is_end: bool, what: &str) {
     assert_eq!((world.server_losses.clone(), world.losses()), expected, "{what}");
 }
 
-fn each_case() -> Vec<(Protection, Ask, Sent)> {
+fn each_case() -> Vec<(Mode, Ask, Sent)> {
     let mut cases = Vec::new();
-    for protection in PROTECTIONS {
+    for mode in modes() {
         for ask in [Ask::Read, Ask::Write, Ask::Stat] {
             for sender in [End::Client, End::Server] {
-                let target = seen(protection, ask, sender);
-                cases.push((protection, ask, target));
+                cases.extend(seen(mode, ask, sender).into_iter().map(|target| (mode, ask, target)));
             }
         }
     }
@@ -141,15 +156,15 @@ fn each_case() -> Vec<(Protection, Ask, Sent)> {
 
 #[test]
 fn t01_after_a_flipped_bit_the_channel_is_gone_nothing_has_changed_and_the_request_ends_right() {
-    for (protection, ask, target) in each_case() {
+    for (mode, ask, target) in each_case() {
         let borders = Borders::of(&target.frame);
         let bits = target.frame.len() * 8;
         for bit in (0..bits).step_by(61).chain([0, 1, borders.body * 8, borders.tag_h * 8 - 1, bits - 1]) {
-            // The next test has these.
-            if makes_wait(&target.frame, bit) {
+            // The next test has those that make one wait.
+            if makes_wait(&target.frame, bit) || is_open(mode, &target.frame, bit) {
                 continue;
             }
-            tamper(protection, ask, &target, Hit::Flip { bit });
+            tamper(mode, ask, &target, Hit::Flip { bit });
         }
     }
 }
@@ -163,9 +178,9 @@ fn makes_wait(frame: &[u8], bit: usize) -> bool {
 
 #[test]
 fn t01_a_longer_body_than_was_sent_is_waited_for_no_longer_than_a_silent_channel() {
-    for (protection, ask, target) in each_case() {
+    for (mode, ask, target) in each_case() {
         for bit in [0, 1, 6, 8, 14].into_iter().filter(|&bit| makes_wait(&target.frame, bit)) {
-            let mut scene = Scene::new(protection);
+            let mut scene = Scene::new(mode);
             let before = scene.world.state();
             let Sent { number, sender, at, .. } = target;
             scene.world.attack = Some(Attack { number, sender, at, hit: Hit::Flip { bit } });
@@ -187,24 +202,24 @@ fn t01_a_longer_body_than_was_sent_is_waited_for_no_longer_than_a_silent_channel
 
 #[test]
 fn t03_a_duplicate_a_gap_and_a_swap_end_the_channel_and_lose_nothing() {
-    for (protection, ask, target) in each_case() {
+    for (mode, ask, target) in each_case() {
         for hit in [Hit::Duplicate, Hit::Drop, Hit::Swap] {
-            tamper(protection, ask, &target, hit);
+            tamper(mode, ask, &target, hit);
         }
     }
 }
 
 #[test]
 fn t04_a_record_from_elsewhere_ends_the_channel_and_executes_nothing() {
-    for (protection, ask, target) in each_case() {
-        let scene = Scene::new(protection);
+    for (mode, ask, target) in each_case() {
+        let scene = Scene::new(mode);
         // Everything that either end has sent on any channel, and what another session's client writes.
         let elsewhere = scene.before.iter().map(|sent| sent.frame.clone());
         let foreign = Link::new(Spec {
             number: target.number.0.max(1),
             kind: ChannelKind::Data,
-            protection,
-            suite: bowline::model::Suite::ChaCha20Poly1305,
+            protection: mode.0,
+            suite: mode.1,
             session: 9,
             attempt: 1,
         });
@@ -212,18 +227,18 @@ fn t04_a_record_from_elsewhere_ends_the_channel_and_executes_nothing() {
             .expect("such a channel")
             .frames(samples::client_data().into_iter().map(|(_, message)| (message, Vec::new())));
         for frame in elsewhere.chain(foreign) {
-            tamper(protection, ask, &target, Hit::Inject { frame });
+            tamper(mode, ask, &target, Hit::Inject { frame });
         }
     }
 }
 
 #[test]
 fn t05_a_record_that_is_cut_is_no_record_and_an_end_without_a_farewell_is_a_loss() {
-    for (protection, ask, target) in each_case() {
+    for (mode, ask, target) in each_case() {
         for len in (0..target.frame.len()).step_by(7).chain([target.frame.len() - 1]) {
-            tamper(protection, ask, &target, Hit::Cut { len });
+            tamper(mode, ask, &target, Hit::Cut { len });
         }
-        tamper(protection, ask, &target, Hit::EndBehind);
+        tamper(mode, ask, &target, Hit::EndBehind);
     }
 }
 
@@ -258,14 +273,16 @@ fn long_run(world: &mut World, handle: HandleId) {
 
 #[test]
 fn t05_a_session_of_500_records_that_is_cut_at_any_border_reads_nothing_short_and_loses_nothing() {
-    for protection in PROTECTIONS {
-        let mut scene = Scene::new(protection);
+    // Each protection once, sealed and clear channels with the faster suite where there is one: 3,000 sessions are enough.
+    let [signed, fast] = [Suite::ChaCha20Poly1305, suites().iter().last().unwrap()];
+    for mode in [(Protection::Signed, signed), (Protection::Sealed, fast), (Protection::Clear, fast)] {
+        let mut scene = Scene::new(mode);
         long_run(&mut scene.world, scene.handle);
         let borders: Vec<_> = scene.world.sent[scene.before.len()..].to_vec();
         assert!(borders.len() >= 500, "{} records", borders.len());
         for border in borders {
             let Sent { number, sender, at, .. } = border;
-            let mut scene = Scene::new(protection);
+            let mut scene = Scene::new(mode);
             scene.world.attack = Some(Attack { number, sender, at, hit: Hit::EndBehind });
             long_run(&mut scene.world, scene.handle);
             scene.world.settle();
@@ -276,7 +293,7 @@ fn t05_a_session_of_500_records_that_is_cut_at_any_border_reads_nothing_short_an
 
 #[test]
 fn t05_with_a_farewell_the_same_end_is_a_channel_that_was_closed() {
-    let mut scene = Scene::new(Protection::Sealed);
+    let mut scene = Scene::new((Protection::Sealed, Suite::ChaCha20Poly1305));
     let read = scene.world.read(scene.handle, 0, 10);
     scene.world.settle();
     assert!(scene.world.outcomes[&read].is_ok());

@@ -67,6 +67,8 @@ pub(crate) struct World {
     identities: (Identity, Identity),
     session: SessionId,
     started: Started,
+    /// Of data channels.
+    suite: Suite,
     connections: BTreeMap<ConnectionId, Connection>,
     entropy: Seed,
     now: Time,
@@ -77,15 +79,15 @@ const EXPORT: &str = "data";
 const NO_REQUEST: (RequestId, RequestId) = (RequestId::NONE, RequestId::FIRST);
 
 impl World {
-    /// A session over two lines with all its channels, and a file of this content under the name `a`.
-    pub(crate) fn new(protection: Protection, content: &[u8]) -> Self {
+    /// A session over two lines with all its channels, those for data in this mode, and a file of this content under the name `a`.
+    pub(crate) fn new((protection, suite): (Protection, Suite), content: &[u8]) -> Self {
         let mut entropy = Seed::new(1, 40);
         let identities =
             (Identity::generate(&mut entropy).unwrap(), Identity::generate(&mut entropy).unwrap());
         let mut server = new_server(&identities);
         let instance = InstanceId([9; 16]);
         let (mut connection, begin) = greet_session(&mut server, &identities, instance, &mut entropy);
-        connection.up.frames.push_back(begin);
+        connection.up.frames.extend(begin);
         let placeholder = ClientSetup {
             limits: Limits::default(),
             lines: Vec::new(),
@@ -105,6 +107,7 @@ impl World {
             identities,
             session: SessionId([0; 16]),
             started: no_session(),
+            suite,
             connections: BTreeMap::from([(ConnectionId(0), connection)]),
             entropy,
             now: Time(1_000_000),
@@ -371,8 +374,8 @@ impl World {
                     if let Some((_, connection)) = self.channel(number)
                         && !connection.down.is_over
                     {
-                        let frame = (connection.seal_up)(message, (request, settled), payload);
-                        connection.up.frames.push_back(frame);
+                        let frames = (connection.seal_up)(message, (request, settled), payload);
+                        connection.up.frames.extend(frames);
                     }
                 }
                 ClientOutput::Disconnect { number } => {
@@ -395,8 +398,8 @@ impl World {
                     let len = payload.as_ref().map_or(0, |payload| len_u64(payload.len()));
                     let connection = self.connections.get_mut(&id).unwrap();
                     if !connection.up.is_over {
-                        let frame = (connection.seal_down)(message, (request, RequestId::NONE), payload);
-                        connection.down.frames.push_back(frame);
+                        let frames = (connection.seal_down)(message, (request, RequestId::NONE), payload);
+                        connection.down.frames.extend(frames);
                     }
                     if len > 0 {
                         self.server.handle_written(id, len);
@@ -430,7 +433,7 @@ impl World {
         let (server, client) = (&self.identities.1, &self.identities.0);
         let (locator, secret) = (self.started.locator, self.started.secret.clone());
         let nonce = AttemptNonce(self.entropy.bytes().unwrap());
-        let suite = Suite::ChaCha20Poly1305;
+        let suite = if kind == ChannelKind::Data { self.suite } else { Suite::ChaCha20Poly1305 };
         let offer = BindOffer { locator, number, nonce, kind, protection, suite };
         let key = server.public();
         let (initiator, hello) =
@@ -453,7 +456,7 @@ impl World {
             ChannelKind::Data => data(greeted, channel, client_keys, server_keys),
         };
         let attach = attach(kind, offer, choice);
-        connection.up.frames.push_back((connection.seal_up)(attach, NO_REQUEST, None));
+        connection.up.frames.extend((connection.seal_up)(attach, NO_REQUEST, None));
         self.connections.insert(ConnectionId(self.next), connection);
         self.next += 1;
     }
@@ -499,7 +502,7 @@ fn greet_session(
     (client, server): &(Identity, Identity),
     instance: InstanceId,
     entropy: &mut Seed,
-) -> (Connection, Vec<u8>) {
+) -> (Connection, Vec<Vec<u8>>) {
     let offer = SessionOffer::OURS;
     let (initiator, hello) = SessionInitiator::begin(client, &server.public(), offer, entropy).unwrap();
     let responder = SessionResponder::read(server, &Hello::decode(&hello).unwrap(), entropy).unwrap();

@@ -13,7 +13,7 @@ use bowline::secure::{DirectionKeys, Opener, RecordKeys, Sealer};
 use bowline::session::client::{FromServer, ToServer};
 use bowline::session::server::{Binding, ClientMessage, ServerMessage, SessionFacts};
 use bowline::session::{Input, LossReason};
-use bowline::wire::Message;
+use bowline::wire::{Head, Message};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Payload;
@@ -77,7 +77,8 @@ pub(super) enum Greeted {
     Bind(Binding),
 }
 
-pub(super) type Seal<T> = Box<dyn FnMut(T, (RequestId, RequestId), Option<Payload>) -> Vec<u8>>;
+/// Gives a message's record, and behind the payload of a clear channel its trailer's.
+pub(super) type Seal<T> = Box<dyn FnMut(T, (RequestId, RequestId), Option<Payload>) -> Vec<Vec<u8>>>;
 
 /// A record as a core gets it, or the end of the stream.
 type Record<T> = Result<Input<T, Payload>, ReadError>;
@@ -230,7 +231,7 @@ impl AsyncRead for Pipe {
 /// What a shell tells its core of the end of a stream.
 pub(super) fn reason(error: &ReadError) -> LossReason {
     match error {
-        ReadError::Record(_) | ReadError::Body(_) => LossReason::Offence,
+        ReadError::Record(_) | ReadError::Body(_) | ReadError::Trailer => LossReason::Offence,
         _ => LossReason::Broken,
     }
 }
@@ -248,8 +249,23 @@ fn seal<M: Message + 'static, T: 'static>(
         let payload = payload.map(|payload| Outbound::Shared(payload.to_vec().into()));
         now(writer.write(&message, ids, payload)).unwrap();
         now(writer.flush()).unwrap();
-        sink.take()
+        records(&sink.take(), protection)
     })
+}
+
+/// Records that stand one behind the other, each by itself.
+fn records(mut bytes: &[u8], protection: Protection) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    while let Some(head) = bytes.first_chunk() {
+        let head = Head::decode(head).unwrap();
+        let [body, payload] = [head.body_len, head.payload_len].map(|len| usize::try_from(len).unwrap());
+        let has_tag = payload > 0 && protection != Protection::Clear;
+        let tags = Limits::TAG_LEN * if has_tag { 2 } else { 1 };
+        let (record, rest) = bytes.split_at(Limits::HEAD_LEN + body + payload + tags);
+        records.push(record.to_vec());
+        bytes = rest;
+    }
+    records
 }
 
 pub(super) type Channel = (ChannelNumber, Protection);
