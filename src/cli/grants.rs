@@ -177,7 +177,7 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
         'd' => 86_400,
         _ => return Err(wrong()),
     };
-    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
     let span = number.checked_mul(seconds).filter(|span| (1..=u64::from(u32::MAX)).contains(span));
     span.map(Duration::from_secs).ok_or_else(|| "from 1s to 49710d".to_owned())
 }

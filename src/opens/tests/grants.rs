@@ -270,6 +270,7 @@ fn a_move_takes_the_giver_s_handle_and_stands_on_its_own() {
     table.resume(second(2), &key, bob(2)).unwrap();
     assert_eq!(events(&mut table), [ended(A1, 1, Reason::TakenOver), drained(A1, 1)]);
     assert_eq!(table.resume(second(3), &own, claim(A1, 3)), Err(refused(Reason::ResumeRefused)));
+    drop(events(&mut table));
     // The open was never closed between them.
     assert!(admit(&mut table, second(3), A1, 9, OpenMode::READ).is_err());
     assert_eq!(table.begin_operation(B1, HandleId(2), Rights::WRITE), Ok(OpenId(1)));
