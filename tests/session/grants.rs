@@ -164,7 +164,7 @@ fn a_grant_ends_at_its_time_by_itself() {
     pair.run_for(seconds(2));
     assert_eq!(ends(&pair, grantee), [(part, Reason::Revoked.into())]);
     let read = pair.read(grantee, part, 0, 4);
-    assert_eq!(refusal(pair.error(grantee, read)).reason, Reason::BadHandle);
+    assert_eq!(refusal(pair.error(grantee, read)).reason, Reason::Revoked);
     assert_eq!(denied(&mut pair, grantee, &key), Reason::Revoked);
 }
 
