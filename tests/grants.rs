@@ -1,5 +1,6 @@
 //! An open file in the hands of several clients, with a real server: what is granted, passed on, delivered, revoked and
 //! moved.
+#![cfg(feature = "program")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

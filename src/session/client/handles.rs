@@ -64,7 +64,7 @@ impl Handle {
 
 impl<P: Payload> ClientCore<P> {
     /// The name by which the server knows a handle now: what names it in
-    /// [`Resume`](crate::wire::control::Resume), in events, and in the server's log.
+    /// [`Resume`], in events, and in the server's log.
     #[must_use]
     pub fn current(&self, handle: HandleId) -> HandleId {
         self.handles.get(&handle).map_or(handle, |held| held.current)

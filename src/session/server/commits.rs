@@ -1,9 +1,9 @@
 //! What may be told only when it is stored.
 //!
 //! A *step* is everything that follows from one fact: the answers, the file work, the changes of the table's records. If
-//! a change is urgent ([`TableChanges::is_urgent`]), all that the step wants told or done waits until the store has it. So
-//! an open, a key, a lock or a close that a client has heard of is there after the server has been killed, and a write is
-//! noted before it executes. Reads and further writes change no record, and wait for nothing.
+//! a change is urgent ([`is_urgent`](crate::opens::TableChanges::is_urgent)), all that the step wants told or done waits
+//! until the store has it. So an open, a key, a lock or a close that a client has heard of is there after the server has
+//! been killed, and a write is noted before it executes. Reads and further writes change no record, and wait for nothing.
 //!
 //! Commits are in order, and what waits for them leaves in order. While one is under way, whatever any step says on a
 //! control channel goes behind it: notices are numbered, a repeated answer must not overtake the first one's commit, and

@@ -24,7 +24,7 @@ pub struct ServerSetup {
     pub suites: SuiteSet,
     /// Where random bytes come from.
     pub entropy: Box<dyn Entropy>,
-    /// The wall clock at [`Time`] 0, in microseconds since 1970.
+    /// The wall clock at [`Time`](crate::model::Time) 0, in microseconds since 1970.
     pub wall_start_us: u64,
     /// The server's life on its data store.
     pub epoch: Epoch,
