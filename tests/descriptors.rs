@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline::client::{Client, Export, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{Limits, LineRole, LineSet, PublicKey, Reason, ResumeKey, SyncScope};
+use bowline::model::{Limits, LineRole, LineSet, PublicKey, Reason, ResumeKey, SyncScope, len_u64};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use support::{EXPORT, LONG, Searched, World, new_identity, pattern, reason};
@@ -147,7 +147,7 @@ async fn f57_two_hundred_files_are_read_and_written_through_eight_descriptors() 
                         content.replace_range(..3, &new);
                     }
                     4 => file.sync(SyncScope::Data).await.unwrap(),
-                    5 => assert_eq!(file.stat().await.unwrap().attributes.len, content.len() as u64),
+                    5 => assert_eq!(file.stat().await.unwrap().attributes.len, len_u64(content.len())),
                     _ => assert_eq!(read(file).await.as_ref(), Ok(&*content)),
                 }
             }

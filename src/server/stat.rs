@@ -110,7 +110,7 @@ mod tests {
             }
         };
         // The file system may take another inode than the one that has just become free, or keep no births.
-        let pairs = std::iter::repeat_with(|| make()).map(|(first, _)| (first, a_tick_later(first)));
+        let pairs = std::iter::repeat_with(make).map(|(first, _)| (first, a_tick_later(first)));
         let pair = pairs.take(100).find(|(first, (second, _))| first.inode == second.inode);
         let Some((first, (second, births))) = pair else { return };
         assert_eq!(first.device, second.device);

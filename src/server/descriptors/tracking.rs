@@ -35,12 +35,9 @@ impl Descriptors {
         drop(still);
         let leaving = Leaving { descriptors: self, export: export.clone(), path, is_gone: false };
         for open in away {
-            match self.find(open) {
-                Err(refusal @ Refusal { reason: Reason::Exhausted | Reason::Busy, .. }) => {
-                    return Err(refusal);
-                }
-                // What is stale, or forbidden, cannot be helped by staying.
-                Ok(_) | Err(_) => {}
+            // What is stale, or forbidden, cannot be helped by staying.
+            if let Err(refusal @ Refusal { reason: Reason::Exhausted | Reason::Busy, .. }) = self.find(open) {
+                return Err(refusal);
             }
         }
         Ok(leaving)
