@@ -81,7 +81,7 @@ impl Descriptors {
     fn close(&self, candidate: Candidate) -> Option<Place> {
         let file = &candidate.held.file;
         if stat_of(file).ok()?.stx_nlink == 0 {
-            self.table().set_path(candidate.slot, None);
+            self.set_path_of(candidate.open, None);
             return None;
         }
         self.look_where(&candidate);
