@@ -520,4 +520,27 @@ fn a_failed_sync_is_told_to_every_handle_of_the_open_once() {
     assert_eq!(sync(duplicate, Some(Ok(()))), done, "who has heard of it goes on");
     assert_eq!(sync(handle, None), failed, "the other handle hears of it at its next sync");
     assert_eq!(sync(handle, Some(Ok(()))), done, "once");
+
+    // What only says that there was no descriptor is nobody else's.
+    for reason in [Reason::Stale, Reason::Exhausted] {
+        let refused = ServerMessage::Control(Refused { refusal: reason.into() }.into());
+        assert_eq!(sync(handle, Some(Err(reason.into()))), refused);
+        assert_eq!(sync(duplicate, Some(Ok(()))), done);
+    }
+
+    // Two syncs at once: the second one has waited for the first one's, and must not say that all is well.
+    for second_outcome in [Ok(()), Err(Reason::Io.into())] {
+        let ids =
+            [handle, duplicate].map(|handle| bare.control(CONTROL, Sync { handle, scope: SyncScope::Data }));
+        let [(first, _), (second, _)] = [bare.work.remove(0), bare.work.remove(0)];
+        bare.done(first, Completion::Synced(Err(Reason::Io.into())));
+        bare.done(second, Completion::Synced(second_outcome));
+        assert_eq!(ids.map(|id| bare.answer(id).clone()), [failed.clone(), failed.clone()]);
+        for handle in [handle, duplicate] {
+            let id = bare.control(CONTROL, Sync { handle, scope: SyncScope::Data });
+            let (effect, _) = bare.work.pop().expect("each has heard of it");
+            bare.done(effect, Completion::Synced(Ok(())));
+            assert_eq!(bare.answer(id), &done);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::places::Place;
 use super::table::Candidate;
 use super::{Descriptors, Held, Purpose, SCAN};
-use crate::model::{Limits, OpenId, Reason, Refusal, SyncScope};
+use crate::model::{ExportPath, Limits, OpenId, Reason, Refusal, SyncScope};
 use crate::net::Clock;
 use crate::server::exports::Whereabouts;
 use crate::server::files::Descriptor;
@@ -81,7 +81,7 @@ impl Descriptors {
     fn close(&self, candidate: Candidate) -> Option<Place> {
         let file = &candidate.held.file;
         if stat_of(file).ok()?.stx_nlink == 0 {
-            self.table().set_path(candidate.slot, None);
+            self.set_path_of(candidate.open, None);
             return None;
         }
         self.look_where(&candidate);
@@ -113,6 +113,10 @@ impl Descriptors {
                 self.set_path_of(candidate.open, Some(path.into()));
             }
             Whereabouts::Nowhere => self.set_path_of(candidate.open, None),
+            Whereabouts::Unknown if origin.path.is_some_and(|path| path.len() > ExportPath::LEN_MAX) => {
+                // It was renamed to where no path leads.
+                self.set_path_of(candidate.open, None);
+            }
             Whereabouts::At(_) | Whereabouts::Unknown => {}
         }
     }
@@ -121,10 +125,8 @@ impl Descriptors {
     pub(super) fn sync_for(&self, open: OpenId, file: &Descriptor) -> Result<(), Refusal> {
         let _turn = file.sync_turn();
         let synced = file.sync(SyncScope::Data);
-        if let Err(refusal) = synced
-            && let Some(entry) = self.table().entry_of(open)
-        {
-            entry.untold.get_or_insert(refusal.reason);
+        if let Err(refusal) = synced {
+            self.table().sync_failed(open, refusal.reason, false);
         }
         synced
     }

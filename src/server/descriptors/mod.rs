@@ -201,16 +201,21 @@ impl Descriptors {
     /// As [`Descriptors::find`]; else why it may not be there, once: also if that was found out when a descriptor was
     /// closed.
     pub(super) fn sync(&self, open: OpenId, scope: SyncScope) -> Result<(), Refusal> {
-        if let Some(reason) = self.take_untold(open) {
+        let before = self.table().failed_syncs(open);
+        if let Some(reason) = self.table().take_untold(open, before) {
             return Err(reason.into());
         }
         let file = self.find(open)?;
         let _turn = file.sync_turn();
-        // Somebody may have been told meanwhile, who was about to close it.
-        match self.take_untold(open) {
-            Some(reason) => Err(reason.into()),
-            None => file.sync(scope),
+        // Somebody else may have been told meanwhile: another holder, or whoever was about to close it.
+        if let Some(reason) = self.table().take_untold(open, before) {
+            return Err(reason.into());
         }
+        let synced = file.sync(scope);
+        if let Err(refusal) = synced {
+            self.table().sync_failed(open, refusal.reason, true);
+        }
+        synced
     }
 
     /// Every descriptor that is there, which is not closed as long as this is.
@@ -247,10 +252,6 @@ impl Descriptors {
     pub(super) fn counts(&self) -> Counts {
         let table = self.table();
         Counts { opens: table.len(), open: self.places.taken(), pinned: table.pinned() }
-    }
-
-    fn take_untold(&self, open: OpenId) -> Option<Reason> {
-        self.table().entry_of(open)?.untold.take()
     }
 
     fn lease(&self, held: Arc<Held>) -> Lease {

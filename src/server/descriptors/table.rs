@@ -44,7 +44,10 @@ pub(super) struct Entry {
     path: Option<Path>,
     presence: Presence,
     /// A failed sync that nobody who has the open has heard of.
-    pub(super) untold: Option<Reason>,
+    untold: Option<Reason>,
+    /// How many syncs have failed, and why the last one did.
+    failed_syncs: u32,
+    sync_failure: Option<Reason>,
     /// How often it was tried to open the file again, and what became of the last time.
     attempts: u32,
     failure: Option<Reason>,
@@ -143,6 +146,8 @@ impl Table {
             path: None,
             presence: held.map_or(Presence::Away, Presence::Here),
             untold: None,
+            failed_syncs: 0,
+            sync_failure: None,
             attempts: 0,
             failure: None,
             is_forbidden: false,
@@ -215,6 +220,29 @@ impl Table {
         entry.is_forbidden = false;
         self.settle(slot);
         None
+    }
+
+    /// A sync has failed, and whoever asked for it is told; or nobody has asked, and the next one who does is.
+    pub(super) fn sync_failed(&mut self, open: OpenId, reason: Reason, is_told: bool) {
+        let Some(entry) = self.entry_of(open) else { return };
+        entry.failed_syncs = entry.failed_syncs.wrapping_add(1);
+        entry.sync_failure = Some(reason);
+        if !is_told {
+            entry.untold.get_or_insert(reason);
+        }
+    }
+
+    /// How many syncs of an open have failed.
+    pub(super) fn failed_syncs(&mut self, open: OpenId) -> u32 {
+        self.entry_of(open).map_or(0, |entry| entry.failed_syncs)
+    }
+
+    /// What somebody is to be told who asked for a sync when so many had failed `before`: a failure that nobody has heard
+    /// of, or one that has come while he waited.
+    pub(super) fn take_untold(&mut self, open: OpenId, before: u32) -> Option<Reason> {
+        let entry = self.entry_of(open)?;
+        let since = entry.sync_failure.filter(|_| entry.failed_syncs != before);
+        entry.untold.take().or(since)
     }
 
     /// The descriptor that was used longest ago and may be closed, and which nobody uses now, if it is one of the `most`

@@ -457,9 +457,11 @@ fn what_programs_on_the_server_delete_stays_open_and_beyond_the_pins_nothing_mor
         ground.put(OpenId(number), &at, &at);
         fs::remove_file(ground.at(at)).unwrap();
     }
-    // It is found out when they would be closed.
+    // It is found out when they would be closed, also while clients rename something.
     assert_eq!(ground.files.counts().pinned, 0);
+    let moving = ground.files.exports.moving(&media()).unwrap();
     ground.close_all();
+    drop(moving);
     assert_eq!(ground.files.counts(), Counts { opens: 6, open: 6, pinned: 6 });
     assert_eq!(ground.keep(OpenId(7), "file", Rights::READ), Err(Reason::Exhausted));
     for number in 1..=6 {
@@ -521,6 +523,23 @@ fn what_may_not_be_opened_again_is_not_closed() {
         ground.write(open, "x").unwrap();
     }
     assert_eq!(ground.read(C), Ok("x".into()));
+}
+
+#[test]
+fn f38_what_was_renamed_to_where_no_path_leads_stays_open() {
+    let ground = ground(8);
+    let long = |count: usize| vec!["x".repeat(250); count].join("/");
+    ground.put(A, "dir/deep/a", "a");
+    for depth in 1..=16 {
+        ground.mkdir(&long(depth), 0o700).unwrap();
+    }
+    let to = format!("{}/{}", long(16), "y".repeat(75));
+    ground.rename("dir", &to, RenameHow::Replace).unwrap();
+    let file = format!("{to}/deep/a").len();
+    assert!(to.len() <= ExportPath::LEN_MAX && file > ExportPath::LEN_MAX);
+    ground.close_all();
+    assert_eq!(ground.files.counts().pinned, 1);
+    assert_eq!(ground.read(A), Ok("a".into()));
 }
 
 #[test]
@@ -629,11 +648,24 @@ fn f54_a_sync_that_is_asked_for_while_a_descriptor_is_closed_hears_of_its_error(
         });
         begun.recv_timeout(LONG).unwrap();
         // It waits for its turn, or is about to; either way it finds the error.
-        ground.files.table().entry_of(A).unwrap().untold = Some(Reason::NoSpace);
+        ground.files.table().sync_failed(A, Reason::NoSpace, false);
         drop(turn);
         assert_eq!(asking.join().unwrap(), Err(Reason::NoSpace));
     });
     assert_eq!(ground.sync(A), Ok(()));
+}
+
+/// Of two holders that ask at once only one is told by the kernel.
+#[test]
+fn f54_a_sync_that_waits_for_another_one_that_fails_fails_as_well() {
+    let ground = ground(3);
+    ground.put(A, "a", "a");
+    let mut table = ground.files.table();
+    let before = table.failed_syncs(A);
+    table.sync_failed(A, Reason::Io, true);
+    assert_eq!(table.take_untold(A, before), Some(Reason::Io));
+    let before = table.failed_syncs(A);
+    assert_eq!(table.take_untold(A, before), None, "whoever comes later is not told");
 }
 
 #[test]

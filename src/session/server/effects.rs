@@ -152,10 +152,8 @@ impl<P: Clone> ServerCore<P> {
                 self.end_maybe(ticket, handle, plain(result.map(|attributes| Changed { attributes })));
             }
             (Task::Sync { handle }, Completion::Synced(result)) => {
-                if let Err(refusal) = result {
-                    self.spread_sync_error(ticket.session, handle, refusal);
-                }
-                self.end(ticket, handle, plain(result.map(|()| Synced {})));
+                let told = self.on_synced(ticket.session, handle, result);
+                self.end(ticket, handle, plain(told.map(|()| Synced {})));
             }
             (Task::Read { handle }, Completion::Read(result)) => {
                 let answer = |(payload, len): (P, u32)| {
@@ -250,8 +248,29 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    /// All holders of an open share its descriptor, and the kernel reports an error of it once: each other holder
-    /// hears of it at its own next sync.
+    /// What the holder is told that has asked for a sync. All holders of an open share its descriptor, and the kernel
+    /// reports an error of it once: each other holder hears of it at its own next sync, or now, if that is under way.
+    fn on_synced(
+        &mut self,
+        session: SessionId,
+        handle: HandleId,
+        result: Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let untold = self.sync_errors.remove(&handle);
+        match (result, untold) {
+            (Ok(()), untold) => untold.map_or(Ok(()), Err),
+            // The others know: it is from them.
+            (Err(refusal), Some(_)) => Err(refusal),
+            (Err(refusal), None) => {
+                // Any other reason means that nothing was synced, and not that anything is lost.
+                if matches!(refusal.reason, Reason::Io | Reason::NoSpace | Reason::Quota) {
+                    self.spread_sync_error(session, handle, refusal);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
     fn spread_sync_error(&mut self, session: SessionId, handle: HandleId, refusal: Refusal) {
         let Ok(failed) = self.table.holder(session, handle).map(|holder| holder.open) else { return };
         let holders = self.table.opens().find(|open| open.open == failed).map(|open| open.holders.to_vec());
