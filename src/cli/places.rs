@@ -1,4 +1,4 @@
-//! Where files are when nobody says so: the user's configuration directory, by the XDG convention.
+//! Where files are when nobody says so: the user's configuration and state directories, by the XDG convention.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,25 @@ pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failu
     if let Some(path) = given {
         return Ok(path);
     }
+    user_folder("XDG_CONFIG_HOME", ".config").map(|folder| folder.join(name)).ok_or_else(|| {
+        Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
+    })
+}
+
+/// `given`, or `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`): what a server keeps between its lives.
+#[cfg_attr(not(test), expect(dead_code, reason = "`serve` keeps no state yet"))]
+pub(super) fn state_directory(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    given.or_else(|| user_folder("XDG_STATE_HOME", ".local/state")).ok_or_else(|| {
+        Failure::new("no path for the state directory: neither HOME nor XDG_STATE_HOME is set".to_owned())
+    })
+}
+
+/// The folder of this program in the one that `variable` names, or in `usual` of the user's own.
+fn user_folder(variable: &str, usual: &str) -> Option<PathBuf> {
     let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|directory| directory.join("bowline").join(name))
-        .ok_or_else(|| {
-            Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
-        })
+    absolute(variable)
+        .or_else(|| absolute("HOME").map(|home| home.join(usual)))
+        .map(|folder| folder.join("bowline"))
 }
 
 /// The identity in `given`, or in the usual place.
@@ -72,4 +84,20 @@ fn describe(path: &Path, error: KeyFileError, if_missing: &str) -> Failure {
 /// Whether a settings file is not there at all, so that it has to be written first.
 pub(super) fn is_missing(problem: &TextProblem) -> bool {
     matches!(problem, TextProblem::Read(error) if error.kind() == ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_apart_from_the_settings() {
+        let given = PathBuf::from("there");
+        assert_eq!(state_directory(Some(given.clone())).ok(), Some(given));
+        let usual = state_directory(None).ok();
+        if let Some(usual) = usual {
+            assert!(usual.is_absolute() && usual.ends_with("bowline"), "{usual:?}");
+            assert_ne!(place(None, "key").ok().and_then(|key| key.parent().map(Path::to_owned)), Some(usual));
+        }
+    }
 }
