@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::StoreError;
@@ -14,6 +14,8 @@ use super::medium::Medium;
 use super::seal::{SUM_LEN, Seal};
 use crate::net::Locked;
 
+/// Least room that is worth a claim of its own, in bytes.
+const CLAIM_MIN: u64 = 16 << 10;
 /// Length of the note: the number and its sum.
 const NOTE_LEN: usize = 8 + SUM_LEN;
 /// The kind that the note's sum is made for: no record has it.
@@ -82,6 +84,20 @@ impl Medium for TableFile {
 
     fn note(&self, commits: u64) -> io::Result<()> {
         self.note.write(commits)
+    }
+
+    fn claim(&self, at: u64, len: u64) -> io::Result<()> {
+        let mut len = len;
+        // Some file systems give a part of what they have, others all or nothing.
+        while len >= CLAIM_MIN {
+            match rustix::fs::fallocate(&self.file.0, FallocateFlags::KEEP_SIZE, at, len) {
+                Err(Errno::NOSPC | Errno::DQUOT) => len /= 2,
+                // Then the writes take it, one by one.
+                Err(Errno::OPNOTSUPP) => break,
+                outcome => return Ok(outcome?),
+            }
+        }
+        Ok(())
     }
 
     fn check_place(&self) -> Result<(), StoreError> {

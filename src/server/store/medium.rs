@@ -27,6 +27,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
     /// Notes beside the table that it has as many commits. The note is there until the machine stops, and is not waited for.
     fn note(&self, commits: u64) -> io::Result<()>;
 
+    /// Takes room on the disk for `len` bytes from `at` on, as much as there is.
+    fn claim(&self, at: u64, len: u64) -> io::Result<()>;
+
     /// Fails if what was written is not where the next start will look for it.
     ///
     /// # Errors

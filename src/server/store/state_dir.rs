@@ -391,7 +391,7 @@ impl Folder {
 
 /// Writes `state`, if need be into the reserve.
 fn write(header: &Header, path: &Path, medium: &Medium) -> Result<(), StoreError> {
-    let give_back = || medium.give_back().map_err(|source| StoreError::io("write", path, source));
+    let give_back = || medium.give_back_some().map_err(|source| StoreError::io("write", path, source));
     match header.write(path) {
         Err(StoreError::NoSpace { .. }) if give_back()? => header.write(path),
         outcome => outcome,

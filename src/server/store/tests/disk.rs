@@ -176,7 +176,10 @@ impl State {
     /// Takes a block for what is written to for the first time; a length alone takes none, and a shorter one gives back.
     fn take_room(&mut self, op: &Op) -> io::Result<()> {
         match op {
-            Op::SetLen(len) => self.blocks.retain(|block| *block < len.div_ceil(BLOCK)),
+            Op::SetLen(len) if *len < self.bytes.len() => {
+                self.blocks.retain(|block| *block < len.div_ceil(BLOCK));
+            }
+            Op::SetLen(_) => {}
             Op::Write(at, bytes) => {
                 for block in at / BLOCK..(at + bytes.len()).div_ceil(BLOCK) {
                     let is_full = self.blocks_max.is_some_and(|max| self.blocks.len() + self.reserved >= max);
@@ -228,6 +231,17 @@ impl Medium for Disk {
         Ok(())
     }
 
+    fn claim(&self, at: u64, len: u64) -> io::Result<()> {
+        let (mut state, begin) = (self.state(), usize::try_from(at).unwrap() / BLOCK);
+        for block in begin..begin + usize::try_from(len).unwrap() / BLOCK {
+            if state.blocks_max.is_some_and(|max| state.blocks.len() + state.reserved >= max) {
+                break;
+            }
+            state.blocks.insert(block);
+        }
+        Ok(())
+    }
+
     fn check_place(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -247,8 +261,12 @@ impl Room for Reserve {
         Ok(())
     }
 
-    fn give_back(&self) -> io::Result<()> {
-        self.0.state().reserved = 0;
-        Ok(())
+    fn give_back(&self) -> io::Result<u64> {
+        let blocks = std::mem::take(&mut self.0.state().reserved);
+        Ok(u64::try_from(blocks * BLOCK).unwrap())
+    }
+
+    fn give_back_some(&self) -> io::Result<bool> {
+        Ok(false)
     }
 }
