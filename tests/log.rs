@@ -343,7 +343,7 @@ fn t39_values_with_secrets_in_them_print_none() {
         limits: Limits::default(),
         lines: vec![line],
         first_line: LineId(0),
-        terms: Terms::new(SessionId([5; 16]), &started),
+        terms: Terms::new(SESSION, &secrets.started()),
     };
     let mut core = ClientCore::<bytes::Bytes>::new(Time(1), setup);
     core.handle_request(Time(1), Operation::Control(resume), LineSet::ALL);

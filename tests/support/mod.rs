@@ -84,24 +84,7 @@ impl World {
         let server = new_identity();
         key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
         write_clients(folder.path(), entries);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
-            .arg("serve")
-            .arg(format!("{EXPORT}={}", data.display()))
-            .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
-            .arg(folder.path().join("server.key"))
-            .arg("--clients")
-            .arg(folder.path().join("clients.toml"))
-            .env("BOWLINE_LOG", "trace")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.path().join("server.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let words =
-            first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
-        let addresses: Vec<SocketAddr> = words.split(' ').map(|word| word.parse().unwrap()).collect();
+        let (child, addresses) = spawn_server(folder.path());
         let mut recorders = Vec::new();
         for (line, &address) in [LINE_1, LINE_2].into_iter().zip(&addresses) {
             recorders.push(Recorder::start(line, address).await.unwrap());
@@ -110,6 +93,20 @@ impl World {
         // Nobody ever shows the identities' secret halves either.
         let secrets = Mutex::new(vec![secret_half(&server), secret_half(&identity)]);
         Self { folder, server_key, identity, recorders, addresses, child, secrets }
+    }
+
+    /// Ends the server's process at once, as a crash does.
+    pub(crate) fn kill_server(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts another server process on the same folder; new connections on the lines lead to it.
+    pub(crate) fn start_server(&mut self) {
+        (self.child, self.addresses) = spawn_server(self.folder.path());
+        for (recorder, &address) in self.recorders.iter().zip(&self.addresses) {
+            recorder.redirect(address);
+        }
     }
 
     /// A peer over the two recorded lines, with these roles.
@@ -279,6 +276,28 @@ impl Drop for World {
             self.check_secrets();
         }
     }
+}
+
+/// A server process on the exports, keys and clients of `folder`, and where it listens.
+fn spawn_server(folder: &Path) -> (Child, Vec<SocketAddr>) {
+    let log = fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .arg("serve")
+        .arg(format!("{EXPORT}={}", folder.join("data").display()))
+        .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
+        .arg(folder.join("server.key"))
+        .arg("--clients")
+        .arg(folder.join("clients.toml"))
+        .env("BOWLINE_LOG", "trace")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let words = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
+    (child, words.split(' ').map(|word| word.parse().unwrap()).collect())
 }
 
 /// Waits until every connection of a line is gone on the client's side.
