@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline::client::{Client, Error, SessionEvent};
-use bowline::model::Limits;
+use bowline::model::{Epoch, Limits, LineId};
 use bowline::session::client::ConnectFailure;
 use server::{Liar, Slip};
 use support::new_identity;
@@ -110,6 +110,28 @@ async fn t06_a_server_that_repeats_something_else_gets_no_further_channel() {
         }
         session.close().await;
     }
+}
+
+/// A server that was replaced on its data store and does not know it: a client that has met the other one goes to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn t30_a_server_of_an_earlier_life_is_not_believed() {
+    let (client, server) = (Client::new(new_identity()).unwrap(), new_identity());
+    let newer = Liar::living(5, Arc::clone(&server)).await;
+    let older = Liar::living(4, Arc::clone(&server)).await;
+    client.connect(&older.peer()).await.unwrap().close().await;
+    client.connect(&newer.peer()).await.unwrap().close().await;
+    let error = client.connect(&older.peer()).await.unwrap_err();
+    let Error::StaleServer { epoch, seen, .. } = error else { panic!("{error}") };
+    assert_eq!((epoch, seen), (Epoch(4), Epoch(5)));
+    // A line that leads there is passed over.
+    let mut both = older.peer();
+    both.lines = vec![both.lines[0].clone(), newer.peer().lines[0].clone()];
+    let session = client.connect(&both).await.unwrap();
+    assert_eq!((session.epoch(), session.channels()[0].line), (Epoch(5), LineId(1)));
+    session.close().await;
+    // Somebody else has not met the other one.
+    let other = Client::new(new_identity()).unwrap();
+    other.connect(&older.peer()).await.unwrap().close().await;
 }
 
 /// Panics of tasks that nobody waits for are seen too.

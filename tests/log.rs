@@ -347,7 +347,7 @@ fn search_keepers(secrets: &Secrets, search: &mut Search, resume: ClientControl)
         limits: Limits::default(),
         lines: vec![line],
         first_line: LineId(0),
-        terms: Terms::new(SessionId([5; 16]), &secrets.started()),
+        terms: Terms::new(SESSION, &secrets.started()),
     };
     let mut core = ClientCore::<bytes::Bytes>::new(Time(1), setup);
     core.handle_request(Time(1), Operation::Control(resume), LineSet::ALL);

@@ -370,6 +370,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_lost_is_named_and_the_text_stays_short() {
+        let range = |at: u64| ByteRange::between(at * 10, at * 10 + 5).unwrap();
+        let lost = |count| Error::from(RequestError::LostWrites((0..count).map(range).collect()));
+        assert!(lost(2).to_string().ends_with(": 0..5, 10..15"), "{}", lost(2));
+        assert!(lost(9).to_string().ends_with("30..35, and 5 more"), "{}", lost(9));
+        let Error::LostWrites { ranges } = lost(9) else { panic!() };
+        assert_eq!(ranges.len(), 9);
+        assert_eq!(io::Error::from(lost(1)).raw_os_error(), Some(Errno::IO.raw_os_error()));
+    }
+
+    #[test]
     fn names_that_cannot_exist_are_refused_here() {
         let of = |path: Vec<u8>| Error::from(crate::model::ExportPath::new(path).unwrap_err()).reason();
         for hostile in [&b".."[..], b"a//b", b"/a", b"a\0b", b"."] {

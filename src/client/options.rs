@@ -128,14 +128,15 @@ impl OpenOptions {
     }
 
     /// Whether the open can be resumed with a key after its session is gone; it can by default. One that cannot ends
-    /// with its session.
+    /// with its session, and does not come back when the server has forgotten that.
     #[must_use]
     pub fn resumable(self, resumable: bool) -> Self {
         Self { resumable, ..self }
     }
 
     /// Whether a resume key is to come with the open; one does by default if the open is resumable. Without one,
-    /// [`File::resume_key`](super::File::resume_key) asks for it.
+    /// [`File::resume_key`](super::File::resume_key) asks for it; until it has, the file does not come back when the
+    /// server has forgotten the session.
     #[must_use]
     pub fn with_key(self, with_key: bool) -> Self {
         Self { with_key, ..self }

@@ -27,8 +27,8 @@ pub struct Limits {
     /// Bytes of reads and writes of one session in flight at once.
     pub bytes: u64,
     /// Bytes of one session that a client keeps because its server has acknowledged them as received and not as durable.
-    /// From half of it on a sync is begun; at all of it writes wait for that. So no sync has more than a second's work
-    /// on a slow disk before it, and a client's memory stays small.
+    /// From half of it on a sync is begun; at all of it writes wait for that, but for those in flight. So no sync has more
+    /// than a second's work on a slow disk before it, and a client's memory stays small.
     pub unsynced_bytes: u64,
     /// Bytes in flight on one data channel: the fixed window of its pull.
     pub channel_bytes: u64,

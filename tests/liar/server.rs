@@ -43,6 +43,7 @@ struct Mind {
     lies: u64,
     /// A bit of a first record that is another one than it should be.
     slip: Option<Slip>,
+    epoch: u64,
 }
 
 /// Which bit of a first record's body is wrong.
@@ -59,21 +60,26 @@ impl Liar {
     pub(crate) async fn start(seed: u64, identity: Arc<Identity>) -> Self {
         // Some are honest for a while, so that their clients get far.
         let lies = [2, 10, 30, 60, 95][usize::try_from(seed % 5).unwrap()];
-        Self::with(identity, (seed, lies), None).await
+        Self::with(identity, (seed, lies), None, 1).await
+    }
+
+    /// One that is honest, and the server's life of this number.
+    pub(crate) async fn living(epoch: u64, identity: Arc<Identity>) -> Self {
+        Self::with(identity, (0, 0), None, epoch).await
     }
 
     /// One that is honest but for one bit.
     pub(crate) async fn slipping(slip: Slip, identity: Arc<Identity>) -> Self {
-        Self::with(identity, (0, 0), Some(slip)).await
+        Self::with(identity, (0, 0), Some(slip), 1).await
     }
 
-    async fn with(identity: Arc<Identity>, (seed, lies): (u64, u64), slip: Option<Slip>) -> Self {
+    async fn with(identity: Arc<Identity>, (seed, lies): (u64, u64), slip: Option<Slip>, epoch: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let line = LineConfig::new(address);
         let key = identity.public();
         let peer = Peer { name: "liar".into(), key, protection_min: None, lines: vec![line.clone(), line] };
-        let mind = Arc::new(Mind { identity, session: Mutex::new(None), seed, lies, slip });
+        let mind = Arc::new(Mind { identity, session: Mutex::new(None), seed, lies, slip, epoch });
         let accepting = tokio::spawn(async move {
             for connection in 1.. {
                 let Ok((stream, _)) = listener.accept().await else { continue };
@@ -119,7 +125,7 @@ async fn serve_session(mind: &Mind, mut stream: TcpStream, hello: &Hello, mut ra
     }
     mind.session.lock().unwrap().get_or_insert((choice.session, client));
     let is_lie = random.below(400) < mind.lies;
-    let started = started(&mut random, is_lie);
+    let started = Started { epoch: Epoch(mind.epoch), ..started(&mut random, is_lie) };
     let mut welcome = Welcome { offer, choice, answer: WelcomeAnswer::Started(started) };
     if is_lie {
         match random.below(5) {

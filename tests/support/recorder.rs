@@ -107,7 +107,7 @@ impl Recorder {
         }
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: Mutex::new(upstream),
             kept,
             connections: Mutex::new(Vec::new()),
             is_frozen: watch::Sender::new(false),
@@ -155,6 +155,19 @@ impl Recorder {
         meant.map(|connection| connection.cut.cancel()).count()
     }
 
+    /// Ends every connection that stands, towards both ends, as one that is closed on purpose, and tells how many there
+    /// were.
+    pub(crate) fn end_all(&self) -> usize {
+        let connections = lock(&self.shared.connections).clone();
+        let standing = connections.iter().filter(|connection| connection.label().is_open);
+        standing.map(|connection| connection.end.cancel()).count()
+    }
+
+    /// Passes new connections on to another server from now on.
+    pub(crate) fn redirect(&self, upstream: SocketAddr) {
+        *lock(&self.shared.upstream) = upstream;
+    }
+
     /// Stops passing bytes, ends and resets on, or goes on with it: a line that is silent without being down.
     pub(crate) fn freeze(&self, is_frozen: bool) {
         self.shared.is_frozen.send_replace(is_frozen);
@@ -196,7 +209,7 @@ impl Drop for Recorder {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     kept: usize,
     connections: Mutex<Vec<Arc<Connection>>>,
     is_frozen: watch::Sender<bool>,
@@ -214,6 +227,7 @@ impl Shared {
         let connection = Arc::new(Connection {
             number: connections.len(),
             cut: CancellationToken::new(),
+            end: CancellationToken::new(),
             is_open: AtomicBool::new(true),
             to_server: Mutex::default(),
             to_client: Mutex::default(),
@@ -229,6 +243,7 @@ impl Shared {
 struct Connection {
     number: usize,
     cut: CancellationToken,
+    end: CancellationToken,
     is_open: AtomicBool,
     to_server: Mutex<Direction>,
     to_client: Mutex<Direction>,
@@ -300,7 +315,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Carries one connection to its end.
 async fn carry(mut client: TcpStream, connection: Arc<Connection>, shared: Arc<Shared>) {
-    let ended_well = match TcpStream::connect(shared.upstream).await {
+    let upstream = *lock(&shared.upstream);
+    let ended_well = match TcpStream::connect(upstream).await {
         Err(_) => {
             reset(client);
             false
@@ -319,6 +335,7 @@ async fn carry(mut client: TcpStream, connection: Arc<Connection>, shared: Arc<S
                 };
                 tokio::select! {
                     () = connection.cut.cancelled() => false,
+                    () = connection.end.cancelled() => true,
                     outcome = both => outcome.is_ok(),
                 }
             };

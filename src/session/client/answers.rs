@@ -2,26 +2,10 @@
 //! asked is an offence of its channel. protocol.md: Control messages, Data messages.
 
 use super::output::{Answer, FromServer, Operation, RequestError};
-use crate::model::{ByteRange, RawRange, Reason};
+use crate::model::{ByteRange, RawRange};
 use crate::session::Input;
 use crate::wire::control::Lock;
 use crate::wire::{ClientControl, ServerControl, ServerData};
-
-/// What becomes of a request whose session is gone.
-#[derive(Debug)]
-pub(super) enum Fate<P> {
-    /// It is sent once more.
-    Again,
-    /// It ends so.
-    End(Result<Answer<P>, RequestError>),
-    /// It ends so, and this is asked to give back what may be left of it.
-    EndAnd(Result<Answer<P>, RequestError>, Operation<P>),
-}
-
-/// It was sent, and nobody knows what became of it.
-pub(super) fn unknown<P>() -> Fate<P> {
-    Fate::End(Err(Reason::Unknown.into()))
-}
 
 /// What an answer says, if it can be the answer to `operation`.
 pub(super) fn outcome<P>(

@@ -14,9 +14,8 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::answers::Fate;
-use super::output::{ClientOutput, ConnectFailure, RequestError, SessionEvent, Terms, Ticket};
-use super::request::Purpose;
+use super::output::{ClientOutput, ConnectFailure, SessionEvent, Terms, Ticket};
+use super::request::{Fate, Purpose};
 use super::{ClientCore, Phase};
 use crate::model::{Epoch, LineId, LineSet, Reason, RequestId, StoreId, Time};
 use crate::session::{LossReason, Payload};
@@ -139,32 +138,26 @@ impl<P: Payload> ClientCore<P> {
         for ticket in self.requests.keys().copied().collect::<Vec<_>>() {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
             (request.id, request.on) = (None, None);
-            let fate = match request.fate() {
+            let is_waiting = waiting.contains(&ticket);
+            let (ending, then) = match (request.fate(), self.loss_of(&request.operation)) {
                 // It was not granted, and nobody waits for it.
-                Fate::Again if !request.is_wanted && waiting.contains(&ticket) => {
-                    Fate::End(Err(Reason::Interrupted.into()))
+                (Fate::Again, None) if is_waiting && !request.is_wanted => {
+                    (Some(Err(Reason::Interrupted.into())), None)
                 }
-                fate => fate,
+                (Fate::Again, None) => (None, None),
+                (Fate::Again, Some(loss)) => (Some(self.end_without_handle(&request.operation, loss)), None),
+                (Fate::End(outcome, then), _) => (Some(outcome), then),
             };
-            let lost = self.loss_of(&request.operation);
-            if let (Fate::Again, None) = (&fate, lost) {
+            if ending.is_none() {
                 self.enqueue(ticket, &request);
-                self.requests.insert(ticket, request);
-                continue;
             }
-            let operation = request.operation.clone();
             self.requests.insert(ticket, request);
-            let outcome = match (fate, lost) {
-                (Fate::End(outcome), _) => outcome,
-                (Fate::EndAnd(outcome, then), _) => {
-                    self.complete(now, ticket, outcome);
-                    self.begin(now, (then, LineSet::ALL), false, Purpose::Caller);
-                    continue;
-                }
-                (Fate::Again, Some(loss)) => self.end_without_handle(&operation, loss),
-                (Fate::Again, None) => Err(RequestError::from(Reason::Unknown)),
-            };
-            self.complete(now, ticket, outcome);
+            if let Some(outcome) = ending {
+                self.complete(now, ticket, outcome);
+            }
+            if let Some(then) = then {
+                self.begin(now, (then, LineSet::ALL), false, Purpose::Caller);
+            }
         }
     }
 

@@ -169,7 +169,8 @@ impl<P: Payload> ClientCore<P> {
 
     /// The server has issued a key for a handle.
     pub(super) fn take_key(&mut self, name: HandleId, key: ResumeKey) {
-        let Some(held) = self.handles.get_mut(&name) else { return };
+        let is_there = |held: &&mut Handle| !matches!(held.standing, Standing::Lost(_));
+        let Some(held) = self.handles.get_mut(&name).filter(is_there) else { return };
         let open = *held.open.get_or_insert(key.file_id);
         held.key = Some(key);
         let is_shared = held.state.mode.share.contains(ShareMode::WRITE);
@@ -198,13 +199,18 @@ impl<P: Payload> ClientCore<P> {
     pub(super) fn lose_handle(&mut self, now: Time, name: HandleId, loss: HandleLoss) {
         let Some(held) = self.handles.get_mut(&name) else { return };
         held.standing = Standing::Lost(loss);
-        held.key = None;
         let parked = core::mem::take(&mut held.parked);
         self.leave_open(name);
         for ticket in parked {
-            let Some(request) = self.requests.get(&ticket) else { continue };
-            let operation = request.operation.clone();
-            let outcome = self.end_without_handle(&operation, loss);
+            let Some(request) = self.requests.remove(&ticket) else { continue };
+            if handle_of(&request.operation) != Some(name) {
+                // There is nothing left whose place it could take.
+                self.enqueue(ticket, &request);
+                self.requests.insert(ticket, request);
+                continue;
+            }
+            let outcome = self.end_without_handle(&request.operation, loss);
+            self.requests.insert(ticket, request);
             self.complete(now, ticket, outcome);
         }
     }
@@ -291,11 +297,11 @@ impl<P: Payload> ClientCore<P> {
         let meanwhile = opened.meanwhile.unwrap_or(Meanwhile::Unknown);
         (held.state, held.meanwhile, held.store) = (opened.state, Some(meanwhile), store);
         held.standing = Standing::Rewriting;
-        if opened.key.is_some() {
-            // A repeated answer has none, and the key that was shown stays good.
-            held.key = opened.key;
-        }
         self.names.insert(opened.handle, name);
+        if let Some(key) = &opened.key {
+            // A repeated answer has none, and the key that was shown stays good.
+            self.take_key(name, key.clone());
+        }
         let state = opened.state;
         let resumed = SessionEvent::Resumed { handle: opened.handle, former, meanwhile, state };
         self.outputs.push_back(ClientOutput::Event(resumed));
@@ -337,7 +343,6 @@ impl<P: Payload> ClientCore<P> {
     fn replace(&mut self, name: HandleId) {
         if let Some(held) = self.handles.get_mut(&name) {
             held.standing = Standing::Lost(HandleLoss::Refused(Reason::BadHandle.into()));
-            held.key = None;
             self.leave_open(name);
         }
     }

@@ -1,7 +1,7 @@
 //! A request of the client as the core keeps it: what it asks, what it counts, which handle it names, and whether it
 //! may run twice. protocol.md: Requests; Coming back.
 
-use super::answers::{Fate, unknown};
+use super::handles::Outcome;
 use super::output::{Answer, Operation, Ticket};
 use crate::model::{
     ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, Time,
@@ -54,6 +54,15 @@ pub(super) enum Rewrite {
     Piece(ByteRange, u64),
 }
 
+/// What becomes of a request whose session is gone.
+#[derive(Debug)]
+pub(super) enum Fate<P> {
+    /// It is sent once more.
+    Again,
+    /// It ends so; and this is asked, if need be, to give back what may be left of it.
+    End(Outcome<P>, Option<Operation<P>>),
+}
+
 impl<P> Request<P> {
     /// Bytes of credit: those of the payload, on its way there or back.
     pub(super) fn bytes(&self) -> u64 {
@@ -98,9 +107,14 @@ impl<P> Request<P> {
         )
     }
 
-    /// The handle that it cannot be sent without. What the core asks for itself waits for none.
+    /// The handle that has to be there before it is sent: the one that it is about, or the one whose place it takes. What
+    /// the core asks for itself waits for none.
     pub(super) fn waits_for(&self) -> Option<HandleId> {
-        if self.purpose == Purpose::Caller { handle_of(&self.operation) } else { None }
+        match &self.operation {
+            _ if self.purpose != Purpose::Caller => None,
+            Operation::Control(ClientControl::Resume(resume)) => resume.predecessor,
+            operation => handle_of(operation),
+        }
     }
 
     /// Whether something may be left of it on the server that nobody else would give back: it was sent in a session
@@ -115,23 +129,21 @@ impl<P> Request<P> {
 
     /// What becomes of it when the session that it was sent in is gone, and nobody knows whether it was executed.
     pub(super) fn fate(&self) -> Fate<P> {
-        if self.sent_at.is_none() {
-            return Fate::Again;
-        }
+        let unknown = Err(Reason::Unknown.into());
         match &self.operation {
-            // What it names is gone with the session.
+            // What it names is gone with the session, and another request has its id in the next one.
             Operation::Control(ClientControl::CancelLock(_)) => {
-                Fate::End(Ok(Answer::Control(Done {}.into(), None)))
+                Fate::End(Ok(Answer::Control(Done {}.into(), None)), None)
             }
+            _ if self.sent_at.is_none() => Fate::Again,
             Operation::Control(ClientControl::Open(open)) if open.truncate => {
                 // Bytes that others have written since would be lost. An open that was made of it is given back.
                 let plain = Open { create: Create::Never, truncate: false, with_key: false, ..open.clone() };
-                Fate::EndAnd(Err(Reason::Unknown.into()), Operation::Control(plain.into()))
+                Fate::End(unknown, Some(Operation::Control(plain.into())))
             }
             _ if self.needs_no_credit() || (!self.is_wanted && self.may_have_left_something()) => Fate::Again,
-            _ if !self.is_wanted => unknown(),
-            operation if may_run_twice(operation) => Fate::Again,
-            _ => unknown(),
+            operation if self.is_wanted && may_run_twice(operation) => Fate::Again,
+            _ => Fate::End(unknown, None),
         }
     }
 

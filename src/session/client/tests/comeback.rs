@@ -291,6 +291,52 @@ fn an_open_that_must_be_new_and_is_there_may_be_the_one_that_was_asked_for() {
     }
 }
 
+/// It names a request by its id, which is another one's in the next session.
+#[test]
+fn a_lock_that_nobody_waits_for_any_more_is_not_cancelled_in_the_next_session() {
+    for is_sent in [true, false] {
+        let mut bench = Bench::new();
+        bench.held(HANDLE, 1);
+        let (ticket, _) = bench.queued_lock();
+        if !is_sent {
+            for number in [C0, bench.spare] {
+                bench.core.handle_lost(NOW, number, LossReason::Broken);
+            }
+        }
+        bench.core.handle_withdrawn(NOW, ticket);
+        bench.outputs();
+        bench.core.handle_asked(NOW, Some(false));
+        let outputs = bench.outputs();
+        assert!(completions(&outputs).contains(&(ticket, false)), "{outputs:?}");
+        let sent = requests(&bench.restarted());
+        assert!(matches!(sent[..], [(RequestId(1), ClientControl::Resume(_))]), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_resume_in_a_handle_s_place_waits_for_that_to_be_there_or_gone() {
+    for is_back in [true, false] {
+        let mut bench = Bench::new();
+        bench.held(HANDLE, 1);
+        bench.stopped();
+        let asked = || Resume { key: key(1), predecessor: Some(HANDLE), with_key: true };
+        let (ticket, _) = bench.control(asked());
+        bench.restarted();
+        let (outputs, predecessor) = if is_back {
+            (bench.answer(RequestId(1), opened(OTHER, None)), OTHER)
+        } else {
+            let refused = Refused { refusal: Reason::ResumeRefused.into() };
+            (bench.answer(RequestId(1), refused), HANDLE)
+        };
+        let sent = Resume { predecessor: Some(predecessor), ..asked() };
+        assert_eq!(requests(&outputs), [(RequestId(2), sent.into())]);
+        let outputs = bench.answer(RequestId(2), opened(HandleId(99), Some(key(1))));
+        assert_eq!(completions(&outputs), [(ticket, true)]);
+        let (late, _) = bench.control(Stat { handle: HANDLE });
+        assert!(bench.core.outstanding().0 == 0, "{late:?} is refused: another handle has its place");
+    }
+}
+
 #[test]
 fn an_append_beyond_the_end_of_any_file_is_no_answer() {
     let mut bench = Bench::new();
