@@ -10,9 +10,7 @@ use super::changes::FileChanges;
 use super::ended::{TombstoneBounds, Tombstones};
 use super::keys::{KeyHasher, ResumeDenial};
 use super::locks::FileLocks;
-use super::open::{
-    Admission, Admitted, Holder, HolderView, Open, OpenView, Origin, Repeat, Standing, first_rights,
-};
+use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
