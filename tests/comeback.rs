@@ -235,6 +235,11 @@ async fn b32_a_file_goes_on_after_an_outage_of_one_line_or_of_all() {
     }
 }
 
+/// What a writer puts into its block in a round.
+fn filling(writer: u8, round: u64) -> u8 {
+    writer.wrapping_mul(31).wrapping_add(round.to_le_bytes()[0])
+}
+
 /// All lines are away for as long as it takes until each has been tried in vain a few times.
 #[tokio::test(flavor = "multi_thread")]
 async fn f25_all_lines_cut_and_back_calls_block_and_continue_and_lose_nothing() {
@@ -248,7 +253,7 @@ async fn f25_all_lines_cut_and_back_calls_block_and_continue_and_lose_nothing() 
             tokio::spawn(async move {
                 for round in 0..200_u64 {
                     let block = u64::from(at) * 8192 + (round % 8) * 1024;
-                    file.write_at(block, &[at.wrapping_mul(31).wrapping_add(round as u8); 1024]).await?;
+                    file.write_at(block, &[filling(at, round); 1024]).await?;
                 }
                 file.sync(SyncScope::Data).await
             })
@@ -267,11 +272,10 @@ async fn f25_all_lines_cut_and_back_calls_block_and_continue_and_lose_nothing() 
         timeout(LONG, writer).await.unwrap().unwrap().unwrap();
     }
     let bytes = std::fs::read(world.file("file")).unwrap();
-    for at in 0..8_usize {
-        for block in 0..8 {
-            let last = (at as u8).wrapping_mul(31).wrapping_add(192 + block as u8);
-            let from = at * 8192 + block * 1024;
-            assert!(bytes[from..from + 1024].iter().all(|byte| *byte == last), "{at} {block}");
+    for (at, of_writer) in (0..8_u8).zip(bytes.chunks(8192)) {
+        for (block, piece) in (0..8_u64).zip(of_writer.chunks(1024)) {
+            let last = filling(at, 192 + block);
+            assert!(piece.iter().all(|byte| *byte == last), "{at} {block}");
         }
     }
 }

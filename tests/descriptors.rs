@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline::client::{Client, Export, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{Limits, LineRole, LineSet, PublicKey, Reason, ResumeKey, SyncScope, len_u64};
+use bowline::model::{Limits, LineRole, LineSet, PublicKey, Reason, ResumeKey, SyncScope};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use support::{EXPORT, LONG, Searched, World, new_identity, pattern, reason};

@@ -111,19 +111,3 @@ fn describe(path: &Path, error: KeyFileError, if_missing: &str) -> Failure {
 pub(super) fn is_missing(problem: &TextProblem) -> bool {
     matches!(problem, TextProblem::Read(error) if error.kind() == ErrorKind::NotFound)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_is_apart_from_the_settings() {
-        let given = PathBuf::from("there");
-        assert_eq!(state_directory(Some(given.clone())).ok(), Some(given));
-        let usual = state_directory(None).ok();
-        if let Some(usual) = usual {
-            assert!(usual.is_absolute() && usual.ends_with("bowline"), "{usual:?}");
-            assert_ne!(place(None, "key").ok().and_then(|key| key.parent().map(Path::to_owned)), Some(usual));
-        }
-    }
-}

@@ -90,7 +90,7 @@ impl Medium for TableFile {
         let mut len = len;
         // Some file systems give a part of what they have, others all or nothing.
         while len >= CLAIM_MIN {
-            match rustix::fs::fallocate(&self.file.0, FallocateFlags::KEEP_SIZE, at, len) {
+            match rustix::fs::fallocate(self.file.as_file(), FallocateFlags::KEEP_SIZE, at, len) {
                 Err(Errno::NOSPC | Errno::DQUOT) => len /= 2,
                 // Then the writes take it, one by one.
                 Err(Errno::OPNOTSUPP) => break,
