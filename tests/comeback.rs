@@ -284,11 +284,11 @@ async fn f25_all_lines_cut_and_back_calls_block_and_continue_and_lose_nothing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn f26_all_lines_cut_beyond_every_deadline_handles_say_why_and_the_session_goes_on() {
     let mut limits = Limits::default();
-    limits.grace_default = Duration::from_millis(200);
-    limits.orphan_age_max = Duration::from_millis(300);
+    limits.grace_default = Duration::from_millis(1200);
+    limits.orphan_age_max = Duration::from_millis(1300);
     // Silence is noticed soon, on both sides.
-    (limits.ping_idle_after, limits.dead_after_ping) =
-        (Duration::from_millis(500), Duration::from_millis(500));
+    (limits.ping_after, limits.ping_idle_after, limits.dead_after_ping) =
+        (Duration::from_millis(200), Duration::from_millis(200), Duration::from_millis(200));
     let place = Place::start(limits).await;
     let session = place.connect().await;
     let mut events = session.events();
@@ -415,8 +415,11 @@ async fn calls_wait_for_their_time_while_the_session_comes_back() {
     lost(&mut events).await;
     let export = session.export(EXPORT).unwrap().with_timeout(Duration::from_millis(300));
     for _ in 0..2 {
+        let asked = std::time::Instant::now();
         let error = export.metadata("other").await.unwrap_err();
-        assert!(matches!(error, Error::TimedOut(_)) && error.is_retryable(), "{error}");
+        // A line whose connections are closed at once is all that the client sees, and it says so if it has seen it.
+        assert!(matches!(error, Error::TimedOut(_) | Error::HandshakeRefused { .. }), "{error}");
+        assert!(asked.elapsed() >= Duration::from_millis(300), "it ended before its time");
     }
     let server = place.serve();
     for (recorder, &address) in place.recorders.iter().zip(server.addresses()) {

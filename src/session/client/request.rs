@@ -56,7 +56,7 @@ pub(super) enum Rewrite {
 
 /// What becomes of a request whose session is gone.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 pub(super) enum Fate<P> {
     /// It is sent once more.
     Again,
