@@ -380,6 +380,7 @@ impl<P: Payload> ClientCore<P> {
             return;
         };
         let (bytes, is_write) = (request.bytes(), request.is_writing());
+        self.has_served |= request.purpose == Purpose::Caller && outcome.is_ok();
         if let Some(channel) = self.channels.get_mut(&number) {
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
