@@ -20,11 +20,11 @@ use bowline::client::{
 use bowline::model::{
     ByteRange, Limits, LineRole, LockMode, Meanwhile, Protection, PublicKey, Reason, SyncScope,
 };
-use bowline::net::Via;
+use bowline::net::{Clock, Via};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
 use rustix::process::{Pid, Signal, kill_process};
-use support::recorder::Recorder;
+use support::recorder::{Kind, Label, Recorder};
 use support::{EXPORT, LINE_1, LINE_2, LONG, Searched, World, new_identity, pattern};
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
@@ -323,6 +323,44 @@ async fn f26_all_lines_cut_beyond_every_deadline_handles_say_why_and_the_session
     told(&mut events, |event| *event == SessionEvent::ResumeFailed { handle, loss }).await;
     keyless.close().await.expect("what is gone is closed");
     expired.close().await.expect("what is gone is closed");
+}
+
+/// A line is reset while a write of 1 MiB is on its way on both: what was not answered goes over the other line, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn f22_a_reset_in_the_middle_of_a_write_sends_the_rest_over_the_other_line() {
+    let world = World::start(&[0; 1 << 20]).await;
+    let session = world.connect(BOTH).await;
+    let file = Arc::new(world.open(&session, &read_write()).await.unwrap());
+    let mut took = Vec::new();
+    for round in 0..20_u8 {
+        let recorder = &world.recorders[usize::from(round % 2)];
+        let content = vec![round + 1; 1 << 20];
+        let before = data_sent(&recorder.labels());
+        let writing = tokio::spawn({
+            let (file, content) = (Arc::clone(&file), content.clone());
+            async move { file.write_at(0, &content).await }
+        });
+        recorder.until(|labels| data_sent(labels) > before).await.unwrap();
+        recorder.cut_all();
+        let cut = Clock.now();
+        timeout(LONG, writing).await.unwrap().unwrap().unwrap();
+        took.push(Clock.now().since(cut));
+        assert!(std::fs::read(world.file("file")).unwrap() == content, "round {round}");
+        session.all_lines_up(LONG).await.unwrap();
+    }
+    let repeats: u64 = session.channels().iter().map(|channel| channel.repeats).sum();
+    took.sort_unstable();
+    println!(
+        "20 resets, {repeats} repeats; the write was done {:?} (median) after its line was cut",
+        took[10]
+    );
+    assert!(repeats > 0, "no write was cut while it was under way");
+    assert!(took[10] < Duration::from_millis(500), "{took:?}");
+}
+
+/// The bytes that have gone to the server over data channels.
+fn data_sent(labels: &[Label]) -> u64 {
+    labels.iter().filter(|label| label.kind == Kind::BindData).map(|label| label.to_server_len).sum()
 }
 
 /// It answers nothing for a second, and nobody notices but by the time that it takes.

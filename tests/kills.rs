@@ -142,7 +142,8 @@ impl Scene {
 
     /// A new client. Nothing that it asks for fails because the server is away for a while.
     async fn connect(&self, identity: &Arc<Identity>) -> Result<Session, Error> {
-        let client = Client::new(Arc::clone(identity)).unwrap().with_limits(self.own.clone().unwrap_or_default());
+        let client =
+            Client::new(Arc::clone(identity)).unwrap().with_limits(self.own.clone().unwrap_or_default());
         client.with_request_timeout(LONG * 3).connect(&self.peer()).await
     }
 
@@ -450,7 +451,8 @@ fn short_deadlines() -> Limits {
     (limits.ping_after, limits.ping_idle_after) = (Duration::from_millis(100), Duration::from_millis(200));
     limits.dead_after_ping = Duration::from_millis(200);
     limits.handshake = Duration::from_millis(500);
-    (limits.grace_default, limits.orphan_age_max) = (Duration::from_millis(1000), Duration::from_millis(1200));
+    (limits.grace_default, limits.orphan_age_max) =
+        (Duration::from_millis(1000), Duration::from_millis(1200));
     limits.rebind_max = Duration::from_millis(200);
     limits
 }

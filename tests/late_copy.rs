@@ -261,7 +261,12 @@ fn run(command: &mut Command) -> bool {
 }
 
 fn sent(recorder: &Recorder) -> u64 {
-    recorder.labels().iter().filter(|label| label.kind == Kind::BindData).map(|label| label.to_server_len).sum()
+    recorder
+        .labels()
+        .iter()
+        .filter(|label| label.kind == Kind::BindData)
+        .map(|label| label.to_server_len)
+        .sum()
 }
 
 /// Waits until one of the lines has carried so much more to the server, and tells which.

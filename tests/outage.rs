@@ -26,10 +26,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::client::{
-    ChannelState, Client, File, LineConfig, OpenOptions, Peer, Session, SessionEvent,
-};
-use bowline::model::{LineId, LineRole, Limits, PublicKey, SyncScope};
+use bowline::client::{ChannelState, Client, File, LineConfig, OpenOptions, Peer, Session, SessionEvent};
+use bowline::model::{Limits, LineId, LineRole, PublicKey, SyncScope};
 use bowline::net::Via;
 use bowline::secure::Identity;
 use program::{User, export, finish};
@@ -146,7 +144,9 @@ impl Network {
     fn mute(&self, line: u8, is_mute: bool) {
         let neighbour = format!("10.77.{line}.1 dev s{line}");
         match is_mute {
-            true => self.server_ip(&format!("neigh replace {neighbour} lladdr 02:00:00:00:00:01 nud permanent")),
+            true => {
+                self.server_ip(&format!("neigh replace {neighbour} lladdr 02:00:00:00:00:01 nud permanent"))
+            }
             false => self.server_ip(&format!("neigh del {neighbour}")),
         }
     }
@@ -168,10 +168,10 @@ impl Network {
             role: LineRole::Both,
             protection: None,
         });
-        let peer =
-            Peer { name: "store".into(), key: self.key, protection_min: None, lines: lines.collect() };
+        let peer = Peer { name: "store".into(), key: self.key, protection_min: None, lines: lines.collect() };
         let mut limits = Limits::default();
-        (limits.ping_after, limits.dead_after_ping) = (Duration::from_millis(100), Duration::from_millis(300));
+        (limits.ping_after, limits.dead_after_ping) =
+            (Duration::from_millis(100), Duration::from_millis(300));
         (limits.ping_idle_after, limits.handshake) = (Duration::from_millis(300), Duration::from_millis(500));
         limits.rebind_max = Duration::from_millis(200);
         let client = Client::new(Arc::clone(&self.client)).unwrap().with_limits(limits);

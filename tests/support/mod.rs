@@ -141,8 +141,13 @@ impl World {
 
     /// Starts a server again where the last one was, with the same state.
     pub(crate) fn start_again(&mut self) {
+        self.start_again_as(program());
+    }
+
+    /// As [`World::start_again`], by a command of its own that runs the program.
+    pub(crate) fn start_again_as(&mut self, bowline: Command) {
         let listen: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let (child, addresses) = serve(program(), self.folder.path(), &listen, "process");
+        let (child, addresses) = serve(bowline, self.folder.path(), &listen, "process");
         assert_eq!(addresses, self.addresses);
         self.child = child;
     }
