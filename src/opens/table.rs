@@ -41,8 +41,8 @@ pub enum TableEvent {
         /// The open.
         open: OpenId,
     },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
-    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
+    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), its part was given up to a grantee,
+    /// who has taken it ([`Reason::TakenOver`]), or its open ends ([`Ending::reason`]). [`TableEvent::Drained`] follows.
     HolderEnded {
         /// The session that it belongs to.
         session: SessionId,
@@ -572,7 +572,13 @@ impl OpenTable {
         // They end with the open, of which their holders hear otherwise.
         self.forget_grants(id);
         let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
-        handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        for handle in handles {
+            // Its session may live, and come back to it without a key.
+            if self.holders.get(&handle).is_some_and(|holder| !holder.is_draining()) {
+                self.tell_holder_ended(handle, ending.reason());
+            }
+            self.stop_holder(handle);
+        }
         if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
     }
 

@@ -444,6 +444,14 @@ impl<P: Payload> ClientCore<P> {
             {
                 *refusal = Reason::Unknown.into();
             }
+            // It was sent before the client heard why there is no such handle any more.
+            Err(RequestError::Refused(refusal))
+                if refusal.reason == Reason::BadHandle && self.loss_of(&request.operation).is_some() =>
+            {
+                if let Some(loss) = self.loss_of(&request.operation) {
+                    outcome = self.end_without_handle(&request.operation, loss);
+                }
+            }
             // The handle was closed, and the answer lost.
             Err(RequestError::Refused(refusal))
                 if refusal.reason == Reason::BadHandle && request.is_again(self.started_at) =>
