@@ -41,8 +41,8 @@ pub enum TableEvent {
         /// The open.
         open: OpenId,
     },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), its part was given up to a grantee,
-    /// who has taken it ([`Reason::TakenOver`]), or its open ends ([`Ending::reason`]). [`TableEvent::Drained`] follows.
+    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
+    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
     HolderEnded {
         /// The session that it belongs to.
         session: SessionId,
@@ -50,6 +50,16 @@ pub enum TableEvent {
         handle: HandleId,
         /// Why.
         reason: Reason,
+    },
+    /// A holder ends with its open. Its session may live, and come back to it without a key. [`TableEvent::Drained`]
+    /// follows.
+    OpenEnded {
+        /// The session that it belongs to.
+        session: SessionId,
+        /// Its handle.
+        handle: HandleId,
+        /// Why the open ends.
+        ending: Ending,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
     ResumeRefused {
@@ -563,23 +573,6 @@ impl OpenTable {
         } else {
             self.settle(id);
         }
-    }
-
-    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
-    /// when to ask again.
-    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
-        self.bury(id, ending);
-        // They end with the open, of which their holders hear otherwise.
-        self.forget_grants(id);
-        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
-        for handle in handles {
-            // Its session may live, and come back to it without a key.
-            if self.holders.get(&handle).is_some_and(|holder| !holder.is_draining()) {
-                self.tell_holder_ended(handle, ending.reason());
-            }
-            self.stop_holder(handle);
-        }
-        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
     }
 
     /// What every call that may have freed a lock does last.
