@@ -442,6 +442,8 @@ impl KeyRing {
         let grant = record.grant;
         self.issued = record.generation;
         self.records.retain(|old| !(old.is_own && old.home == record.home));
+        // Most opens have one key, and there are many opens: no room for four.
+        self.records.reserve_exact(1);
         self.records.push(record);
         while self.of(grant).count() > keys_max.max(1) {
             let spared = self.of(grant).map(|old| (old.is_own, old.generation)).min();

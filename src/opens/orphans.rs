@@ -83,7 +83,8 @@ impl Lapsed {
 impl OpenTable {
     /// Ends every waiting lock whose time is over, and lets orphans lapse whose grace is over: who waits for a lock of
     /// one gets it, and the orphan is closed for that. Closes those that have lapsed too long ago, and those that
-    /// cannot be resumed. Ends the grants whose time is over. What still executes is waited for.
+    /// cannot be resumed. Ends the grants whose time is over, and forgets what is left of opens that ended too long ago. What
+    /// still executes is waited for.
     pub fn expire(&mut self, now: Time) {
         self.end_overdue(now);
         self.end_grants(now);
@@ -94,6 +95,7 @@ impl OpenTable {
         while let Some((_, id)) = self.lapsed.first().filter(|(since, _)| since.after(age) <= now) {
             self.end_absent(id, Ending::Expired);
         }
+        self.tombstones.expire(now, self.tombstone_bounds);
         self.finish();
     }
 
@@ -173,7 +175,7 @@ impl OpenTable {
     /// Keeps what is left of an open, if it has keys with which somebody can ask.
     pub(super) fn bury(&mut self, id: OpenId, ending: Ending) {
         let Some(open) = self.opens.get(&id) else { return };
-        let tombstone = Tombstone::new(open, ending, self.keys_per_open);
+        let tombstone = Tombstone::new(open, (ending, self.tombstones.now()), self.keys_per_open);
         if tombstone.keys.is_empty() {
             return;
         }

@@ -62,8 +62,8 @@ impl OpenTable {
     pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
         let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
         let facts = Facts {
-            open: self.opens.get(&key.file_id),
-            tombstone: self.tombstones.find(key.file_id).map(|(_, tombstone)| tombstone),
+            open: self.opens.get(&key.file_id).map(|open| &**open),
+            tombstone: self.tombstones.find_at(now, key.file_id, self.tombstone_bounds),
             predecessor,
             holders: &self.holders,
             is_handle_taken: self.holders.contains_key(&claim.handle),

@@ -131,7 +131,8 @@ pub struct OpenTable {
     pub(super) opens_per_client: usize,
     pub(super) keys_per_open: usize,
     grace_max: Duration,
-    pub(super) opens: HashMap<OpenId, Open>,
+    /// Each in a place of its own: a hash map has room for up to twice as many as are in it.
+    pub(super) opens: HashMap<OpenId, Box<Open>>,
     /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
     pub(super) ids: BTreeSet<OpenId>,
     pub(super) holders: HashMap<HandleId, Holder>,
@@ -152,16 +153,19 @@ pub struct OpenTable {
     pub(super) tombstone_bounds: TombstoneBounds,
     pub(super) grants_per_open: usize,
     pub(super) offers_per_client: usize,
+    pub(super) offers_per_giver: usize,
     /// The open of each grant, also of those that are over and remembered.
     pub(super) grants: HashMap<GrantId, OpenId>,
     /// The grants that end at a time, in the order in which they do.
     pub(super) grant_ends: BTreeSet<(Time, GrantId)>,
-    /// The grants that the server delivers and nobody has taken, by their grantees.
-    pub(super) offers: HashMap<PublicKey, BTreeSet<GrantId>>,
+    /// The grants that the server delivers and nobody has taken, by their grantees, with their givers.
+    pub(super) offers: HashMap<PublicKey, BTreeMap<GrantId, PublicKey>>,
     /// Who changed the files that somebody has open.
     pub(super) changes: HashMap<FileIdentity, FileChanges>,
-    /// The opens whose records have changed, and whether somebody is to be told.
-    pub(super) dirty: BTreeMap<OpenId, bool>,
+    /// The opens whose records have changed, and somebody is to be told.
+    pub(super) dirty: BTreeSet<OpenId>,
+    /// The others whose records have changed.
+    pub(super) dirty_lazily: BTreeSet<OpenId>,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -181,6 +185,9 @@ pub struct OpenTable {
     pub(super) removals: HashMap<FileIdentity, usize>,
     pub(super) events: VecDeque<TableEvent>,
 }
+
+/// Events for which there is room all the time.
+const EVENTS_KEPT: usize = 1024;
 
 impl OpenTable {
     /// Most holders of one open. One is needed for each process that shares the open, and one for each session
@@ -214,11 +221,13 @@ impl OpenTable {
             tombstone_bounds: limits.into(),
             grants_per_open: limits.grants_per_open,
             offers_per_client: limits.offers_per_client,
+            offers_per_giver: limits.offers_per_giver,
             grants: HashMap::new(),
             grant_ends: BTreeSet::new(),
             offers: HashMap::new(),
             changes: HashMap::new(),
-            dirty: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_lazily: BTreeSet::new(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,
@@ -329,7 +338,12 @@ impl OpenTable {
 
     /// The next thing that the caller has to do or to know, in the order in which it came about.
     pub fn poll_event(&mut self) -> Option<TableEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > EVENTS_KEPT {
+            // A client with thousands of opens went away.
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// A handle of a session; also while it is being closed, because its last answers are still to be made.
@@ -355,7 +369,8 @@ impl OpenTable {
         let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
         let aged = self.lapsed.first().map(|(since, _)| since.after(self.lapsed_bounds.age));
         let grant = self.grant_ends.first().map(|(end, _)| *end);
-        orphan.into_iter().chain(wait).chain(aged).chain(grant).min()
+        let forgotten = self.tombstones.first_end(self.tombstone_bounds).map(|(end, _)| end);
+        orphan.into_iter().chain(wait).chain(aged).chain(grant).chain(forgotten).min()
     }
 
     /// A name was changed through this server: the opens whose files it leads to, itself or on the way, are found under
@@ -527,7 +542,7 @@ impl OpenTable {
         }
         self.by_create_id.insert((open.owner, open.create_id), id);
         *self.by_owner.entry(open.owner).or_default() += 1;
-        self.opens.insert(id, open);
+        self.opens.insert(id, Box::new(open));
         self.ids.insert(id);
     }
 

@@ -178,7 +178,7 @@ struct Image {
 fn image(table: &OpenTable) -> Image {
     table.check_invariants();
     Image {
-        opens: table.opens.iter().map(|(id, open)| (*id, open.clone())).collect(),
+        opens: table.opens.iter().map(|(id, open)| (*id, Open::clone(open))).collect(),
         holders: table.holders.iter().map(|(handle, holder)| (*handle, holder.clone())).collect(),
         sessions: table.by_session.iter().map(|(id, part)| (*id, part.clone())).collect(),
         locks: table.locks.iter().map(|(file, locks)| (*file, locks.clone())).collect(),

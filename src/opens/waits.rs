@@ -380,6 +380,7 @@ impl OpenTable {
 
     /// Ends the waits that are over at `now`.
     pub(super) fn end_overdue(&mut self, now: Time) {
+        self.tombstones.note_time(now);
         while let Some((_, key)) = self.wait_deadlines.first().copied().filter(|(end, _)| *end <= now) {
             self.end_wait(key, Err(Reason::Locked.into()));
         }
