@@ -270,7 +270,7 @@ impl Limits {
     pub const RESUMES_AT_ONCE: usize = 64;
     /// Bytes of memory in which the store keeps what it has read and written. The kernel keeps all of the table's file as
     /// well, so this saves only the way there; a larger one gains nothing that can be measured.
-    pub const STORE_CACHE: usize = 4 << 20;
+    pub const STORE_CACHE: usize = 1 << 20;
     /// How many times the silence after which an idle channel is asked for a sign of life a grace has to be: one for the
     /// silence, one for the answer that does not come, one to be back.
     pub const GRACE_PINGS: u32 = 3;

@@ -36,8 +36,11 @@ impl OpenTable {
     }
 
     fn check_open(&self, id: OpenId, open: &Open) {
-        let holders: Vec<&Holder> =
-            open.holders.iter().filter_map(|handle| self.holders.get(handle)).collect();
+        let holders: Vec<&Holder> = open
+            .holders
+            .iter()
+            .filter_map(|handle| self.holders.get(handle).map(|holder| &**holder))
+            .collect();
         assert_eq!(holders.len(), open.holders.len(), "{id:?} names a holder that does not exist");
         assert!(holders.iter().all(|holder| holder.open == id), "{id:?} names a holder of another open");
         assert!(holders.len() <= Self::HOLDERS_PER_OPEN_MAX + 1, "{id:?} has too many holders");

@@ -17,10 +17,11 @@ use std::collections::hash_map::Entry;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::events::TableEvent;
 use super::keys::KeyImage;
 use super::open::{is_of_use, rights_max};
 use super::stored::Restart;
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
 use crate::model::{
     ExportName, ExportPath, GrantId, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights,
     SECRET_LEN, SessionId, StoredEndedGrant, StoredGrant, StoredOpen, Time,

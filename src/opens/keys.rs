@@ -126,7 +126,7 @@ pub(super) struct Facts<'a> {
     /// The predecessor that the claim names, where it exists.
     pub(super) predecessor: Option<&'a Holder>,
     /// All holders.
-    pub(super) holders: &'a HashMap<HandleId, Holder>,
+    pub(super) holders: &'a HashMap<HandleId, Box<Holder>>,
     /// Whether the id for the new holder is taken.
     pub(super) is_handle_taken: bool,
     /// The most holders that an open can have.

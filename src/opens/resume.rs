@@ -2,9 +2,10 @@
 
 use zeroize::Zeroize;
 
+use super::events::TableEvent;
 use super::keys::{Claim, Facts, KeyRecord, decide};
 use super::open::{Admitted, Holder, Origin};
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
 use crate::model::{GrantId, HandleId, Limits, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time};
 
 impl OpenTable {
@@ -60,7 +61,8 @@ impl OpenTable {
     /// server's log in any case. A resume that fails changes nothing.
     #[expect(clippy::needless_pass_by_value, reason = "a claim is made for one attempt and used up by it")]
     pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
-        let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
+        let predecessor =
+            claim.predecessor.and_then(|handle| self.holders.get(&handle)).map(|holder| &**holder);
         let facts = Facts {
             open: self.opens.get(&key.file_id).map(|open| &**open),
             tombstone: self.tombstones.find_at(now, key.file_id, self.tombstone_bounds),

@@ -145,7 +145,7 @@ impl OpenTable {
             if let Some(open) = self.opens.get_mut(&id) {
                 open.holders.push(holder.handle);
             }
-            self.holders.insert(holder.handle, restored.of_grant(holder.grant));
+            self.holders.insert(holder.handle, Box::new(restored.of_grant(holder.grant)));
         }
         self.settle(id);
         self.restore_grants(at, id, stored);

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::changes::FileChanges;
 use super::ended::{TombstoneBounds, Tombstones};
-use super::keys::{KeyHasher, ResumeDenial};
+use super::events::TableEvent;
+use super::keys::KeyHasher;
 use super::locks::FileLocks;
 use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
@@ -16,68 +17,9 @@ use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::{
-    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, LockMode,
-    OpenId, OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
+    CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode,
+    PublicKey, Reason, Refusal, Rights, SessionId, Time,
 };
-
-/// What the table has to say after a call; see [`OpenTable::poll_event`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TableEvent {
-    /// An open has ended: its descriptor can go.
-    CloseFile {
-        /// The open that was.
-        open: OpenId,
-    },
-    /// A holder is gone: it was closed, replaced or ended, or its open expired, and nothing of it is executing.
-    Drained {
-        /// The session that it belonged to.
-        session: SessionId,
-        /// Its handle.
-        handle: HandleId,
-    },
-    /// An open has become an orphan of which nothing is executing: how its file looks now is to be told with
-    /// [`OpenTable::looked_at`].
-    LookAt {
-        /// The open.
-        open: OpenId,
-    },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
-    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
-    HolderEnded {
-        /// The session that it belongs to.
-        session: SessionId,
-        /// Its handle.
-        handle: HandleId,
-        /// Why.
-        reason: Reason,
-    },
-    /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
-    ResumeRefused {
-        /// The session that presented the key.
-        session: SessionId,
-        /// The open that the key names; it need not exist.
-        open: OpenId,
-        /// The cause.
-        why: ResumeDenial,
-    },
-    /// A lock that was [`Queued`](super::LockAnswer::Queued) waits no more.
-    LockEnded {
-        /// The session that asked for it.
-        session: SessionId,
-        /// The handle that it was to be taken with.
-        handle: HandleId,
-        /// The request.
-        request: RequestId,
-        /// Which bytes.
-        range: ByteRange,
-        /// How they were to be locked.
-        mode: LockMode,
-        /// `Ok`: the open has the lock. [`Reason::Locked`]: the wait is over. [`Reason::Interrupted`]: it was
-        /// given up, its handle or its open ended, or its session went away. [`Reason::Quota`]: its turn came,
-        /// and it would have been one range too many.
-        outcome: Result<(), Refusal>,
-    },
-}
 
 /// The opens of a server: the one owner of share modes, grace times and resume keys.
 ///
@@ -135,7 +77,7 @@ pub struct OpenTable {
     pub(super) opens: HashMap<OpenId, Box<Open>>,
     /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
     pub(super) ids: BTreeSet<OpenId>,
-    pub(super) holders: HashMap<HandleId, Holder>,
+    pub(super) holders: HashMap<HandleId, Box<Holder>>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
     pub(super) by_create_id: HashMap<(PublicKey, CreateId), OpenId>,
@@ -185,9 +127,6 @@ pub struct OpenTable {
     pub(super) removals: HashMap<FileIdentity, usize>,
     pub(super) events: VecDeque<TableEvent>,
 }
-
-/// Events for which there is room all the time.
-const EVENTS_KEPT: usize = 1024;
 
 impl OpenTable {
     /// Most holders of one open. One is needed for each process that shares the open, and one for each session
@@ -312,7 +251,7 @@ impl OpenTable {
     /// An operation that [`OpenTable::begin_operation`] counted has ended, however it did. A holder that drains
     /// ends with its last one.
     pub fn end_operation(&mut self, handle: HandleId) {
-        let is_gone = self.holders.get_mut(&handle).map(Holder::on_operation_ended);
+        let is_gone = self.holders.get_mut(&handle).map(|holder| holder.on_operation_ended());
         debug_assert!(is_gone.is_some(), "an operation ended on a holder that does not exist");
         let open = self.holders.get(&handle).map(|holder| holder.open);
         if is_gone == Some(true) {
@@ -334,16 +273,6 @@ impl OpenTable {
         self.stop_holder(handle);
         self.finish();
         Ok(())
-    }
-
-    /// The next thing that the caller has to do or to know, in the order in which it came about.
-    pub fn poll_event(&mut self) -> Option<TableEvent> {
-        let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > EVENTS_KEPT {
-            // A client with thousands of opens went away.
-            self.events = VecDeque::new();
-        }
-        event
     }
 
     /// A handle of a session; also while it is being closed, because its last answers are still to be made.
@@ -557,7 +486,7 @@ impl OpenTable {
             holder.on_session_away(now.after(open.grace));
         }
         open.holders.push(handle);
-        self.holders.insert(handle, holder);
+        self.holders.insert(handle, Box::new(holder));
         self.settle(id);
         self.touch(id);
     }
@@ -599,7 +528,7 @@ impl OpenTable {
 
     /// A holder that this session can still use.
     pub(super) fn usable(&self, session: SessionId, handle: HandleId) -> Result<&Holder, Refusal> {
-        let holder = self.holders.get(&handle);
+        let holder = self.holders.get(&handle).map(|holder| &**holder);
         let usable = holder.filter(|holder| holder.session == session && !holder.is_draining());
         usable.ok_or_else(|| Reason::BadHandle.into())
     }
@@ -611,7 +540,8 @@ impl OpenTable {
         handle: HandleId,
     ) -> Result<(&Holder, &mut Open), Refusal> {
         let usable = |holder: &&Holder| holder.session == session && !holder.is_draining();
-        let holder = self.holders.get(&handle).filter(usable).ok_or(Reason::BadHandle)?;
+        let holder =
+            self.holders.get(&handle).map(|holder| &**holder).filter(usable).ok_or(Reason::BadHandle)?;
         let open = self.opens.get_mut(&holder.open).ok_or(Reason::BadHandle)?;
         Ok((holder, open))
     }

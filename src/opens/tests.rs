@@ -179,7 +179,7 @@ fn image(table: &OpenTable) -> Image {
     table.check_invariants();
     Image {
         opens: table.opens.iter().map(|(id, open)| (*id, Open::clone(open))).collect(),
-        holders: table.holders.iter().map(|(handle, holder)| (*handle, holder.clone())).collect(),
+        holders: table.holders.iter().map(|(handle, holder)| (*handle, Holder::clone(holder))).collect(),
         sessions: table.by_session.iter().map(|(id, part)| (*id, part.clone())).collect(),
         locks: table.locks.iter().map(|(file, locks)| (*file, locks.clone())).collect(),
         lock_use: table.lock_use.iter().map(|(owner, used)| (*owner, *used)).collect(),

@@ -12,9 +12,10 @@
 
 use core::time::Duration;
 
+use super::events::TableEvent;
 use super::locks::{FileLocks, Obstacle, Turn, Waiter};
 use super::ranges::{Lock, Splice};
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
 use crate::model::{
     ByteRange, Ending, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId,
     Rights, SessionId, Time,
