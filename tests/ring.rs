@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::client::{Client, Error, File, OpenOptions, Resumed, Session, Survey};
+use bowline::client::{Client, Error, File, OpenOptions, Resumed, Session, Survey, blocking};
 use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason, ResumeKey};
 use bowline::net::key_file;
 use bowline::secure::Identity;
@@ -181,6 +181,43 @@ async fn b34_a_new_process_goes_on_with_what_the_killed_one_had_open_and_locked(
         session.close().await;
     }
     assert_eq!(count(&rings(&world)), 0, "nothing is open, so nothing is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_a_program_without_async_gets_back_what_the_killed_one_had() {
+    let (world, _) = world().await;
+    kill(child(&world, 3));
+    let (identity, peer, rings) = (Arc::clone(&world.identity), world.peer(BOTH), rings(&world));
+    // A thread of its own: calls that block are refused within a runtime.
+    let (sender, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        let client = blocking::Client::new(identity).unwrap().with_key_ring(&rings).unwrap();
+        let session = client.connect(&peer).unwrap();
+        let some = session.resume_some(|kept| kept.path.as_bytes() == b"file-1").unwrap();
+        assert_eq!(some.len(), 1, "only what is wanted");
+        let rest = session.resume_all().unwrap();
+        let files = some.into_iter().chain(rest).map(|one| (one.kept, one.outcome.unwrap()));
+        let mut back: Vec<_> = files
+            .map(|(kept, mut file)| {
+                let mut start = [0; 4];
+                file.read_exact(&mut start).unwrap();
+                let key = file.kept_key();
+                file.close().unwrap();
+                (kept.path.as_bytes().to_vec(), start, key)
+            })
+            .collect();
+        back.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        session.close().unwrap();
+        drop(sender.send(back));
+    });
+    let back = told.await.unwrap();
+    thread.join().unwrap();
+    for (number, (path, start, key)) in back.iter().enumerate() {
+        key.iter().for_each(|key| world.note_key(key));
+        assert_eq!(path, format!("file-{number}").as_bytes());
+        assert_eq!(start, format!("of {number}").as_bytes());
+    }
+    assert_eq!(back.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,7 +176,7 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
 /// Each object has the fields that the table of docs/status.md lists, and no other.
 fn check_fields(objects: &[Value]) {
     let documented = include_str!("../docs/status.md");
-    for kind in ["server", "session", "channel", "open", "holder"] {
+    for kind in ["server", "protection", "session", "channel", "open", "holder"] {
         let row = documented.lines().find(|line| line.starts_with(&format!("| `{kind}` |"))).unwrap();
         let fields: BTreeSet<&str> =
             row.split('|').nth(2).unwrap().split(',').map(|field| field.trim().trim_matches('`')).collect();
@@ -523,7 +523,11 @@ fn f64_requests_that_are_none_are_refused_and_one_connection_has_one() {
     }
     let twice = raw(&socket, b"{\"command\":\"status\"}\n{\"command\":\"status\"}\n");
     let kinds: Vec<_> = twice.iter().map(|line| line["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["server", "end"]);
+    assert_eq!(
+        kinds,
+        ["server", "protection", "end"],
+        "all data channels, and no export or client that demands more"
+    );
 }
 
 #[test]

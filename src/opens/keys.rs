@@ -119,8 +119,11 @@ impl ResumeDenial {
 
 /// What the table looked up for a claim before anything was decided.
 pub(super) struct Facts<'a> {
-    /// The open that the key names.
-    pub(super) open: Option<&'a Open>,
+    /// The open that the key names, or else the one with the next id, so that as much memory is looked at in either case:
+    /// who knows no key does not hear by the time that it takes whether an open is there.
+    pub(super) nearest: Option<&'a Open>,
+    /// Whether it is the one that the key names.
+    pub(super) is_there: bool,
     /// What is left of the open that the key names, where it has ended.
     pub(super) tombstone: Option<&'a Tombstone>,
     /// The predecessor that the claim names, where it exists.
@@ -213,18 +216,19 @@ enum Named<'a> {
     Grant(&'a Open, &'a Grant, KeyImage),
     EndedGrant(&'a EndedGrant, KeyImage),
     Ended(&'a Tombstone, &'a super::ended::EndedKey),
-    NoKey,
-    Nothing,
+    /// With a key that stands in for the one that is not there.
+    NoKey(Option<(&'a Open, &'a KeyRecord)>),
+    Nothing(Option<(&'a Open, &'a KeyRecord)>),
 }
 
 impl<'a> Named<'a> {
     fn find(key: &ResumeKey, facts: &Facts<'a>) -> Self {
-        if let Some(open) = facts.open
-            && let Some(record) = open.keys.record(key.generation)
-        {
+        let record = facts.nearest.and_then(|open| open.keys.record(key.generation));
+        let found = facts.nearest.filter(|_| facts.is_there);
+        if let (Some(open), Some(record)) = (found, record) {
             return Self::Key(open, record);
         }
-        if let Some(open) = facts.open {
+        if let Some(open) = found {
             if let Some((grant, image)) = open.grants.by_generation(key.generation) {
                 return Self::Grant(open, grant, image);
             }
@@ -233,22 +237,26 @@ impl<'a> Named<'a> {
             }
         }
         let ended = facts.tombstone.and_then(|tombstone| Some((tombstone, tombstone.key(key.generation)?)));
-        match (ended, facts.open.is_some() || facts.tombstone.is_some()) {
+        let stand_in = facts.nearest.and_then(|open| Some((open, record.or(open.keys.records().first())?)));
+        match (ended, found.is_some() || facts.tombstone.is_some()) {
             (Some((tombstone, record)), _) => Self::Ended(tombstone, record),
-            (None, true) => Self::NoKey,
-            (None, false) => Self::Nothing,
+            (None, true) => Self::NoKey(stand_in),
+            (None, false) => Self::Nothing(stand_in),
         }
     }
 
-    /// Whose it is, and the hash that the right key has; where there is neither, values that match nothing, so that the
-    /// work is the same.
+    /// Whose it is, and the hash that the right key has; where there is neither, those of another key, or values that match
+    /// nothing, so that the work is the same. What comes of the comparison counts only where the key is there.
     fn expected(self) -> (PublicKey, KeyHash) {
         match self {
             Self::Key(open, record) => (open.bearer(record.grant), record.hash),
             Self::Grant(_, grant, image) => (grant.to, image.hash),
             Self::EndedGrant(ended, image) => (ended.to, image.hash),
             Self::Ended(tombstone, record) => (record.bearer.unwrap_or(tombstone.owner), record.hash),
-            Self::NoKey | Self::Nothing => (PublicKey([0; 32]), KeyHash([0; 32])),
+            Self::NoKey(Some((open, record))) | Self::Nothing(Some((open, record))) => {
+                (open.bearer(record.grant), record.hash)
+            }
+            Self::NoKey(None) | Self::Nothing(None) => (PublicKey([0; 32]), KeyHash([0; 32])),
         }
     }
 }
@@ -284,8 +292,8 @@ fn authenticate<'a>(
         }
         Named::EndedGrant(..) if is_right => Err(ResumeDenial::GrantEnded),
         Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
-        Named::NoKey => Err(ResumeDenial::NoSuchKey),
-        Named::Nothing => Err(ResumeDenial::NoSuchOpen),
+        Named::NoKey(_) => Err(ResumeDenial::NoSuchKey),
+        Named::Nothing(_) => Err(ResumeDenial::NoSuchOpen),
         _ if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
         _ => Err(ResumeDenial::WrongSecret),
     }

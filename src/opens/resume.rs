@@ -63,8 +63,10 @@ impl OpenTable {
     pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
         let predecessor =
             claim.predecessor.and_then(|handle| self.holders.get(&handle)).map(|holder| &**holder);
+        let nearest = self.ids.range(key.file_id..).next().or_else(|| self.ids.first());
         let facts = Facts {
-            open: self.opens.get(&key.file_id).map(|open| &**open),
+            nearest: nearest.and_then(|id| self.opens.get(id)).map(|open| &**open),
+            is_there: nearest == Some(&key.file_id),
             tombstone: self.tombstones.find_at(now, key.file_id, self.tombstone_bounds),
             predecessor,
             holders: &self.holders,

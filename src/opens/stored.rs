@@ -237,7 +237,7 @@ impl OpenTable {
 
     fn check_stored(&self, id: OpenId, stored: &StoredOpen) -> Result<(), RestoreError> {
         let is_known = self.opens.contains_key(&id)
-            || self.by_create_id.contains_key(&(stored.owner, stored.create_id))
+            || self.by_owner.get(&stored.owner).is_some_and(|own| own.contains_key(&stored.create_id))
             || stored.holders.iter().any(|holder| self.holders.contains_key(&holder.handle))
             || stored.grants.iter().any(|grant| self.grants.contains_key(&grant.grant));
         if is_known {

@@ -80,9 +80,8 @@ pub struct OpenTable {
     pub(super) holders: HashMap<HandleId, Box<Holder>>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
-    pub(super) by_create_id: HashMap<(PublicKey, CreateId), OpenId>,
-    /// How many opens each identity has.
-    pub(super) by_owner: HashMap<PublicKey, usize>,
+    /// The opens of each identity, by their create ids.
+    pub(super) by_owner: HashMap<PublicKey, HashMap<CreateId, OpenId>>,
     pub(super) by_session: HashMap<SessionId, SessionPart>,
     /// The orphans in the order of their deadlines, until these are known to be over.
     pub(super) deadlines: BTreeSet<(Time, OpenId)>,
@@ -149,7 +148,6 @@ impl OpenTable {
             ids: BTreeSet::new(),
             holders: HashMap::new(),
             by_file: HashMap::new(),
-            by_create_id: HashMap::new(),
             by_owner: HashMap::new(),
             by_session: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -359,7 +357,7 @@ impl OpenTable {
     }
 
     pub(super) fn is_below_quota(&self, owner: &PublicKey) -> bool {
-        self.by_owner.get(owner).is_none_or(|&len| len < self.opens_per_client)
+        self.by_owner.get(owner).is_none_or(|opens| opens.len() < self.opens_per_client)
     }
 
     fn try_admit(&mut self, now: Time, admission: &Admission) -> Result<Admitted, Refusal> {
@@ -407,7 +405,8 @@ impl OpenTable {
         repeat: &Repeat<'_>,
         file: Option<FileIdentity>,
     ) -> Result<Option<Admitted>, Refusal> {
-        let Some(&id) = self.by_create_id.get(&(*repeat.owner, repeat.create_id)) else { return Ok(None) };
+        let own = self.by_owner.get(repeat.owner);
+        let Some(&id) = own.and_then(|own| own.get(&repeat.create_id)) else { return Ok(None) };
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
         match open.standing(now) {
             Standing::Held | Standing::Grace(_) | Standing::Over => {}
@@ -469,8 +468,7 @@ impl OpenTable {
         if let Some(changes) = self.changes.get_mut(&open.file) {
             changes.forget_marks();
         }
-        self.by_create_id.insert((open.owner, open.create_id), id);
-        *self.by_owner.entry(open.owner).or_default() += 1;
+        self.by_owner.entry(open.owner).or_default().insert(open.create_id, id);
         self.opens.insert(id, Box::new(open));
         self.ids.insert(id);
     }
@@ -602,7 +600,6 @@ impl OpenTable {
         let Some(open) = self.opens.remove(&id) else { return };
         self.ids.remove(&id);
         self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });
-        self.by_create_id.remove(&(open.owner, open.create_id));
         if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {
             groups.get_mut().retain_mut(|(_, ids)| {
                 ids.remove(&id);
@@ -613,10 +610,10 @@ impl OpenTable {
                 self.changes.remove(&open.file);
             }
         }
-        if let Entry::Occupied(mut len) = self.by_owner.entry(open.owner) {
-            *len.get_mut() = len.get().saturating_sub(1);
-            if *len.get() == 0 {
-                len.remove();
+        if let Entry::Occupied(mut own) = self.by_owner.entry(open.owner) {
+            own.get_mut().remove(&open.create_id);
+            if own.get().is_empty() {
+                own.remove();
             }
         }
         self.events.push_back(TableEvent::CloseFile { open: id });

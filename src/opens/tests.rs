@@ -427,7 +427,7 @@ fn nothing_is_left_when_all_is_closed() {
     table.session_back(B1);
     assert_eq!(events(&mut table).len(), 45);
     assert!(table.opens.is_empty() && table.holders.is_empty() && table.deadlines.is_empty());
-    assert!(table.by_file.is_empty() && table.by_create_id.is_empty());
-    assert!(table.by_owner.is_empty() && table.by_session.is_empty());
+    assert!(table.by_file.is_empty() && table.by_owner.is_empty());
+    assert!(table.by_session.is_empty());
     assert!(table.locks.is_empty() && table.lock_use.is_empty() && table.waits.is_empty());
 }
