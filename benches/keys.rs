@@ -97,7 +97,7 @@ fn attempt(table: &mut OpenTable, keys: &[ResumeKey], class: Class, random: &mut
     let mut key = keys[random.next() as usize % keys.len()].clone();
     let mut identity = OWNER;
     // The same work in front of the clock for each class.
-    let (absent, generation) = (OpenId(key.file_id.0 ^ 1 << 63), key.generation + 7);
+    let (absent, generation) = (OpenId(random.next()), key.generation + 7);
     match class {
         Class::Absent => key.file_id = absent,
         Class::NeverIssued => key.generation = generation,
@@ -143,7 +143,7 @@ fn table(opens: u64) -> (OpenTable, Vec<ResumeKey>) {
     let mut table = OpenTable::new([7; 32], &limits);
     let mut random = Random(1);
     let keys = (0..opens).map(|n| {
-        let open = OpenId(random.next() >> 1);
+        let open = OpenId(random.next());
         let mut create_id = [0; 16];
         create_id[..8].copy_from_slice(&n.to_le_bytes());
         let admission = Admission {
