@@ -209,54 +209,50 @@ fn rights_left(issued: Rights, allowed: Rights) -> Rights {
     }
 }
 
-/// What a key names.
+/// Whose hash a key is compared with.
 #[derive(Clone, Copy)]
 enum Named<'a> {
     Key(&'a Open, &'a KeyRecord),
     Grant(&'a Open, &'a Grant, KeyImage),
     EndedGrant(&'a EndedGrant, KeyImage),
     Ended(&'a Tombstone, &'a super::ended::EndedKey),
-    /// With a key that stands in for the one that is not there.
+    /// There is no key of this generation: with another one, if there is any.
     NoKey(Option<(&'a Open, &'a KeyRecord)>),
-    Nothing(Option<(&'a Open, &'a KeyRecord)>),
 }
 
 impl<'a> Named<'a> {
+    /// The key of this generation, of the nearest open, whether that is the one that was named or not.
     fn find(key: &ResumeKey, facts: &Facts<'a>) -> Self {
-        let record = facts.nearest.and_then(|open| open.keys.record(key.generation));
-        let found = facts.nearest.filter(|_| facts.is_there);
-        if let (Some(open), Some(record)) = (found, record) {
+        let generation = key.generation;
+        if let Some(tombstone) = facts.tombstone
+            && let Some(record) = tombstone.key(generation)
+        {
+            return Self::Ended(tombstone, record);
+        }
+        let Some(open) = facts.nearest else { return Self::NoKey(None) };
+        if let Some(record) = open.keys.record(generation) {
             return Self::Key(open, record);
         }
-        if let Some(open) = found {
-            if let Some((grant, image)) = open.grants.by_generation(key.generation) {
-                return Self::Grant(open, grant, image);
-            }
-            if let Some((ended, image)) = open.grants.ended_by_generation(key.generation) {
-                return Self::EndedGrant(ended, image);
-            }
+        if let Some((grant, image)) = open.grants.by_generation(generation) {
+            return Self::Grant(open, grant, image);
         }
-        let ended = facts.tombstone.and_then(|tombstone| Some((tombstone, tombstone.key(key.generation)?)));
-        let stand_in = facts.nearest.and_then(|open| Some((open, record.or(open.keys.records().first())?)));
-        match (ended, found.is_some() || facts.tombstone.is_some()) {
-            (Some((tombstone, record)), _) => Self::Ended(tombstone, record),
-            (None, true) => Self::NoKey(stand_in),
-            (None, false) => Self::Nothing(stand_in),
+        if let Some((ended, image)) = open.grants.ended_by_generation(generation) {
+            return Self::EndedGrant(ended, image);
         }
+        Self::NoKey(open.keys.records().first().map(|record| (open, record)))
     }
 
-    /// Whose it is, and the hash that the right key has; where there is neither, those of another key, or values that match
-    /// nothing, so that the work is the same. What comes of the comparison counts only where the key is there.
+    /// Whose it is, and the hash that the right key has.
     fn expected(self) -> (PublicKey, KeyHash) {
         match self {
-            Self::Key(open, record) => (open.bearer(record.grant), record.hash),
+            Self::Key(open, record) | Self::NoKey(Some((open, record))) => {
+                (open.bearer(record.grant), record.hash)
+            }
             Self::Grant(_, grant, image) => (grant.to, image.hash),
             Self::EndedGrant(ended, image) => (ended.to, image.hash),
             Self::Ended(tombstone, record) => (record.bearer.unwrap_or(tombstone.owner), record.hash),
-            Self::NoKey(Some((open, record))) | Self::Nothing(Some((open, record))) => {
-                (open.bearer(record.grant), record.hash)
-            }
-            Self::NoKey(None) | Self::Nothing(None) => (PublicKey([0; 32]), KeyHash([0; 32])),
+            // Values that match nothing.
+            Self::NoKey(None) => (PublicKey([0; 32]), KeyHash([0; 32])),
         }
     }
 }
@@ -279,7 +275,10 @@ fn authenticate<'a>(
     let (bearer, hash) = named.expected();
     let is_secret_right = hasher.hash(key, &bearer).ct_eq(&hash);
     let is_identity_right = bearer.0.ct_eq(&claim.identity.0);
-    let is_right = bool::from(is_secret_right & is_identity_right);
+    // The key of another open is never right: its file id is in the hash.
+    let is_known = facts.is_there | facts.tombstone.is_some();
+    let is_right = is_known & bool::from(is_secret_right & is_identity_right);
+    let has_secret = is_known & bool::from(is_secret_right);
     match named {
         Named::Key(open, record) if is_right => Ok(Authentic {
             open,
@@ -292,11 +291,15 @@ fn authenticate<'a>(
         }
         Named::EndedGrant(..) if is_right => Err(ResumeDenial::GrantEnded),
         Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
-        Named::NoKey(_) => Err(ResumeDenial::NoSuchKey),
-        Named::Nothing(_) => Err(ResumeDenial::NoSuchOpen),
-        _ if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
-        _ => Err(ResumeDenial::WrongSecret),
+        Named::NoKey(_) => Err(pick([ResumeDenial::NoSuchOpen, ResumeDenial::NoSuchKey], is_known)),
+        _ if has_secret => Err(ResumeDenial::WrongIdentity),
+        _ => Err(pick([ResumeDenial::NoSuchOpen, ResumeDenial::WrongSecret], is_known)),
     }
+}
+
+/// One of two causes, in the same time.
+fn pick(of: [ResumeDenial; 2], is_second: bool) -> ResumeDenial {
+    of.get(usize::from(is_second)).copied().unwrap_or(ResumeDenial::WrongSecret)
 }
 
 /// Hashes resume keys under a key that lives as long as the server and is wiped when it ends.
