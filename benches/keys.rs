@@ -97,7 +97,8 @@ fn attempt(table: &mut OpenTable, keys: &[ResumeKey], class: Class, random: &mut
     let mut key = keys[random.next() as usize % keys.len()].clone();
     let mut identity = OWNER;
     // The same work in front of the clock for each class.
-    let (absent, generation) = (OpenId(random.next()), key.generation + 7);
+    // As likely to be beside any open as that one was to be chosen: the caches tell the classes apart by nothing else.
+    let (absent, generation) = (OpenId(key.file_id.0.wrapping_add(1)), key.generation + 7);
     match class {
         Class::Absent => key.file_id = absent,
         Class::NeverIssued => key.generation = generation,

@@ -148,6 +148,13 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     }
 
     check_fields(&objects);
+    // What is in force, of everything and of each client, as the text has it too.
+    let facts: Vec<_> =
+        of(&objects, "protection").iter().map(|fact| (fact["of"].clone(), fact["name"].clone())).collect();
+    assert_eq!(facts[0], ("server".into(), Value::Null));
+    for name in ["client-0", "client-1"] {
+        assert!(facts.contains(&("client".into(), name.into())), "{facts:?}");
+    }
 
     // No name of a file is told, and the text says what the objects say, in the same order.
     let text = ask(&["status"], &world.admin_socket()).success();
@@ -166,6 +173,8 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         }
     }
     assert_eq!(rows("  lock "), ["  lock 0..10  exclusive", "  lock 100..  shared"]);
+    assert_eq!(rows("client ").len(), 2, "{text}");
+    assert!(rows("data channels ")[0].ends_with("at least signed"), "{text}");
     let summary = text.lines().next().unwrap();
     for part in ["2 sessions", "2 opens (0 orphaned)", "3 holders", "2 locks", "0 waiting"] {
         assert!(summary.contains(part), "{part:?} is not in {summary}");
@@ -525,8 +534,8 @@ fn f64_requests_that_are_none_are_refused_and_one_connection_has_one() {
     let kinds: Vec<_> = twice.iter().map(|line| line["type"].as_str().unwrap()).collect();
     assert_eq!(
         kinds,
-        ["server", "protection", "end"],
-        "all data channels, and no export or client that demands more"
+        ["server", "protection", "protection", "end"],
+        "one answer: of all channels, and of one client"
     );
 }
 

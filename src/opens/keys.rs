@@ -291,15 +291,14 @@ fn authenticate<'a>(
         }
         Named::EndedGrant(..) if is_right => Err(ResumeDenial::GrantEnded),
         Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
-        Named::NoKey(_) => Err(pick([ResumeDenial::NoSuchOpen, ResumeDenial::NoSuchKey], is_known)),
-        _ if has_secret => Err(ResumeDenial::WrongIdentity),
-        _ => Err(pick([ResumeDenial::NoSuchOpen, ResumeDenial::WrongSecret], is_known)),
+        Named::NoKey(_) => Err(if is_known { ResumeDenial::NoSuchKey } else { ResumeDenial::NoSuchOpen }),
+        // Picked and not branched to, so that each costs the same.
+        _ => {
+            let causes = [ResumeDenial::NoSuchOpen, ResumeDenial::WrongSecret, ResumeDenial::WrongIdentity];
+            let at = usize::from(is_known).saturating_add(usize::from(has_secret));
+            Err(causes.get(at).copied().unwrap_or(ResumeDenial::WrongIdentity))
+        }
     }
-}
-
-/// One of two causes, in the same time.
-fn pick(of: [ResumeDenial; 2], is_second: bool) -> ResumeDenial {
-    of.get(usize::from(is_second)).copied().unwrap_or(ResumeDenial::WrongSecret)
 }
 
 /// Hashes resume keys under a key that lives as long as the server and is wiped when it ends.

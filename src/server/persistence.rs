@@ -180,7 +180,7 @@ mod tests {
 
     /// An open with everything that it may have at once.
     fn largest(limits: &Limits) -> StoredOpen {
-        let someone = PublicKey([0xff; 32]);
+        let someone = PublicKey([1; 32]);
         let name = |len: usize| "x".repeat(len);
         let holder = |n: usize| StoredHolder {
             handle: HandleId(u64::try_from(n).unwrap()),
@@ -262,10 +262,10 @@ mod tests {
     #[test]
     fn a_tombstone_with_everything_that_it_may_have_can_be_stored() {
         let limits = Limits::default();
-        let keys = vec![(u32::MAX, [0xff; 32], Some(PublicKey([0xff; 32]))); limits.keys_per_open];
+        let keys = vec![(u32::MAX, [0xff; 32], Some(PublicKey([1; 32]))); limits.keys_per_open];
         let tombstone = StoredTombstone {
             order: u64::MAX,
-            owner: PublicKey([0xff; 32]),
+            owner: PublicKey([1; 32]),
             keys,
             ending: crate::model::Ending::Expired,
             ended: Time(u64::MAX),
