@@ -27,8 +27,8 @@ pub enum TableEvent {
         /// The open.
         open: OpenId,
     },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
-    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
+    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), its part was given up to a grantee,
+    /// who has taken it ([`Reason::TakenOver`]), or its open ends ([`Ending::reason`]). [`TableEvent::Drained`] follows.
     HolderEnded {
         /// The session that it belongs to.
         session: SessionId,

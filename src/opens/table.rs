@@ -514,7 +514,13 @@ impl OpenTable {
         // They end with the open, of which their holders hear otherwise.
         self.forget_grants(id);
         let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
-        handles.into_iter().for_each(|handle| self.stop_holder(handle));
+        for handle in handles {
+            // Its session may live, and come back to it without a key.
+            if self.holders.get(&handle).is_some_and(|holder| !holder.is_draining()) {
+                self.tell_holder_ended(handle, ending.reason());
+            }
+            self.stop_holder(handle);
+        }
         if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
     }
 
