@@ -44,6 +44,8 @@ use self::store::Store;
 
 #[path = "pair/calls.rs"]
 mod calls;
+#[path = "pair/crash.rs"]
+mod crash;
 #[path = "pair/disk.rs"]
 mod disk;
 #[path = "pair/network.rs"]
@@ -58,6 +60,8 @@ mod store;
 mod weather;
 
 pub(crate) use self::calls::{OpenSpec, Outcome};
+pub(crate) use self::crash::Crash;
+pub(crate) use self::disk::How;
 pub(crate) use self::weather::Cut;
 
 /// What the cores pass through.
@@ -118,6 +122,10 @@ pub(crate) struct Pair {
     pub(crate) disk_us: (u64, u64),
     /// Everything that the server's core gave to a writer.
     pub(crate) answers: Vec<Sent>,
+    /// Requests that have arrived at the server, by their sessions and ids, and those of them that it has answered.
+    arrived: BTreeMap<(SessionId, RequestId), bool>,
+    /// How many copies of a request came while their original was executing, and how many after its answer.
+    pub(crate) copies: (u64, u64),
     /// What the server's core has noted.
     pub(crate) notes: Vec<ServerNote>,
     /// What servers that start from now on, and sessions, say of their data store.
@@ -176,11 +184,15 @@ struct Client {
     /// Channels that the shell has a connection for.
     connections: BTreeMap<ChannelNumber, ConnectionId>,
     outcomes: BTreeMap<Ticket, Outcome>,
+    /// Requests whose outcomes were taken out.
+    taken: BTreeSet<Ticket>,
     events: Vec<(Time, SessionEvent)>,
     sent: Vec<Sent>,
     /// How many closes were sent: those need no credit.
     closes: u32,
     entropy: Seed,
+    /// Its process has ended.
+    is_dead: bool,
 }
 
 /// Something that will happen.
@@ -277,6 +289,8 @@ impl Pair {
             store_us: (50, 150),
             disk_us: (100, 200),
             answers: Vec::new(),
+            arrived: BTreeMap::new(),
+            copies: (0, 0),
             notes: Vec::new(),
             life: (EPOCH, VERIFIER),
             meanwhile: None,
@@ -327,10 +341,12 @@ impl Pair {
             started,
             connections: BTreeMap::from([(ChannelNumber(0), connection)]),
             outcomes: BTreeMap::new(),
+            taken: BTreeSet::new(),
             events: Vec::new(),
             sent: Vec::new(),
             closes: 0,
             entropy,
+            is_dead: false,
         });
         self.drain_client(who);
         who
@@ -349,45 +365,18 @@ impl Pair {
     /// The server's process ends, and a new one starts on its store: it knows nothing of the sessions before. Every
     /// connection breaks; what was not stored and file work that had not begun are gone.
     pub(crate) fn restart_server(&mut self) {
-        self.restart(true);
+        self.restart(true, 0);
     }
 
     /// The same with the whole machine.
     pub(crate) fn reboot_server(&mut self) {
-        self.restart(false);
+        self.restart(false, 0);
     }
 
     /// The same without its store.
     pub(crate) fn replace_server(&mut self) {
         self.store = Store::default();
-        self.restart(true);
-    }
-
-    fn restart(&mut self, is_same_boot: bool) {
-        for (who, line) in self.network.lines.keys().copied().collect::<Vec<_>>() {
-            self.cut(who, line, Cut::NOW);
-            self.heal(who, line);
-        }
-        self.note(format_args!("the server starts anew"));
-        self.life.0.0 += 1;
-        self.events.retain(|_, event| {
-            !matches!(
-                event,
-                Event::Done { .. }
-                    | Event::Committed { .. }
-                    | Event::Lost { at: End::Server, .. }
-                    | Event::AskArrives { .. }
-                    | Event::RestartArrives { .. }
-            )
-        });
-        self.disk.forget_process();
-        if !is_same_boot {
-            self.lose_machine();
-        }
-        let stored = self.store.load(self.now, is_same_boot);
-        let seed = self.seed ^ self.now.0;
-        self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);
-        self.drain_server();
+        self.restart(true, 0);
     }
 
     /// The list of clients changes.
@@ -457,6 +446,15 @@ impl Pair {
             self.step();
         }
         self.advance(deadline);
+    }
+
+    /// One event happens, if there is one until `deadline`; else that is what the clock shows.
+    pub(crate) fn step_until(&mut self, deadline: Time) -> bool {
+        if self.next_moment().is_some_and(|next| next <= deadline) {
+            return self.step();
+        }
+        self.advance(deadline);
+        false
     }
 
     /// The virtual clock.
@@ -540,6 +538,7 @@ impl Pair {
             Event::AttemptOver { connection, failure } => self.fail_attempt(connection, failure),
             Event::Lost { connection, at } => self.lose(connection, at),
             Event::AskArrives { who, line } => self.ask(who, line),
+            Event::Asked { who, .. } | Event::Restarted { who, .. } if self.clients[who.0].is_dead => {}
             Event::Asked { who, lives } => {
                 self.note(format_args!("c{} hears whether its session lives: {lives:?}", who.0));
                 self.clients[who.0].core.handle_asked(self.now, lives);
@@ -548,7 +547,7 @@ impl Pair {
             Event::RestartArrives { who, line, former } => self.restart_arrives(who, line, former),
             Event::Restarted { who, line, begun } => self.restarted(who, line, begun),
             Event::Done { effect } => {
-                let Some(completion) = self.disk.finish(effect) else { return };
+                let Some(completion) = self.disk.finish(effect, self.life.0) else { return };
                 self.note(format_args!("{effect:?} is done"));
                 self.server.handle_completion(self.now, effect, completion);
                 self.drain_server();
@@ -583,6 +582,7 @@ impl Pair {
             .clients
             .iter()
             .enumerate()
+            .filter(|(_, client)| !client.is_dead)
             .filter_map(|(at, client)| Some((client.core.poll_timeout(self.now)?, Some(Who(at)))));
         let server = self.server.poll_timeout(self.now).map(|at| (at, None));
         clients.chain(server).min().map_or((None, None), |(at, whose)| (Some(at.max(self.now)), whose))
@@ -685,6 +685,9 @@ impl Pair {
             has_secret: bears_secret(&message),
         };
         self.answers.push(sent);
+        if let Some(is_answered) = self.arrived.get_mut(&(record.session, request)) {
+            *is_answered = true;
+        }
         let record = match message {
             ServerMessage::Control(ServerControl::Attached(_))
             | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
@@ -736,8 +739,9 @@ impl Pair {
                     ticket.0,
                     calls::brief(&outcome)
                 ));
-                let earlier = self.clients[who.0].outcomes.insert(ticket, outcome);
-                self.check(earlier.is_none(), "a request was answered twice");
+                let client = &mut self.clients[who.0];
+                let is_first = client.outcomes.insert(ticket, outcome).is_none() && !client.taken.contains(&ticket);
+                self.check(is_first, "a request was answered twice");
             }
             ClientOutput::Event(event) => {
                 self.note(format_args!("c{} event: {event:?}", who.0));

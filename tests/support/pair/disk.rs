@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, Create, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
+    Allocation, Attributes, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -55,6 +55,25 @@ pub(crate) struct Disk {
 pub(crate) struct Executed {
     /// What was written; tests give each write bytes of its own.
     pub(crate) payload: Payload,
+    /// The open whose descriptor it went through.
+    pub(crate) open: OpenId,
+    /// The file.
+    pub(crate) inode: u64,
+    /// Where.
+    pub(crate) offset: u64,
+    /// Whether the server chose where.
+    pub(crate) how: How,
+    /// The server's life in which it was.
+    pub(crate) life: Epoch,
+}
+
+/// How bytes came into a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum How {
+    /// Where the client said.
+    Written,
+    /// At the end.
+    Appended,
 }
 
 impl Disk {
@@ -79,6 +98,22 @@ impl Disk {
     /// How often a write of this payload was executed.
     pub(crate) fn executions(&self, payload: &[u8]) -> usize {
         self.writes.iter().filter(|write| write.payload[..] == *payload).count()
+    }
+
+    /// A file's bytes as the next machine would find them.
+    pub(crate) fn durable_bytes(&self, path: &str) -> &[u8] {
+        &self.durable[&self.inodes[path.as_bytes()]]
+    }
+
+    /// Which file a path is.
+    pub(crate) fn inode_of(&self, path: &str) -> u64 {
+        self.inodes[path.as_bytes()]
+    }
+
+    /// Work that changes files and has begun, in its order: a crash may come before or after any of it.
+    pub(super) fn changing(&self) -> Vec<EffectId> {
+        let changes = |effect: &Effect<Payload>| matches!(effect, Effect::Write { .. } | Effect::Append { .. });
+        self.running.iter().filter(|(_, effect)| changes(effect)).map(|(&id, _)| id).collect()
     }
 
     /// How many descriptors are open.
@@ -118,7 +153,7 @@ impl Disk {
     }
 
     /// Executes work: its effect is that of this moment.
-    pub(super) fn finish(&mut self, id: EffectId) -> Option<Completion<Payload>> {
+    pub(super) fn finish(&mut self, id: EffectId, life: Epoch) -> Option<Completion<Payload>> {
         let effect = self.running.remove(&id)?;
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
@@ -143,7 +178,7 @@ impl Disk {
                 let inode = self.inode(open);
                 self.write(inode, offset, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload });
+                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life });
                 Completion::Written(Ok(len))
             }
             Effect::Sync { open, .. } => {
@@ -160,7 +195,7 @@ impl Disk {
                 let end = len_u64(self.files[&inode].len());
                 self.write(inode, end, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload });
+                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life });
                 Completion::Appended(Ok((end, len)))
             }
             Effect::Change { target: FileTarget::Open(open), change } => {
