@@ -5,7 +5,7 @@ use bowline::wire::grants::Grant;
 
 use super::pair::{OpenSpec, Who};
 use super::script::Sim;
-use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Pending, bytes_of, identity, offset_of, range_of};
+use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Part, Pending, bytes_of, identity, offset_of, range_of};
 
 /// Modes in which files are opened.
 const MODES: [OpenMode; 4] = [
@@ -198,11 +198,11 @@ impl Sim {
 
     /// Somebody presents a key that was never theirs.
     pub(crate) fn ask_steal(&mut self) {
-        if self.shadow.parts.is_empty() {
+        let others: Vec<&Part> = self.shadow.parts.iter().filter(|part| part.who != self.stranger).collect();
+        if others.is_empty() {
             return;
         }
-        let part = self.random.pick(self.shadow.parts.len());
-        let key = self.shadow.parts[part].key.clone();
+        let key = others[self.random.pick(others.len())].key.clone();
         let ticket = self.pair.resume(self.stranger, &key, None);
         self.pend(self.stranger, ticket, Asked::Steal);
     }

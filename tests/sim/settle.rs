@@ -93,11 +93,21 @@ impl Sim {
         if reason(&error).is_some_and(|reason| allowed.contains(&reason)) {
             return;
         }
-        self.check_end(part, &format!("a request failed, and its open was nobody else's: {error:?}"));
-        let part = &mut self.shadow.parts[part];
-        if part.life == Life::Usable && is_end(&error) {
-            part.life = Life::Over;
+        if self.shadow.parts[part].life != Life::Usable {
+            // Its user has closed it with this under way.
+            return;
         }
+        self.check_end(part, &format!("a request failed, and its open was nobody else's: {error:?}"));
+        if is_end(&error) {
+            self.drop_handle(part);
+        }
+    }
+
+    /// Whoever hears that a handle is of no use any more gives it up.
+    fn drop_handle(&mut self, part: usize) {
+        let part = &mut self.shadow.parts[part];
+        part.life = Life::Over;
+        self.pair.close(part.who, part.handle);
     }
 
     /// A handle is gone: that may be so only where its open was broken after its grace, or given up.
@@ -414,7 +424,7 @@ impl Sim {
             return;
         }
         self.check_end(part, &format!("a handle has ended, and nobody has ended it: {why}"));
-        self.shadow.parts[part].life = Life::Over;
+        self.drop_handle(part);
     }
 
     fn heard_meanwhile(&mut self, open: OpenId, meanwhile: Option<Meanwhile>) {

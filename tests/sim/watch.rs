@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline::model::{
-    ByteRange, ChannelKind, Epoch, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights, ShareMode, Time,
+    ByteRange, ChannelKind, Epoch, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights, ShareMode, Time,
 };
-use bowline::opens::OpenPhase;
+use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
 use super::pair::{How, Pair, Who};
 use super::seen::{Seen, Tally};
@@ -27,6 +27,8 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 /// What was seen of the server until now.
 pub(crate) struct Watch {
     opens: BTreeMap<OpenId, Known>,
+    /// Holders that are away, and until when that keeps others out.
+    away: BTreeMap<HandleId, Time>,
     /// The grace of every open of this run; none is longer than [`RECOVERY`].
     grace: Duration,
     guarded: BTreeSet<OpenId>,
@@ -60,6 +62,7 @@ impl Watch {
         assert!(grace <= RECOVERY);
         Self {
             opens: BTreeMap::new(),
+            away: BTreeMap::new(),
             grace,
             guarded: BTreeSet::new(),
             writes: 0,
@@ -117,6 +120,7 @@ impl Watch {
             }
         }
         self.opens.clear();
+        self.away = table.holders().map(|holder| (holder.handle, protected_until)).collect();
         for open in table.opens() {
             let is_protected = open.deadline.is_some_and(|deadline| deadline >= protected_until);
             pair.check(is_protected, "a restart leaves an orphan too little time");
@@ -134,6 +138,13 @@ impl Watch {
 
     fn look_at_opens(&mut self, pair: &Pair, shadow: &Shadow, tally: &mut Tally) {
         let (table, now) = (pair.server.table(), pair.now());
+        let is_away = |holder: &HolderView<'_>| holder.phase == HolderPhase::Away;
+        self.away = (table.holders().filter(is_away))
+            .map(|holder| {
+                let since_before = self.away.get(&holder.handle).copied();
+                (holder.handle, since_before.unwrap_or_else(|| now.after(self.grace)))
+            })
+            .collect();
         let mut next = BTreeMap::new();
         for open in table.opens() {
             let before = self.opens.get(&open.open).copied();
@@ -141,13 +152,9 @@ impl Watch {
                 self.first_seen.entry(open.open).or_insert(now);
                 self.check_guards(pair, (open.open, open.file.inode));
             }
-            let protected_until = match (before, open.phase) {
-                (Some(before), OpenPhase::Orphaned) if before.phase == OpenPhase::Orphaned => {
-                    before.protected_until
-                }
-                (_, OpenPhase::Orphaned) => now.after(self.grace),
-                (before, _) => before.map_or(now, |before| before.protected_until),
-            };
+            // The latest of those of its holders that are away.
+            let protected = open.holders.iter().filter_map(|handle| self.away.get(handle)).max();
+            let protected_until = protected.copied().unwrap_or(Time(0));
             if let Some(deadline) = open.deadline {
                 pair.check(deadline >= protected_until, "the grace of an orphan is too short");
             }
@@ -210,7 +217,9 @@ impl Watch {
             let block = usize::try_from(write.offset).unwrap() / BLOCK;
             let Some(version) = version_of(file, block, &write.payload) else { continue };
             let told = &shadow.files[file].blocks[block];
-            pair.check(version >= told.acknowledged || told.is_foul, "an old write runs behind a newer one");
+            let is_newest = version >= told.acknowledged || told.is_foul;
+            let text = format!("{:?}: version {version} of block {block} of {file} runs behind {}", write.open, told.acknowledged);
+            pair.check(is_newest, &text);
             if version == told.acknowledged && before.is_some() {
                 tally.note(Seen::WrittenAgain);
             }

@@ -99,7 +99,7 @@ impl bowline::session::Payload for Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Who(pub(crate) usize);
 
-/// How many of the last events a failing run prints.
+/// How many of the last events a failing run prints, where `BOWLINE_TRACE` does not say more.
 const TRACE_LEN: usize = 120;
 /// A core that wants this many time-outs at one moment spins.
 const TIMEOUTS_MAX: u32 = 100;
@@ -147,6 +147,7 @@ pub(crate) struct Pair {
     seed: u64,
     delays: Seed,
     trace: VecDeque<String>,
+    trace_len: usize,
     trace_hash: u64,
 }
 
@@ -306,6 +307,7 @@ impl Pair {
             seed,
             delays: Seed::new(seed, 2),
             trace: VecDeque::new(),
+            trace_len: std::env::var("BOWLINE_TRACE").map_or(TRACE_LEN, |len| len.parse().unwrap()),
             trace_hash: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -547,8 +549,12 @@ impl Pair {
             Event::RestartArrives { who, line, former } => self.restart_arrives(who, line, former),
             Event::Restarted { who, line, begun } => self.restarted(who, line, begun),
             Event::Done { effect } => {
+                let before = self.disk.writes.len();
                 let Some(completion) = self.disk.finish(effect, self.life.0) else { return };
-                self.note(format_args!("{effect:?} is done"));
+                match self.disk.writes.get(before) {
+                    Some(write) => self.note(format_args!("{effect:?} has written {write}", write = write.brief())),
+                    None => self.note(format_args!("{effect:?} is done")),
+                }
                 self.server.handle_completion(self.now, effect, completion);
                 self.drain_server();
             }
@@ -802,7 +808,7 @@ impl Pair {
         for byte in line.bytes() {
             self.trace_hash = (self.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() >= TRACE_LEN {
+        if self.trace.len() >= self.trace_len {
             self.trace.pop_front();
         }
         self.trace.push_back(line);

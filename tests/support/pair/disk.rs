@@ -76,6 +76,15 @@ pub(crate) enum How {
     Appended,
 }
 
+impl Executed {
+    /// For the trace.
+    pub(super) fn brief(&self) -> String {
+        let text = String::from_utf8_lossy(&self.payload[..self.payload.len().min(64)]);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        format!("{} at {} of {} through {:?}", words.join(" "), self.offset, self.inode, self.open)
+    }
+}
+
 impl Disk {
     /// Makes a file, or replaces its bytes.
     pub(crate) fn put(&mut self, path: &str, bytes: Vec<u8>) {
