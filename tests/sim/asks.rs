@@ -170,6 +170,11 @@ impl Sim {
         let part = &self.shadow.parts[giver];
         let (file, rights, other, handle) = (part.file, part.rights, part.who, part.handle);
         let Some(key) = self.pair.core(other).resume_key(handle) else { return };
+        let (session, current) = (self.pair.session(other), self.pair.core(other).current(handle));
+        if self.pair.server.table().holder(session, current).is_err() {
+            // Its own process has not come back since the server was started anew, and is first.
+            return;
+        }
         let ticket = self.pair.resume(who, &key, None);
         self.pend(who, ticket, Asked::Take { key, name, file, rights, giver, is_grant: false, moves: false });
     }

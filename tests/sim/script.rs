@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bowline::model::{ChannelKind, LineId, OpenMode, Time};
+use bowline::model::{ChannelKind, HandleId, LineId, OpenMode, Reason, Time};
 use bowline::opens::OpenPhase;
+use bowline::session::client::Answer;
 use bowline::session::server::ServerNote;
 
 use super::asks::READ_ONLY;
-use super::pair::{Crash, Cut, LineSpec, OpenSpec, Pair, Seed, Who};
+use super::pair::{Crash, Cut, LineSpec, OpenSpec, Pair, Payload, Seed, Who};
 use super::seen::{Seen, Tally};
+use super::settle::reason;
 use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Shadow, offset_of, version_of};
 use super::watch::Watch;
 
@@ -199,6 +201,12 @@ impl Sim {
         self.settle();
         let how = [Crash::Process, Crash::Process, Crash::Process, Crash::Machine, Crash::Machine, Crash::MachineWithTable];
         let how = how[self.random.pick(how.len())];
+        for pending in &self.shadow.pending {
+            // The process that comes first with a key takes the place of the one that it is of, and may end it.
+            if let Asked::Take { giver, is_grant: false, .. } = pending.what {
+                self.shadow.parts[giver].is_loose = true;
+            }
+        }
         let (kept, pending) = self.pair.crash_server(how, &mut self.random);
         if kept > 0 && kept < pending {
             self.tally.note(Seen::TornCommits);
@@ -333,8 +341,7 @@ impl Sim {
                 self.pass(millis(500));
             };
             for block in 0..BLOCKS {
-                let read = self.pair.read(self.stranger, handle, offset_of(block), u32::try_from(BLOCK).unwrap());
-                let bytes = self.pair.bytes(self.stranger, read);
+                let bytes = self.read_unlocked(handle, block);
                 let version = version_of(file, block, &bytes);
                 let at = self.shadow.block(file, block).clone();
                 let is_right = version.is_some_and(|version| (at.floor..=at.issued).contains(&version));
@@ -342,6 +349,23 @@ impl Sim {
             }
             let close = self.pair.close(self.stranger, handle);
             self.pair.finish(self.stranger, close);
+        }
+    }
+
+    /// A lock of somebody who is away is there until its grace is over.
+    fn read_unlocked(&mut self, handle: HandleId, block: usize) -> Payload {
+        let deadline = self.pair.now().after(Duration::from_secs(60));
+        loop {
+            let len = u32::try_from(BLOCK).unwrap();
+            let read = self.pair.read(self.stranger, handle, offset_of(block), len);
+            self.finish();
+            match self.pair.take_outcome(self.stranger, read) {
+                Some(Ok(Answer::Read(bytes))) => return bytes.unwrap_or_default(),
+                Some(Err(error)) if reason(&error) == Some(Reason::Locked) => {}
+                other => self.pair.fail(&format!("a read failed: {other:?}")),
+            }
+            self.pair.check(self.pair.now() < deadline, "a block is kept from everybody");
+            self.pass(millis(500));
         }
     }
 

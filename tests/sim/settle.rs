@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline::model::{ByteRange, HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights};
+use bowline::model::{HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights};
 use bowline::opens::OpenTable;
 use bowline::session::client::{Answer, HandleLoss, RequestError, SessionEvent};
 use bowline::wire::ServerControl;
@@ -11,7 +11,7 @@ use bowline::wire::control::Opened;
 use super::pair::{Outcome, Who};
 use super::script::Sim;
 use super::seen::Seen;
-use super::shadow::{Asked, FILES, GrantShadow, Life, Part, Pending, offset_of, range_of, version_of};
+use super::shadow::{Asked, BLOCKS, FILES, GrantShadow, Life, Part, Pending, offset_of, range_of, version_of};
 use super::watch::RECOVERY;
 
 impl Sim {
@@ -19,6 +19,7 @@ impl Sim {
     pub(crate) fn settle(&mut self) {
         self.settle_events();
         let waiting = std::mem::take(&mut self.shadow.pending);
+        waiting.iter().for_each(|pending| self.note_lost(pending));
         for mut pending in waiting {
             if let Asked::Lock { part, has_waited, .. } = &mut pending.what {
                 *has_waited |= self.pair.server.table().waits_of(self.shadow.parts[*part].open) > 0;
@@ -33,6 +34,19 @@ impl Sim {
             if let Some(key) = self.pair.core(part.who).resume_key(part.handle) {
                 part.key = key;
             }
+        }
+    }
+
+    /// What a sync or a close tells to be lost, it tells for the whole open, once.
+    fn note_lost(&mut self, pending: &Pending) {
+        let (Asked::Sync { part, .. } | Asked::Close { part, .. }) = pending.what else { return };
+        let outcome = self.pair.outcome(pending.who, pending.ticket);
+        let Some(Err(RequestError::LostWrites(ranges))) = outcome else { return };
+        self.tally.note(Seen::LostBytesTold);
+        let (file, open) = (self.shadow.parts[part].file, self.shadow.parts[part].open);
+        for block in (0..BLOCKS).filter(|block| ranges.iter().any(|range| range.overlaps(range_of(*block)))) {
+            let newest = self.shadow.block(file, block).issued;
+            self.shadow.told_lost.insert((pending.who, open, block), newest);
         }
     }
 
@@ -327,14 +341,9 @@ impl Sim {
 
     /// What a sync or a close says of the bytes that were acknowledged before it.
     fn synced(&mut self, outcome: Outcome, part: usize, covers: BTreeMap<usize, u64>) {
-        let lost = match outcome {
-            Ok(_) => Vec::new(),
-            Err(RequestError::LostWrites(ranges)) => {
-                self.tally.note(Seen::LostBytesTold);
-                ranges
-            }
-            outcome => return self.may_fail(part, outcome, &[Reason::BadHandle]),
-        };
+        if !matches!(outcome, Ok(_) | Err(RequestError::LostWrites(_))) {
+            return self.may_fail(part, outcome, &[Reason::BadHandle]);
+        }
         let (file, of) = (self.shadow.parts[part].file, self.shadow.parts[part].clone());
         let is_close = of.life == Life::Over;
         if of.is_loose || self.is_lawful_end(of.open) && !is_close {
@@ -345,7 +354,8 @@ impl Sim {
             let durable = self.pair.disk.durable_bytes(FILES[file]);
             let found = durable.get(start..start + super::shadow::BLOCK);
             let found = found.and_then(|bytes| version_of(file, block, bytes)).unwrap_or(0);
-            let is_told = lost.iter().any(|range: &ByteRange| range.overlaps(range_of(block)));
+            let told = self.shadow.told_lost.get(&(of.who, of.open, block));
+            let is_told = told.is_some_and(|told| *told >= version);
             let is_foul = self.shadow.block(file, block).is_foul;
             // A close makes nothing durable, and only tells what is lost.
             let is_kept = is_close || found >= version || is_told || is_foul;

@@ -25,6 +25,8 @@ pub(crate) struct Shadow {
     pub(crate) pending: Vec<Pending>,
     /// Grants that were made and not taken.
     pub(crate) grants: Vec<GrantShadow>,
+    /// Versions of blocks that a client was told are lost; each is told once.
+    pub(crate) told_lost: BTreeMap<(Who, OpenId, usize), u64>,
     /// Opens that may have ended for a reason that is no fault: closed, moved, or with a table that is not believed.
     pub(crate) given_up: BTreeSet<OpenId>,
 }

@@ -291,7 +291,12 @@ impl Pair {
                     self.server.handle_written(connection, u64::from(input.payload_len));
                     self.drain_server();
                 }
-                self.note(format_args!("c{} channel {number} brings {:?}", who.0, input.request));
+                self.note(format_args!(
+                    "c{} channel {number} brings {:?}, {}",
+                    who.0,
+                    input.request,
+                    told(&input.message)
+                ));
                 self.clients[who.0].core.handle_input(self.now, number, input);
                 self.drain_client(who);
             }
@@ -389,6 +394,14 @@ fn brief(message: &Result<ClientMessage, bowline::session::UnknownKind>) -> Stri
     match message {
         Ok(ClientMessage::Control(message)) => format!("{message:?}"),
         Ok(ClientMessage::Data(message)) => format!("{message:?}"),
+        Err(unknown) => format!("{unknown:?}"),
+    }
+}
+
+fn told(message: &Result<FromServer, bowline::session::UnknownKind>) -> String {
+    match message {
+        Ok(FromServer::Control(message)) => format!("{message:?}"),
+        Ok(FromServer::Data(message)) => format!("{message:?}"),
         Err(unknown) => format!("{unknown:?}"),
     }
 }
