@@ -266,6 +266,9 @@ pub(super) struct Open {
     pub(super) wrote: bool,
     /// Whether anybody else has written since.
     pub(super) others_wrote: bool,
+    /// Whether a client has written while another one had a part in it, too: each of them may keep bytes that are older
+    /// than the other's.
+    pub(super) is_joint: bool,
     /// Whether it is of an earlier life of the server, and nobody has looked at its file since.
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
@@ -305,6 +308,7 @@ impl Open {
             expected: Some(admission.mark),
             wrote: false,
             others_wrote: false,
+            is_joint: false,
             is_restored: false,
             renewals: 0,
         }

@@ -270,6 +270,8 @@ impl Open {
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
+            // What had come of it was noted as a change by others.
+            is_joint: stored.others_wrote,
             is_restored: true,
             renewals,
             grants: Grants::default(),

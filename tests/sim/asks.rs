@@ -1,6 +1,7 @@
 //! Each thing that a client can ask, drawn from the seed. What it follows from the answer stands in `settle`.
 
 use bowline::model::{Create, LockMode, OpenMode, Rights, ShareMode};
+use bowline::opens::HolderPhase;
 use bowline::wire::grants::Grant;
 
 use super::pair::{OpenSpec, Who};
@@ -171,7 +172,8 @@ impl Sim {
         let (file, rights, other, handle) = (part.file, part.rights, part.who, part.handle);
         let Some(key) = self.pair.core(other).resume_key(handle) else { return };
         let (session, current) = (self.pair.session(other), self.pair.core(other).current(handle));
-        if self.pair.server.table().holder(session, current).is_err() {
+        let holder = self.pair.server.table().holder(session, current);
+        if !holder.is_ok_and(|holder| holder.phase == HolderPhase::Live) {
             // Its own process has not come back since the server was started anew, and is first.
             return;
         }

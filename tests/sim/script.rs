@@ -235,6 +235,12 @@ impl Sim {
                 at.floor = at.floor.min(version);
             }
         }
+        for pending in &mut self.shadow.pending {
+            if let Asked::Read { part, block, floor } = &mut pending.what {
+                let file = self.shadow.parts[*part].file;
+                *floor = (*floor).min(self.shadow.files[file].blocks[*block].floor);
+            }
+        }
     }
 
     /// Somebody wants the file of an orphan, one tick before its grace is over or when it is.

@@ -314,8 +314,6 @@ impl Sim {
         match outcome {
             Ok(Answer::Read(Some(bytes))) => {
                 let at = self.shadow.block(file, block).clone();
-                // What a lost machine took with it is not read any more.
-                let floor = floor.min(at.floor);
                 let version = version_of(file, block, &bytes);
                 let is_right = version.is_some_and(|version| (floor..=at.issued).contains(&version));
                 let text = format!("{open:?}: block {block} of {file} is {version:?}, and {floor} was told");

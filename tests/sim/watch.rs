@@ -53,6 +53,8 @@ struct Known {
     inode: u64,
     mode: OpenMode,
     phase: OpenPhase,
+    /// A sum over its handles.
+    holders: u64,
     /// Nobody may break it before.
     protected_until: Time,
 }
@@ -163,6 +165,11 @@ impl Watch {
             next.insert(open.open, known(&open, protected_until));
         }
         for (id, before) in &self.opens {
+            let is_back = next.get(id).is_some_and(|after| after.phase == OpenPhase::Held);
+            if before.phase == OpenPhase::Orphaned && is_back && next.get(id).map(|after| after.holders) == Some(before.holders) {
+                // In the same session: its client was away for a moment, and is told nothing.
+                self.changed.remove(id);
+            }
             let is_ending = next.get(id).is_none_or(|after| after.phase == OpenPhase::Closing);
             if before.phase == OpenPhase::Orphaned && is_ending {
                 let is_lawful = now >= before.protected_until || shadow.given_up.contains(id);
@@ -263,6 +270,7 @@ fn known(open: &bowline::opens::OpenView<'_>, protected_until: Time) -> Known {
         inode: open.file.inode,
         mode: open.mode,
         phase: open.phase,
+        holders: open.holders.iter().fold(0, |sum, handle| sum ^ handle.0),
         protected_until,
     }
 }

@@ -636,12 +636,15 @@ impl Pair {
                 }
             }
             ServerOutput::Effect { id, effect } => {
-                self.note(format_args!("{id:?} begins"));
+                self.note(format_args!("{id:?} begins: {}", disk::kind_of(&effect)));
                 if !self.disk.begin(id, effect) {
                     self.plan_work(id);
                 }
             }
-            ServerOutput::CloseFile { open } => self.disk.close(open),
+            ServerOutput::CloseFile { open } => {
+                let is_idle = self.disk.close(open);
+                self.check(is_idle, &format!("{open:?} was closed while work of it was executing"));
+            }
             ServerOutput::AdoptFile { open, file, .. } => self.disk.adopt(open, file),
             ServerOutput::Commit { commit, changes } => {
                 self.note(format_args!("{commit:?} begins"));

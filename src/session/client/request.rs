@@ -252,6 +252,20 @@ pub(super) fn handle_mut(message: &mut ClientControl) -> Option<&mut HandleId> {
     }
 }
 
+/// Lets an operation be about another handle.
+pub(super) fn rename<P>(operation: &mut Operation<P>, to: HandleId) {
+    match operation {
+        Operation::Control(message) | Operation::ControlWith(message, ..) => {
+            if let Some(handle) = handle_mut(message) {
+                *handle = to;
+            }
+        }
+        Operation::Read(read) => read.handle = to,
+        Operation::Write(write, ..) => write.handle = to,
+        Operation::Append(append, ..) => append.handle = to,
+    }
+}
+
 fn target_mut(message: &mut ClientControl) -> Option<&mut Target> {
     match message {
         ClientControl::Change(message) => Some(&mut message.target),

@@ -178,6 +178,10 @@ impl Disk {
                 let file = FileIdentity { device: 1, inode, born_ns: 0 };
                 Completion::Opened(Ok((file, self.attributes(inode))))
             }
+            // The file of an orphan is looked at, and somebody takes it meanwhile.
+            Effect::Attributes { open } if !self.opens.contains_key(&open) => {
+                Completion::Attributes(Err(Reason::BadHandle.into()))
+            }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
             Effect::Read { open, offset, len, .. } => self.read(open, offset, len),
             Effect::Write { offset, .. } if self.refuse_writes_at == Some(offset) => {
@@ -289,12 +293,12 @@ impl Disk {
         Ok(NameReport::Answer(Done {}.into(), None))
     }
 
-    /// The core gives a descriptor up: nothing may be executing on it.
-    pub(super) fn close(&mut self, open: OpenId) {
+    /// The core gives a descriptor up: nothing may be executing on it, and this says whether it is so.
+    #[must_use]
+    pub(super) fn close(&mut self, open: OpenId) -> bool {
         assert!(self.opens.remove(&open).is_some(), "{open:?} was closed and not open");
         let busy = self.running.values().any(|effect| match effect {
-            Effect::Attributes { open: on }
-            | Effect::Read { open: on, .. }
+            Effect::Read { open: on, .. }
             | Effect::Write { open: on, .. }
             | Effect::Sync { open: on, .. }
             | Effect::Append { open: on, .. }
@@ -302,12 +306,13 @@ impl Disk {
             | Effect::Allocate { open: on, .. }
             | Effect::Seek { open: on, .. } => *on == open,
             Effect::OpenFile { .. }
+            | Effect::Attributes { .. }
             | Effect::Change { target: FileTarget::Name(_), .. }
             | Effect::Identify { .. }
             | Effect::Name(_) => false,
         });
-        assert!(!busy, "{open:?} was closed while work of it was executing");
         self.closed.push(open);
+        !busy
     }
 
     /// An open is there from before the server started.
@@ -351,5 +356,18 @@ impl Disk {
         }
         bytes[from..to].copy_from_slice(payload);
         self.changed(inode);
+    }
+}
+
+/// What a piece of work is, for the trace.
+pub(super) fn kind_of(effect: &Effect<Payload>) -> String {
+    match effect {
+        Effect::OpenFile { open, .. } => format!("open {open:?}"),
+        Effect::Attributes { open } => format!("look at {open:?}"),
+        Effect::Read { open, .. } => format!("read {open:?}"),
+        Effect::Write { open, .. } => format!("write {open:?}"),
+        Effect::Sync { open, .. } => format!("sync {open:?}"),
+        Effect::Append { open, .. } => format!("append {open:?}"),
+        _ => "other".to_owned(),
     }
 }
