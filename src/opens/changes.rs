@@ -9,6 +9,7 @@
 use super::open::Open;
 use super::state::OpenPhase;
 use super::table::{OpenTable, TableEvent};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, SessionId, Time,
 };
@@ -152,6 +153,9 @@ impl OpenTable {
     }
 
     fn note(&mut self, now: Time, file: FileIdentity, writer: Writer) {
+        if planted::is(Bug::ChangesForgotten) {
+            return;
+        }
         let changes = self.changes.entry(file).or_default();
         changes.note(now, writer);
         if changes.marked.contains(&writer) {

@@ -25,6 +25,7 @@ use super::ended::Tombstone;
 use super::grants::{EndedGrant, Grant};
 use super::open::{Holder, Open, Standing, is_of_use};
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId,
     Time,
@@ -271,7 +272,8 @@ fn authenticate<'a>(
     let (bearer, hash) = named.expected();
     let is_secret_right = hasher.hash(key, &bearer).ct_eq(&hash);
     let is_identity_right = bearer.0.ct_eq(&claim.identity.0);
-    let is_right = bool::from(is_secret_right & is_identity_right);
+    let is_right = bool::from(is_secret_right & is_identity_right)
+        || planted::is(Bug::ResumeForAnybody) && bool::from(is_secret_right);
     match named {
         Named::Key(open, record) if is_right => Ok(Authentic {
             open,

@@ -7,6 +7,7 @@ use super::grants::Grants;
 use super::keys::KeyRing;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenId,
     OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
@@ -317,6 +318,7 @@ impl Open {
     pub(super) fn standing(&self, now: Time) -> Standing {
         match (self.phase, self.deadline) {
             (OpenPhase::Held, _) => Standing::Held,
+            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Standing::Over,
             (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Standing::Grace(deadline.since(now)),
             (OpenPhase::Orphaned, _) => Standing::Over,
             (OpenPhase::Closing | OpenPhase::Ended, _) => Standing::Closing,

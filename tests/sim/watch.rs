@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline::model::{
-    ByteRange, ChannelKind, Epoch, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights, ShareMode, Time,
+    ByteRange, ChannelKind, Epoch, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights, SessionId,
+    ShareMode, Time,
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
@@ -36,7 +37,7 @@ pub(crate) struct Watch {
     executed: BTreeMap<(Vec<u8>, How), (u64, Epoch)>,
     answers: usize,
     sent: BTreeMap<Who, usize>,
-    epochs: BTreeMap<Who, Epoch>,
+    epochs: BTreeMap<Who, (SessionId, Epoch)>,
     pub(crate) restarted_at: Option<Time>,
     /// Opens to which another client has written while they were orphaned, and whose owners have not heard of it.
     pub(crate) changed: BTreeSet<OpenId>,
@@ -252,9 +253,12 @@ impl Watch {
                 pair.check(is_safe, "a key went over a data channel");
             }
             *seen = pair.sent(who).len();
-            let epoch = pair.core(who).terms().epoch;
-            let before = self.epochs.insert(who, epoch);
-            pair.check(before.is_none_or(|before| before <= epoch), "an epoch fell");
+            let (session, epoch) = (pair.session(who), pair.core(who).terms().epoch);
+            if let Some((former, before)) = self.epochs.insert(who, (session, epoch)) {
+                pair.check(before <= epoch, "an epoch fell");
+                let is_said = session == former || epoch == pair.life.0;
+                pair.check(is_said, "a session has begun with another epoch than that of its server's life");
+            }
             let core = pair.core(who);
             let bound = core.limits().unsynced_bytes.saturating_add(core.limits().bytes);
             pair.check(core.unsynced_bytes() <= bound, "a client keeps more than its budget");

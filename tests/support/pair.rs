@@ -130,6 +130,8 @@ pub(crate) struct Pair {
     pub(crate) notes: Vec<ServerNote>,
     /// What servers that start from now on, and sessions, say of their data store.
     pub(crate) life: (Epoch, Verifier),
+    /// What the present server says of it.
+    server_life: (Epoch, Verifier),
     /// What resumed handles are told, where it is not what the server says.
     pub(crate) meanwhile: Option<Meanwhile>,
     /// Bounds of clients that come from now on.
@@ -294,6 +296,7 @@ impl Pair {
             copies: (0, 0),
             notes: Vec::new(),
             life: (EPOCH, VERIFIER),
+            server_life: (EPOCH, VERIFIER),
             meanwhile: None,
             client_limits: Limits::default(),
             forgotten: BTreeSet::new(),

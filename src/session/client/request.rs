@@ -3,6 +3,7 @@
 
 use super::handles::Outcome;
 use super::output::{Answer, Operation, Ticket};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, Time,
     XattrHow,
@@ -170,7 +171,7 @@ impl<P> Request<P> {
 fn may_run_twice<P>(operation: &Operation<P>) -> bool {
     match operation {
         Operation::Read(_) | Operation::Write(..) => true,
-        Operation::Append(..) => false,
+        Operation::Append(..) => planted::is(Bug::AppendRepeated),
         Operation::Control(message) | Operation::ControlWith(message, ..) => match message {
             ClientControl::Change(change) => change.change.len.is_none(),
             ClientControl::XattrSet(set) => set.how == XattrHow::Set,

@@ -101,6 +101,7 @@ impl Pair {
         }
         let stored = self.store.load(self.now, is_same_boot);
         let seed = self.seed ^ self.now.0;
+        self.server_life = self.life;
         self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);
         self.drain_server();
     }
