@@ -22,6 +22,7 @@ use super::keys::KeyImage;
 use super::open::{is_of_use, rights_max};
 use super::stored::Restart;
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ExportName, ExportPath, GrantId, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights,
     SECRET_LEN, SessionId, StoredEndedGrant, StoredGrant, StoredOpen, Time,
@@ -285,7 +286,7 @@ impl OpenTable {
             giver: Some(handle),
             from,
             to: asked.to,
-            rights: asked.rights,
+            rights: if planted::is(Bug::GrantOfAllRights) { holder.rights } else { asked.rights },
             ends,
             renewed: ends.map_or(Duration::ZERO, |end| end.since(now)),
             is_delivered: asked.deliver,

@@ -25,6 +25,7 @@ use super::ended::Tombstone;
 use super::grants::{EndedGrant, Grant};
 use super::open::{Holder, Open, Standing, is_of_use};
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId,
     Time,
@@ -277,8 +278,8 @@ fn authenticate<'a>(
     let is_identity_right = bearer.0.ct_eq(&claim.identity.0);
     // The key of another open is never right: its file id is in the hash.
     let is_known = facts.is_there | facts.tombstone.is_some();
-    let is_right = is_known & bool::from(is_secret_right & is_identity_right);
     let has_secret = is_known & bool::from(is_secret_right);
+    let is_right = has_secret & (bool::from(is_identity_right) | planted::is(Bug::ResumeForAnybody));
     match named {
         Named::Key(open, record) if is_right => Ok(Authentic {
             open,

@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::ended::Tombstone;
 use super::open::Standing;
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
 
 /// The orphans whose grace is known to be over, in the order in which it was.
@@ -190,6 +191,7 @@ impl OpenTable {
         except: Option<SessionId>,
     ) -> Result<(), Refusal> {
         let guarded = self.guards.get(&file).into_iter().flatten();
+        let guarded = guarded.filter(|_| !planted::is(Bug::GuardIgnored));
         let others = guarded.filter(|id| except.is_none_or(|session| !self.has_part(session, **id)));
         let left = others.filter_map(|id| match self.opens.get(id)?.standing(now) {
             Standing::Grace(left) => Some(left),

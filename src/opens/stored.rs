@@ -19,6 +19,7 @@ use super::sessions::SessionPart;
 use super::state::OpenPhase;
 use super::table::OpenTable;
 use super::waits::LockOwner;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time,
 };
@@ -129,6 +130,7 @@ impl OpenTable {
         let grace = open.grace;
         let soonest = at.now.after(at.grace_min);
         let deadline = |holder: &StoredHolder| match holder.deadline {
+            _ if planted::is(Bug::DeadlinesForgotten) => at.now,
             None => at.now.after(grace).max(soonest),
             Some(deadline) if at.is_same_boot => deadline.max(soonest),
             Some(_) if renewals <= at.renewals_max => at.now.after(grace).max(soonest),
@@ -260,6 +262,9 @@ impl OpenTable {
 
     fn restore_locks(&mut self, id: OpenId, stored: &StoredOpen) -> Result<(), RestoreError> {
         let owner = LockOwner { open: id, file: stored.file, identity: stored.owner };
+        if planted::is(Bug::LocksForgotten) {
+            return Ok(());
+        }
         for (range, mode) in &stored.locks {
             let range = ByteRange::new(*range).ok_or(RestoreError::Lock(id))?;
             let splice = self.plan_restored(owner, (range, *mode)).ok_or(RestoreError::Lock(id))?;
@@ -288,6 +293,8 @@ impl Open {
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
+            // What had come of it was noted as a change by others.
+            is_joint: stored.others_wrote,
             is_restored: true,
             renewals,
             grants: Grants::default(),

@@ -16,6 +16,7 @@ use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode,
     PublicKey, Reason, Refusal, Rights, SessionId, Time,
@@ -267,7 +268,11 @@ impl OpenTable {
     /// # Errors
     /// [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed already.
     pub fn begin_close(&mut self, session: SessionId, handle: HandleId) -> Result<(), Refusal> {
-        self.open_of(session, handle)?;
+        let (holder, open) = self.open_of(session, handle)?;
+        if planted::is(Bug::CloseDropsLocks) {
+            let (open, file, identity) = (holder.open, open.file, open.owner);
+            self.drop_locks(LockOwner { open, file, identity });
+        }
         self.stop_holder(handle);
         self.finish();
         Ok(())
@@ -407,6 +412,9 @@ impl OpenTable {
     ) -> Result<Option<Admitted>, Refusal> {
         let own = self.by_owner.get(repeat.owner);
         let Some(&id) = own.and_then(|own| own.get(&repeat.create_id)) else { return Ok(None) };
+        if planted::is(Bug::CreateIdIgnored) {
+            return Ok(None);
+        }
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
         match open.standing(now) {
             Standing::Held | Standing::Grace(_) | Standing::Over => {}

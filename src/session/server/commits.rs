@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
+use crate::model::planted::{self, Bug};
 use crate::model::{Limits, OpenId, Reason, RequestId, Time};
 use crate::wire::control::Refused;
 use crate::wire::{ServerControl, ServerData};
@@ -50,6 +51,7 @@ impl<P> Commits<P> {
     /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself.
     fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool) -> bool {
         match output {
+            ServerOutput::Send { .. } if planted::is(Bug::ToldBeforeStored) => false,
             ServerOutput::Send { message, .. } => {
                 !is_said_anyway(message)
                     && (is_urgent || !self.waiting.is_empty() && matches!(message, ServerMessage::Control(_)))
