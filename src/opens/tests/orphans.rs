@@ -179,6 +179,23 @@ fn tombstones_are_bounded_and_the_oldest_goes() {
 }
 
 #[test]
+fn an_ending_is_remembered_for_an_age_and_the_oldest_is_forgotten_first() {
+    let limits = Limits { tombstone_age_max: Duration::from_secs(50), ..Limits::default() };
+    let mut table = OpenTable::new([0x5a; 32], &limits);
+    let keys = opens(&mut table, A1, 1..4);
+    for (open, at) in [(1, 1), (2, 2), (3, 40)] {
+        table.release(second(at), OpenId(open));
+    }
+    assert_eq!(table.next_deadline(), Some(second(51)));
+    assert_told(&mut table, second(51), &keys[0], A1, Reason::ResumeRefused);
+    assert_told(&mut table, second(51), &keys[1], A1, Reason::Released);
+    assert_eq!(table.tombstones_len(), 3, "no timer has come by");
+    table.expire(second(52));
+    assert_eq!((table.tombstones_len(), table.next_deadline()), (1, Some(second(90))));
+    assert_told(&mut table, second(89), &keys[2], A1, Reason::Released);
+}
+
+#[test]
 fn a_released_open_ends_under_its_holder() {
     let mut table = table();
     admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();

@@ -3,6 +3,7 @@
 
 use super::handles::Outcome;
 use super::output::{Answer, Operation, Ticket};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, Time,
     XattrHow,
@@ -171,7 +172,7 @@ impl<P> Request<P> {
 fn may_run_twice<P>(operation: &Operation<P>) -> bool {
     match operation {
         Operation::Read(_) | Operation::Write(..) => true,
-        Operation::Append(..) => false,
+        Operation::Append(..) => planted::is(Bug::AppendRepeated),
         Operation::Control(message) | Operation::ControlWith(message, ..) => match message {
             ClientControl::Change(change) => change.change.len.is_none(),
             ClientControl::XattrSet(set) => set.how == XattrHow::Set,
@@ -220,6 +221,20 @@ pub(super) fn handle_mut(message: &mut ClientControl) -> Option<&mut HandleId> {
             Target::Handle(handle) => Some(handle),
             Target::Name(_) => None,
         },
+    }
+}
+
+/// Lets an operation be about another handle.
+pub(super) fn rename<P>(operation: &mut Operation<P>, to: HandleId) {
+    match operation {
+        Operation::Control(message) | Operation::ControlWith(message, ..) => {
+            if let Some(handle) = handle_mut(message) {
+                *handle = to;
+            }
+        }
+        Operation::Read(read) => read.handle = to,
+        Operation::Write(write, ..) => write.handle = to,
+        Operation::Append(append, ..) => append.handle = to,
     }
 }
 
