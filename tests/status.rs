@@ -148,13 +148,7 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     }
 
     check_fields(&objects);
-    // What is in force, of everything and of each client, as the text has it too.
-    let facts: Vec<_> =
-        of(&objects, "protection").iter().map(|fact| (fact["of"].clone(), fact["name"].clone())).collect();
-    assert_eq!(facts[0], ("server".into(), Value::Null));
-    for name in ["client-0", "client-1"] {
-        assert!(facts.contains(&("client".into(), name.into())), "{facts:?}");
-    }
+    check_protection(&objects);
 
     // No name of a file is told, and the text says what the objects say, in the same order.
     let text = ask(&["status"], &world.admin_socket()).success();
@@ -180,6 +174,16 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         assert!(summary.contains(part), "{part:?} is not in {summary}");
     }
     duplicate.close().await.unwrap();
+}
+
+/// What is in force is told of everything and of each client.
+fn check_protection(objects: &[Value]) {
+    let facts: Vec<_> =
+        of(objects, "protection").iter().map(|fact| (fact["of"].clone(), fact["name"].clone())).collect();
+    assert_eq!(facts[0], ("server".into(), Value::Null));
+    for name in ["client-0", "client-1"] {
+        assert!(facts.contains(&("client".into(), name.into())), "{facts:?}");
+    }
 }
 
 /// Each object has the fields that the table of docs/status.md lists, and no other.

@@ -6,7 +6,9 @@ use bowline::wire::grants::Grant;
 
 use super::pair::{OpenSpec, Who};
 use super::script::Sim;
-use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Part, Pending, bytes_of, identity, offset_of, range_of};
+use super::shadow::{
+    Asked, BLOCK, BLOCKS, FILES, Life, Part, Pending, bytes_of, identity, offset_of, range_of,
+};
 
 /// Modes in which files are opened.
 const MODES: [OpenMode; 4] = [
@@ -52,7 +54,8 @@ impl Sim {
     pub(crate) fn ask_open(&mut self, who: Who, name: u8, (file, mode, guard): (usize, OpenMode, bool)) {
         let create_id = self.pair.create_id(who);
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap();
-        let spec = OpenSpec { mode, create_id, grace_ms, guard, create: Create::Never, ..OpenSpec::of(FILES[file]) };
+        let spec =
+            OpenSpec { mode, create_id, grace_ms, guard, create: Create::Never, ..OpenSpec::of(FILES[file]) };
         let ticket = self.pair.open_as(who, spec);
         self.pend(who, ticket, Asked::Open { name, file, mode, guard });
     }
@@ -114,7 +117,11 @@ impl Sim {
             return;
         }
         let mode = if self.random.chance(70) { LockMode::Exclusive } else { LockMode::Shared };
-        let wait = if self.random.chance(60) { super::script::millis(500 + self.random.below(3_000)) } else { super::script::millis(0) };
+        let wait = if self.random.chance(60) {
+            super::script::millis(500 + self.random.below(3_000))
+        } else {
+            super::script::millis(0)
+        };
         // It may become another one, or fail in a way that nobody can tell.
         self.shadow.locks.remove(&(open, block));
         let ticket = self.pair.lock(who, handle, (range_of(block), mode), wait);

@@ -199,7 +199,14 @@ impl Sim {
     fn crash(&mut self) {
         self.crashes_left -= 1;
         self.settle();
-        let how = [Crash::Process, Crash::Process, Crash::Process, Crash::Machine, Crash::Machine, Crash::MachineWithTable];
+        let how = [
+            Crash::Process,
+            Crash::Process,
+            Crash::Process,
+            Crash::Machine,
+            Crash::Machine,
+            Crash::MachineWithTable,
+        ];
         let how = how[self.random.pick(how.len())];
         for pending in &self.shadow.pending {
             // The process that comes first with a key takes the place of the one that it is of, and may end it.
@@ -268,7 +275,8 @@ impl Sim {
         let usual = std::mem::replace(&mut self.pair.disk_us, (0, 0));
         let create_id = self.pair.create_id(self.stranger);
         let mode = OpenMode::READ_WRITE.exclusive();
-        let spec = OpenSpec { mode, create_id, resumable: false, with_key: false, ..OpenSpec::of(FILES[file]) };
+        let spec =
+            OpenSpec { mode, create_id, resumable: false, with_key: false, ..OpenSpec::of(FILES[file]) };
         let ticket = self.pair.open_as(self.stranger, spec);
         self.pend(self.stranger, ticket, Asked::Contend { file, open, is_early });
         self.pass_until(at);
@@ -302,7 +310,10 @@ impl Sim {
         }
         let is_left = self.shadow.parts.iter().any(|part| matches!(part.life, Life::Inheritable(_)));
         self.pair.check(!is_left, "a key in the ring does not come back");
-        for part in (0..self.shadow.parts.len()).filter(|&part| self.shadow.parts[part].life == Life::Usable).collect::<Vec<_>>() {
+        for part in (0..self.shadow.parts.len())
+            .filter(|&part| self.shadow.parts[part].life == Life::Usable)
+            .collect::<Vec<_>>()
+        {
             self.ask_read(part);
             self.ask_sync(part);
         }
@@ -327,7 +338,8 @@ impl Sim {
             if is_done && self.shadow.pending.is_empty() {
                 return;
             }
-            self.pair.check(self.pair.now() < deadline, "a request has no answer, and nothing fails any more");
+            self.pair
+                .check(self.pair.now() < deadline, "a request has no answer, and nothing fails any more");
             self.pass(millis(50));
         }
     }
