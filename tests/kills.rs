@@ -3,8 +3,9 @@
 //!
 //! `BOWLINE_KILL_CYCLES=200 cargo test --release --test kills` is the soak, `BOWLINE_SEED=N` plays its moments again.
 #![cfg(feature = "program")]
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::disallowed_methods,

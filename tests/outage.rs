@@ -5,8 +5,10 @@
 //! A test starts itself again inside `unshare`, where it may do with interfaces what it likes. Where a user may not have
 //! that, or `ip` is missing, it says so in a line.
 #![cfg(feature = "program")]
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "a panic fails the test, and how long an outage is felt is measured"

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::keys::ResumeDenial;
 use super::table::OpenTable;
-use crate::model::{ByteRange, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, SessionId};
+use crate::model::{ByteRange, Ending, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, SessionId};
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,8 +27,8 @@ pub enum TableEvent {
         /// The open.
         open: OpenId,
     },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), its part was given up to a grantee,
-    /// who has taken it ([`Reason::TakenOver`]), or its open ends ([`Ending::reason`]). [`TableEvent::Drained`] follows.
+    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
+    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
     HolderEnded {
         /// The session that it belongs to.
         session: SessionId,
@@ -36,6 +36,16 @@ pub enum TableEvent {
         handle: HandleId,
         /// Why.
         reason: Reason,
+    },
+    /// A holder ends with its open. Its session may live, and come back to it without a key. [`TableEvent::Drained`]
+    /// follows.
+    OpenEnded {
+        /// The session that it belongs to.
+        session: SessionId,
+        /// Its handle.
+        handle: HandleId,
+        /// Why the open ends.
+        ending: Ending,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
     ResumeRefused {

@@ -572,7 +572,7 @@ impl OpenTable {
         stopped
     }
 
-    pub(super) fn tell_holder_ended(&mut self, handle: HandleId, reason: Reason) {
+    fn tell_holder_ended(&mut self, handle: HandleId, reason: Reason) {
         if let Some(session) = self.holders.get(&handle).map(|holder| holder.session) {
             self.events.push_back(TableEvent::HolderEnded { session, handle, reason });
         }

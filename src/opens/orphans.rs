@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
 use super::open::Standing;
+use super::events::TableEvent;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
@@ -171,6 +172,23 @@ impl OpenTable {
     pub(super) fn end_absent(&mut self, id: OpenId, ending: Ending) {
         // It is Closing then if something of it is executing, and ends by itself.
         let _still_executing = self.stop_open(id, ending);
+    }
+
+    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
+    /// when to ask again.
+    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
+        self.bury(id, ending);
+        // They end with the open, of which their holders hear otherwise.
+        self.forget_grants(id);
+        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
+        for handle in handles {
+            if let Some(holder) = self.holders.get(&handle).filter(|holder| !holder.is_draining()) {
+                let session = holder.session;
+                self.events.push_back(TableEvent::OpenEnded { session, handle, ending });
+            }
+            self.stop_holder(handle);
+        }
+        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
     }
 
     /// Keeps what is left of an open, if it has keys with which somebody can ask.

@@ -515,23 +515,6 @@ impl OpenTable {
         }
     }
 
-    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
-    /// when to ask again.
-    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
-        self.bury(id, ending);
-        // They end with the open, of which their holders hear otherwise.
-        self.forget_grants(id);
-        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
-        for handle in handles {
-            // Its session may live, and come back to it without a key.
-            if self.holders.get(&handle).is_some_and(|holder| !holder.is_draining()) {
-                self.tell_holder_ended(handle, ending.reason());
-            }
-            self.stop_holder(handle);
-        }
-        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
-    }
-
     /// What every call that may have freed a lock does last.
     pub(super) fn finish(&mut self) {
         self.serve_waiters();

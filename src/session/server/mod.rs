@@ -427,6 +427,9 @@ impl<P: Clone> ServerCore<P> {
                 TableEvent::HolderEnded { session, handle, reason } => {
                     self.tell_holder_ended(session, handle, reason);
                 }
+                TableEvent::OpenEnded { session, handle, ending } => {
+                    self.tell_holder_ended(session, handle, ending.reason());
+                }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {
                     self.note(ServerNote::ResumeRefused { session, why });
