@@ -18,7 +18,7 @@ use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode,
+    CreateId, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode,
     PublicKey, Reason, Refusal, Rights, SessionId, Time,
 };
 
