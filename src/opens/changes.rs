@@ -68,7 +68,8 @@ impl OpenTable {
     /// when it has lost what was not synced, each of them would write again what it has kept, over the other's newer
     /// bytes: so from now on each is told, after such a loss, that another client has changed the file.
     fn note_joint(&mut self, id: OpenId, writing: SessionId) {
-        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.is_joint && open.holders.len() > 1) else {
+        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.is_joint && open.holders.len() > 1)
+        else {
             return;
         };
         let may_keep = |handle: &HandleId| {

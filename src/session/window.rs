@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::planted::{self, Bug};
 use crate::model::RequestId;
+use crate::model::planted::{self, Bug};
 
 /// The requests of one session that are executing, and the kept answers `A` of those that are done.
 ///

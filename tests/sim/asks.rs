@@ -6,7 +6,9 @@ use bowline::wire::grants::Grant;
 
 use super::pair::{OpenSpec, Who};
 use super::script::Sim;
-use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Part, Pending, bytes_of, identity, offset_of, range_of};
+use super::shadow::{
+    Asked, BLOCK, BLOCKS, FILES, GrantShadow, Life, Part, Pending, bytes_of, identity, offset_of, range_of,
+};
 
 /// Modes in which files are opened.
 const MODES: [OpenMode; 4] = [
@@ -52,7 +54,8 @@ impl Sim {
     pub(crate) fn ask_open(&mut self, who: Who, name: u8, (file, mode, guard): (usize, OpenMode, bool)) {
         let create_id = self.pair.create_id(who);
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap();
-        let spec = OpenSpec { mode, create_id, grace_ms, guard, create: Create::Never, ..OpenSpec::of(FILES[file]) };
+        let spec =
+            OpenSpec { mode, create_id, grace_ms, guard, create: Create::Never, ..OpenSpec::of(FILES[file]) };
         let ticket = self.pair.open_as(who, spec);
         self.pend(who, ticket, Asked::Open { name, file, mode, guard });
     }
@@ -114,7 +117,11 @@ impl Sim {
             return;
         }
         let mode = if self.random.chance(70) { LockMode::Exclusive } else { LockMode::Shared };
-        let wait = if self.random.chance(60) { super::script::millis(500 + self.random.below(3_000)) } else { super::script::millis(0) };
+        let wait = if self.random.chance(60) {
+            super::script::millis(500 + self.random.below(3_000))
+        } else {
+            super::script::millis(0)
+        };
         // It may become another one, or fail in a way that nobody can tell.
         self.shadow.locks.remove(&(open, block));
         let ticket = self.pair.lock(who, handle, (range_of(block), mode), wait);
@@ -156,9 +163,8 @@ impl Sim {
         let Some(at) = self.shadow.grants.iter().position(|grant| grant.to == name) else { return };
         let grant = self.shadow.grants.swap_remove(at);
         let ticket = self.pair.resume(who, &grant.key, None);
-        let (key, file, rights) = (grant.key, grant.file, grant.rights);
-        let (giver, moves) = (grant.giver, grant.moves);
-        self.pend(who, ticket, Asked::Take { key, name, file, rights, giver, is_grant: true, moves });
+        let GrantShadow { file, rights, giver, moves, .. } = grant;
+        self.pend(who, ticket, Asked::Take { name, file, rights, giver, is_grant: true, moves });
     }
 
     /// Another process of the same identity has a handle of the same open, too.
@@ -178,7 +184,7 @@ impl Sim {
             return;
         }
         let ticket = self.pair.resume(who, &key, None);
-        self.pend(who, ticket, Asked::Take { key, name, file, rights, giver, is_grant: false, moves: false });
+        self.pend(who, ticket, Asked::Take { name, file, rights, giver, is_grant: false, moves: false });
     }
 
     pub(crate) fn ask_close(&mut self, part: usize) {

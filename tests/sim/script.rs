@@ -1,5 +1,6 @@
 //! One run: first a part in which everything fails that can, then one in which nothing does and everything has to end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,14 +38,17 @@ pub(crate) struct Sim {
     workers: Vec<(Who, u8)>,
     kills_left: u64,
     crashes_left: u64,
-    steps: u64,
+}
+
+std::thread_local! {
+    /// How many steps this thread's run has made: for whoever wants to know where it failed.
+    pub(crate) static STEPS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What a run tells.
 pub(crate) struct Told {
     pub(crate) trace: u64,
     pub(crate) seen: Tally,
-    pub(crate) steps: u64,
 }
 
 impl Sim {
@@ -73,9 +77,9 @@ impl Sim {
             workers: Vec::new(),
             kills_left: random.below(3),
             crashes_left: random.below(4),
-            steps: 0,
             random,
         };
+        STEPS.set(0);
         let names: &[u8] = if sim.random.chance(40) { &[1, 2, 1] } else { &[1, 2] };
         names.iter().for_each(|&name| sim.hire(name));
         sim
@@ -101,7 +105,7 @@ impl Sim {
         self.quiet();
         self.tally.add(Seen::RepeatWhileExecuting, self.pair.copies.0);
         self.tally.add(Seen::RepeatAfterAnswer, self.pair.copies.1);
-        Told { trace: self.pair.trace_hash(), seen: self.tally, steps: self.steps }
+        Told { trace: self.pair.trace_hash(), seen: self.tally }
     }
 
     /// A new process of an identity begins to work.
@@ -122,7 +126,7 @@ impl Sim {
 
     fn pass_until(&mut self, deadline: Time) {
         while self.pair.step_until(deadline) {
-            self.steps += 1;
+            STEPS.set(STEPS.get() + 1);
             self.watch.look(&self.pair, &self.shadow, &mut self.tally);
         }
     }
@@ -199,7 +203,14 @@ impl Sim {
     fn crash(&mut self) {
         self.crashes_left -= 1;
         self.settle();
-        let how = [Crash::Process, Crash::Process, Crash::Process, Crash::Machine, Crash::Machine, Crash::MachineWithTable];
+        let how = [
+            Crash::Process,
+            Crash::Process,
+            Crash::Process,
+            Crash::Machine,
+            Crash::Machine,
+            Crash::MachineWithTable,
+        ];
         let how = how[self.random.pick(how.len())];
         for pending in &self.shadow.pending {
             // The process that comes first with a key takes the place of the one that it is of, and may end it.
@@ -268,7 +279,8 @@ impl Sim {
         let usual = std::mem::replace(&mut self.pair.disk_us, (0, 0));
         let create_id = self.pair.create_id(self.stranger);
         let mode = OpenMode::READ_WRITE.exclusive();
-        let spec = OpenSpec { mode, create_id, resumable: false, with_key: false, ..OpenSpec::of(FILES[file]) };
+        let spec =
+            OpenSpec { mode, create_id, resumable: false, with_key: false, ..OpenSpec::of(FILES[file]) };
         let ticket = self.pair.open_as(self.stranger, spec);
         self.pend(self.stranger, ticket, Asked::Contend { file, open, is_early });
         self.pass_until(at);
@@ -302,7 +314,10 @@ impl Sim {
         }
         let is_left = self.shadow.parts.iter().any(|part| matches!(part.life, Life::Inheritable(_)));
         self.pair.check(!is_left, "a key in the ring does not come back");
-        for part in (0..self.shadow.parts.len()).filter(|&part| self.shadow.parts[part].life == Life::Usable).collect::<Vec<_>>() {
+        for part in (0..self.shadow.parts.len())
+            .filter(|&part| self.shadow.parts[part].life == Life::Usable)
+            .collect::<Vec<_>>()
+        {
             self.ask_read(part);
             self.ask_sync(part);
         }
@@ -327,7 +342,8 @@ impl Sim {
             if is_done && self.shadow.pending.is_empty() {
                 return;
             }
-            self.pair.check(self.pair.now() < deadline, "a request has no answer, and nothing fails any more");
+            self.pair
+                .check(self.pair.now() < deadline, "a request has no answer, and nothing fails any more");
             self.pass(millis(50));
         }
     }

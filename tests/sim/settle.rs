@@ -11,7 +11,9 @@ use bowline::wire::control::Opened;
 use super::pair::{Outcome, Who};
 use super::script::Sim;
 use super::seen::Seen;
-use super::shadow::{Asked, BLOCKS, FILES, GrantShadow, Life, Part, Pending, offset_of, range_of, version_of};
+use super::shadow::{
+    Asked, BLOCKS, FILES, GrantShadow, Life, Part, Pending, offset_of, range_of, version_of,
+};
 use super::watch::RECOVERY;
 
 impl Sim {
@@ -85,14 +87,18 @@ impl Sim {
                     self.tally.note(Seen::StrangerRefused);
                 }
             }
-            Asked::Contend { file, open, is_early } => self.contended(pending, outcome, (file, open), is_early),
+            Asked::Contend { file, open, is_early } => {
+                self.contended(pending, outcome, (file, open), is_early)
+            }
             Asked::Read { part, block, floor } => self.read(outcome, part, (block, floor)),
             Asked::Write { part, block, version } => self.written(outcome, part, (block, version)),
             Asked::Append { part } => match outcome {
                 Err(error) if reason(&error) == Some(Reason::Unknown) => self.tally.note(Seen::AppendUnknown),
                 outcome => self.may_fail(part, outcome, &[Reason::Locked]),
             },
-            Asked::Sync { part, covers } | Asked::Close { part, covers } => self.synced(outcome, part, covers),
+            Asked::Sync { part, covers } | Asked::Close { part, covers } => {
+                self.synced(outcome, part, covers)
+            }
             Asked::Lock { part, block, mode, has_waited } => {
                 self.locked(outcome, (part, block, mode), has_waited);
             }
@@ -246,7 +252,13 @@ impl Sim {
         }
     }
 
-    fn inherited(&mut self, pending: &Pending, outcome: Outcome, part: usize, (name, handle): (u8, HandleId)) {
+    fn inherited(
+        &mut self,
+        pending: &Pending,
+        outcome: Outcome,
+        part: usize,
+        (name, handle): (u8, HandleId),
+    ) {
         let of = self.shadow.parts[part].clone();
         match outcome {
             Ok(answer) => {
@@ -406,7 +418,8 @@ impl Sim {
                         }
                     }
                     SessionEvent::ResumeFailed { handle, loss } => {
-                        if matches!(loss, HandleLoss::Refused(refusal) if refusal.reason == Reason::TakenOver) {
+                        if matches!(loss, HandleLoss::Refused(refusal) if refusal.reason == Reason::TakenOver)
+                        {
                             self.tally.note(Seen::TombstoneAnswered);
                         }
                         self.ended(who, handle, &format!("{loss:?}"));

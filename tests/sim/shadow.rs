@@ -101,23 +101,71 @@ pub(crate) struct Pending {
 
 #[derive(Clone)]
 pub(crate) enum Asked {
-    Open { name: u8, file: usize, mode: OpenMode, guard: bool },
+    Open {
+        name: u8,
+        file: usize,
+        mode: OpenMode,
+        guard: bool,
+    },
     /// A part that a dead process has left.
-    Inherit { part: usize, name: u8, handle: HandleId },
+    Inherit {
+        part: usize,
+        name: u8,
+        handle: HandleId,
+    },
     /// A grant, or the key of another process of the same identity.
-    Take { key: ResumeKey, name: u8, file: usize, rights: Rights, giver: usize, is_grant: bool, moves: bool },
+    Take {
+        name: u8,
+        file: usize,
+        rights: Rights,
+        giver: usize,
+        is_grant: bool,
+        moves: bool,
+    },
     /// Somebody else's key.
     Steal,
-    Read { part: usize, block: usize, floor: u64 },
-    Write { part: usize, block: usize, version: u64 },
-    Append { part: usize },
-    Sync { part: usize, covers: BTreeMap<usize, u64> },
-    Lock { part: usize, block: usize, mode: LockMode, has_waited: bool },
-    Unlock { part: usize },
-    Close { part: usize, covers: BTreeMap<usize, u64> },
-    Grant { part: usize, to: u8, rights: Rights, moves: bool },
+    Read {
+        part: usize,
+        block: usize,
+        floor: u64,
+    },
+    Write {
+        part: usize,
+        block: usize,
+        version: u64,
+    },
+    Append {
+        part: usize,
+    },
+    Sync {
+        part: usize,
+        covers: BTreeMap<usize, u64>,
+    },
+    Lock {
+        part: usize,
+        block: usize,
+        mode: LockMode,
+        has_waited: bool,
+    },
+    Unlock {
+        part: usize,
+    },
+    Close {
+        part: usize,
+        covers: BTreeMap<usize, u64>,
+    },
+    Grant {
+        part: usize,
+        to: u8,
+        rights: Rights,
+        moves: bool,
+    },
     /// A contender, at the tick before the grace of an orphan is over or later.
-    Contend { file: usize, open: OpenId, is_early: bool },
+    Contend {
+        file: usize,
+        open: OpenId,
+        is_early: bool,
+    },
 }
 
 impl Shadow {
@@ -137,7 +185,10 @@ impl Shadow {
             Asked::Lock { part, .. } | Asked::Unlock { part } => Some(*part),
             _ => None,
         };
-        self.pending.iter().filter_map(|pending| part(&pending.what)).any(|part| self.parts[part].open == open)
+        self.pending
+            .iter()
+            .filter_map(|pending| part(&pending.what))
+            .any(|part| self.parts[part].open == open)
     }
 
     /// What an open had is nobody's any more.

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bowline::model::{
-    ByteRange, ChannelKind, Epoch, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights, SessionId,
-    ShareMode, Time,
+    ByteRange, ChannelKind, Epoch, HandleId, Limits, LockMode, OpenId, OpenMode, PublicKey, Rights,
+    SessionId, ShareMode, Time,
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
@@ -167,7 +167,10 @@ impl Watch {
         }
         for (id, before) in &self.opens {
             let is_back = next.get(id).is_some_and(|after| after.phase == OpenPhase::Held);
-            if before.phase == OpenPhase::Orphaned && is_back && next.get(id).map(|after| after.holders) == Some(before.holders) {
+            if before.phase == OpenPhase::Orphaned
+                && is_back
+                && next.get(id).map(|after| after.holders) == Some(before.holders)
+            {
                 // In the same session: its client was away for a moment, and is told nothing.
                 self.changed.remove(id);
             }
@@ -226,15 +229,19 @@ impl Watch {
             let Some(version) = version_of(file, block, &write.payload) else { continue };
             let told = &shadow.files[file].blocks[block];
             let is_newest = version >= told.acknowledged || told.is_foul;
-            let text = format!("{:?}: version {version} of block {block} of {file} runs behind {}", write.open, told.acknowledged);
+            let text = format!(
+                "{:?}: version {version} of block {block} of {file} runs behind {}",
+                write.open, told.acknowledged
+            );
             pair.check(is_newest, &text);
             if version == told.acknowledged && before.is_some() {
                 tally.note(Seen::WrittenAgain);
             }
-            let excluding =
-                shadow.locks.keys().find(|(open, at)| *at == block && *open != write.open).filter(|(open, _)| {
-                    self.opens.get(open).is_some_and(|open| open.inode == write.inode)
-                });
+            let excluding = shadow
+                .locks
+                .keys()
+                .find(|(open, at)| *at == block && *open != write.open)
+                .filter(|(open, _)| self.opens.get(open).is_some_and(|open| open.inode == write.inode));
             pair.check(excluding.is_none(), "a write runs within somebody else's lock");
         }
         self.writes = pair.disk.writes.len();

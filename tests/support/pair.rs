@@ -555,7 +555,9 @@ impl Pair {
                 let before = self.disk.writes.len();
                 let Some(completion) = self.disk.finish(effect, self.life.0) else { return };
                 match self.disk.writes.get(before) {
-                    Some(write) => self.note(format_args!("{effect:?} has written {write}", write = write.brief())),
+                    Some(write) => {
+                        self.note(format_args!("{effect:?} has written {write}", write = write.brief()))
+                    }
                     None => self.note(format_args!("{effect:?} is done")),
                 }
                 self.server.handle_completion(self.now, effect, completion);
@@ -752,7 +754,8 @@ impl Pair {
                     calls::brief(&outcome)
                 ));
                 let client = &mut self.clients[who.0];
-                let is_first = client.outcomes.insert(ticket, outcome).is_none() && !client.taken.contains(&ticket);
+                let is_first =
+                    client.outcomes.insert(ticket, outcome).is_none() && !client.taken.contains(&ticket);
                 self.check(is_first, "a request was answered twice");
             }
             ClientOutput::Event(event) => {

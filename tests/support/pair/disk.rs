@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
+    Allocation, Attributes, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow,
+    len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -121,7 +122,8 @@ impl Disk {
 
     /// Work that changes files and has begun, in its order: a crash may come before or after any of it.
     pub(super) fn changing(&self) -> Vec<EffectId> {
-        let changes = |effect: &Effect<Payload>| matches!(effect, Effect::Write { .. } | Effect::Append { .. });
+        let changes =
+            |effect: &Effect<Payload>| matches!(effect, Effect::Write { .. } | Effect::Append { .. });
         self.running.iter().filter(|(_, effect)| changes(effect)).map(|(&id, _)| id).collect()
     }
 
