@@ -48,14 +48,17 @@ use self::seen::{Seen, Tally};
 const SEEDS: u64 = 2_000;
 
 /// Seeds that have failed once: they run whatever the others are.
-const KEPT_SEEDS: &[u64] = &[];
+const KEPT_SEEDS: &[u64] = &[162, 326, 710, 798, 837, 841, 946, 1276, 1442, 1566, 1721, 1901];
 
 #[test]
 fn whatever_fails_nothing_that_was_told_is_untrue_and_everything_ends() {
     let one = number("BOWLINE_SEED");
     let seeds: Vec<u64> = match one {
         Some(seed) => vec![seed],
-        None => (0..number("BOWLINE_SIM_SEEDS").unwrap_or(SEEDS)).chain(KEPT_SEEDS.iter().copied()).collect(),
+        None => {
+            let seeds = 0..number("BOWLINE_SIM_SEEDS").unwrap_or(SEEDS);
+            seeds.clone().chain(KEPT_SEEDS.iter().copied().filter(|kept| !seeds.contains(kept))).collect()
+        }
     };
     let (even, odd): (Vec<u64>, Vec<u64>) = seeds.iter().partition(|&seed| seed % 2 == 0);
     let (first, second) = std::thread::scope(|threads| {
@@ -77,11 +80,10 @@ fn whatever_fails_nothing_that_was_told_is_untrue_and_everything_ends() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let told = |seed| catch_unwind(|| run(seed)).ok().map(|told| told.trace);
     for seed in 0..20 {
-        assert_eq!(told(seed), told(seed), "seed {seed}");
+        assert_eq!(run(seed).trace, run(seed).trace, "seed {seed}");
     }
-    assert_ne!(told(1), told(2), "the hash tells runs apart");
+    assert_ne!(run(1).trace, run(2).trace, "the hash tells runs apart");
 }
 
 /// Runs them all; tells what was seen, and those that failed.

@@ -202,8 +202,10 @@ impl OpenTable {
     }
 
     fn stored(&self, id: OpenId) -> Option<StoredOpen> {
-        let lasts = |open: &&Box<Open>| matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned);
-        let open = self.opens.get(&id).filter(lasts)?;
+        let open = self.opens.get(&id)?;
+        if !matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned) {
+            return None;
+        }
         let holders = open.holders.iter().filter_map(|handle| Some((*handle, self.holders.get(handle)?)));
         let holders =
             holders.filter(|(_, holder)| !holder.is_draining()).map(|(handle, holder)| StoredHolder {

@@ -7,7 +7,7 @@ use bowline::wire::grants::Grant;
 use super::pair::{OpenSpec, Who};
 use super::script::Sim;
 use super::shadow::{
-    Asked, BLOCK, BLOCKS, FILES, Life, Part, Pending, bytes_of, identity, offset_of, range_of,
+    Asked, BLOCK, BLOCKS, FILES, GrantShadow, Life, Part, Pending, bytes_of, identity, offset_of, range_of,
 };
 
 /// Modes in which files are opened.
@@ -163,9 +163,8 @@ impl Sim {
         let Some(at) = self.shadow.grants.iter().position(|grant| grant.to == name) else { return };
         let grant = self.shadow.grants.swap_remove(at);
         let ticket = self.pair.resume(who, &grant.key, None);
-        let (key, file, rights) = (grant.key, grant.file, grant.rights);
-        let (giver, moves) = (grant.giver, grant.moves);
-        self.pend(who, ticket, Asked::Take { key, name, file, rights, giver, is_grant: true, moves });
+        let GrantShadow { file, rights, giver, moves, .. } = grant;
+        self.pend(who, ticket, Asked::Take { name, file, rights, giver, is_grant: true, moves });
     }
 
     /// Another process of the same identity has a handle of the same open, too.
@@ -185,7 +184,7 @@ impl Sim {
             return;
         }
         let ticket = self.pair.resume(who, &key, None);
-        self.pend(who, ticket, Asked::Take { key, name, file, rights, giver, is_grant: false, moves: false });
+        self.pend(who, ticket, Asked::Take { name, file, rights, giver, is_grant: false, moves: false });
     }
 
     pub(crate) fn ask_close(&mut self, part: usize) {

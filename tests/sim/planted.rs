@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bowline::model::planted::{Bug, choose};
 
-use super::script::Sim;
+use super::script::{STEPS, Sim};
 
 #[test]
 fn each_planted_fault_is_found() {
@@ -24,7 +24,7 @@ fn each_planted_fault_is_found() {
     drop(std::panic::take_hook());
     for (bug, found) in &found {
         match found {
-            Some(Found { seed, why }) => println!("{bug:?}: seed {seed}: {why}"),
+            Some(Found { seed, step, why }) => println!("{bug:?}: seed {seed}, step {step}: {why}"),
             None => println!("{bug:?}: not found"),
         }
     }
@@ -36,6 +36,7 @@ fn each_planted_fault_is_found() {
 #[derive(Clone)]
 struct Found {
     seed: u64,
+    step: u64,
     why: String,
 }
 
@@ -46,15 +47,9 @@ fn find(bug: Bug) -> Option<Found> {
         let failed = catch_unwind(AssertUnwindSafe(|| Sim::new(seed).run())).err()?;
         let said = failed.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| failed.downcast_ref::<&str>().copied()).unwrap_or("?");
-        // The last event of the trace has the time, and how many there were the step.
-        let (what, when) = (said.lines().next(), said.lines().last());
-        let why = format!("{}, at{}", what.unwrap_or("?"), brief(when.unwrap_or("?")));
-        Some(Found { seed, why })
+        let why = said.lines().next().unwrap_or("?").to_owned();
+        Some(Found { seed, step: STEPS.get(), why })
     });
     choose(None);
     found
-}
-
-fn brief(event: &str) -> String {
-    event.chars().skip(1).take(60).collect()
 }

@@ -1,5 +1,6 @@
 //! One run: first a part in which everything fails that can, then one in which nothing does and everything has to end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,14 +38,17 @@ pub(crate) struct Sim {
     workers: Vec<(Who, u8)>,
     kills_left: u64,
     crashes_left: u64,
-    steps: u64,
+}
+
+std::thread_local! {
+    /// How many steps this thread's run has made: for whoever wants to know where it failed.
+    pub(crate) static STEPS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What a run tells.
 pub(crate) struct Told {
     pub(crate) trace: u64,
     pub(crate) seen: Tally,
-    pub(crate) steps: u64,
 }
 
 impl Sim {
@@ -73,9 +77,9 @@ impl Sim {
             workers: Vec::new(),
             kills_left: random.below(3),
             crashes_left: random.below(4),
-            steps: 0,
             random,
         };
+        STEPS.set(0);
         let names: &[u8] = if sim.random.chance(40) { &[1, 2, 1] } else { &[1, 2] };
         names.iter().for_each(|&name| sim.hire(name));
         sim
@@ -101,7 +105,7 @@ impl Sim {
         self.quiet();
         self.tally.add(Seen::RepeatWhileExecuting, self.pair.copies.0);
         self.tally.add(Seen::RepeatAfterAnswer, self.pair.copies.1);
-        Told { trace: self.pair.trace_hash(), seen: self.tally, steps: self.steps }
+        Told { trace: self.pair.trace_hash(), seen: self.tally }
     }
 
     /// A new process of an identity begins to work.
@@ -122,7 +126,7 @@ impl Sim {
 
     fn pass_until(&mut self, deadline: Time) {
         while self.pair.step_until(deadline) {
-            self.steps += 1;
+            STEPS.set(STEPS.get() + 1);
             self.watch.look(&self.pair, &self.shadow, &mut self.tally);
         }
     }

@@ -115,7 +115,6 @@ pub(crate) enum Asked {
     },
     /// A grant, or the key of another process of the same identity.
     Take {
-        key: ResumeKey,
         name: u8,
         file: usize,
         rights: Rights,
