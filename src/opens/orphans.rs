@@ -9,12 +9,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
-use super::events::TableEvent;
 use super::open::Standing;
-<<<<<<< HEAD
-=======
 use super::events::TableEvent;
->>>>>>> main
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
