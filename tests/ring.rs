@@ -1,7 +1,7 @@
 //! Clients that die, and those that go on in their place: what a process had open when it was killed comes back in another
 //! one, by the keys that the dead one has kept. Real processes, real sockets, real files.
 #![cfg(feature = "program")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic fails the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic fails the test")]
 
 mod support;
 
