@@ -6,9 +6,10 @@
 //! write executes; and how the file looked when everything that bowline did to it was done. Whoever else changes the
 //! file, a local program say, is found out by that look alone, and only as long as nobody writes through bowline.
 
+use super::events::TableEvent;
 use super::open::Open;
 use super::state::OpenPhase;
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{
     Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, SessionId, Time,

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
 use super::open::Standing;
+use super::events::TableEvent;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
@@ -84,7 +85,8 @@ impl Lapsed {
 impl OpenTable {
     /// Ends every waiting lock whose time is over, and lets orphans lapse whose grace is over: who waits for a lock of
     /// one gets it, and the orphan is closed for that. Closes those that have lapsed too long ago, and those that
-    /// cannot be resumed. Ends the grants whose time is over. What still executes is waited for.
+    /// cannot be resumed. Ends the grants whose time is over, and forgets what is left of opens that ended too long ago. What
+    /// still executes is waited for.
     pub fn expire(&mut self, now: Time) {
         self.end_overdue(now);
         self.end_grants(now);
@@ -95,6 +97,7 @@ impl OpenTable {
         while let Some((_, id)) = self.lapsed.first().filter(|(since, _)| since.after(age) <= now) {
             self.end_absent(id, Ending::Expired);
         }
+        self.tombstones.expire(now, self.tombstone_bounds);
         self.finish();
     }
 
@@ -171,10 +174,27 @@ impl OpenTable {
         let _still_executing = self.stop_open(id, ending);
     }
 
+    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
+    /// when to ask again.
+    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
+        self.bury(id, ending);
+        // They end with the open, of which their holders hear otherwise.
+        self.forget_grants(id);
+        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
+        for handle in handles {
+            if let Some(holder) = self.holders.get(&handle).filter(|holder| !holder.is_draining()) {
+                let session = holder.session;
+                self.events.push_back(TableEvent::OpenEnded { session, handle, ending });
+            }
+            self.stop_holder(handle);
+        }
+        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
+    }
+
     /// Keeps what is left of an open, if it has keys with which somebody can ask.
     pub(super) fn bury(&mut self, id: OpenId, ending: Ending) {
         let Some(open) = self.opens.get(&id) else { return };
-        let tombstone = Tombstone::new(open, ending, self.keys_per_open);
+        let tombstone = Tombstone::new(open, (ending, self.tombstones.now()), self.keys_per_open);
         if tombstone.keys.is_empty() {
             return;
         }

@@ -408,6 +408,23 @@ fn a_server_that_drops_each_session_at_once_is_not_asked_without_a_pause() {
     pair.finish(who, stat);
 }
 
+/// One that serves is not one that drops what it takes: the pause is for those that never get anywhere.
+#[test]
+fn a_server_that_is_killed_again_and_again_while_it_serves_is_asked_at_once() {
+    let (mut pair, who) = start();
+    let handle = pair.handle(who, "a");
+    for round in 0..20 {
+        let write = pair.write(who, handle, 0, *b"served");
+        pair.finish(who, write);
+        pair.forget_session(who);
+        let began = pair.now();
+        let stat = pair.stat(who, handle);
+        pair.finish(who, stat);
+        let elapsed = pair.now().since(began);
+        assert!(elapsed < millis(500), "back after {elapsed:?} in round {round}");
+    }
+}
+
 #[test]
 fn another_store_is_told_by_its_id() {
     let (mut pair, who) = start();

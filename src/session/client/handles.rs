@@ -108,7 +108,8 @@ impl<P: Payload> ClientCore<P> {
     }
 
     /// The name by which callers know what the server calls so.
-    pub(super) fn local(&self, current: HandleId) -> HandleId {
+    #[must_use]
+    pub fn local(&self, current: HandleId) -> HandleId {
         self.names.get(&current).copied().unwrap_or(current)
     }
 

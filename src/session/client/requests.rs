@@ -382,6 +382,7 @@ impl<P: Payload> ClientCore<P> {
             return;
         };
         let (bytes, is_write) = (request.bytes(), request.is_writing());
+        self.has_served |= request.purpose == Purpose::Caller && outcome.is_ok();
         if let Some(channel) = self.channels.get_mut(&number) {
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
@@ -444,6 +445,14 @@ impl<P: Payload> ClientCore<P> {
                     && request.is_again(self.started_at) =>
             {
                 *refusal = Reason::Unknown.into();
+            }
+            // It was sent before the client heard why there is no such handle any more.
+            Err(RequestError::Refused(refusal))
+                if refusal.reason == Reason::BadHandle && self.loss_of(&request.operation).is_some() =>
+            {
+                if let Some(loss) = self.loss_of(&request.operation) {
+                    outcome = self.end_without_handle(&request.operation, loss);
+                }
             }
             // The handle was closed, and the answer lost.
             Err(RequestError::Refused(refusal))
