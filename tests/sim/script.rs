@@ -10,7 +10,8 @@ use bowline::session::client::Answer;
 use bowline::session::server::ServerNote;
 
 use super::asks::READ_ONLY;
-use super::pair::{Crash, Cut, LineSpec, OpenSpec, Pair, Payload, Seed, Who};
+use super::pair::crash::Crash;
+use super::pair::{Cut, LineSpec, OpenSpec, Pair, Payload, Seed, Who};
 use super::seen::{Seen, Tally};
 use super::settle::reason;
 use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Shadow, offset_of, version_of};

@@ -18,7 +18,8 @@ use bowline::model::{
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
-use super::pair::{How, Pair, Who};
+use super::pair::disk::How;
+use super::pair::{Pair, Who};
 use super::seen::{Seen, Tally};
 use super::shadow::{BLOCK, FILES, Life, Shadow, range_of, version_of};
 

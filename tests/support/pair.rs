@@ -45,9 +45,9 @@ use self::store::Store;
 #[path = "pair/calls.rs"]
 mod calls;
 #[path = "pair/crash.rs"]
-mod crash;
+pub(crate) mod crash;
 #[path = "pair/disk.rs"]
-mod disk;
+pub(crate) mod disk;
 #[path = "pair/network.rs"]
 mod network;
 #[path = "pair/outage.rs"]
@@ -60,8 +60,6 @@ mod store;
 mod weather;
 
 pub(crate) use self::calls::{OpenSpec, Outcome};
-pub(crate) use self::crash::Crash;
-pub(crate) use self::disk::How;
 pub(crate) use self::weather::Cut;
 
 /// What the cores pass through.
