@@ -18,8 +18,8 @@ use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    CreateId, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode,
-    PublicKey, Reason, Refusal, Rights, SessionId, Time,
+    CreateId, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode, PublicKey,
+    Reason, Refusal, Rights, SessionId, Time,
 };
 
 /// The opens of a server: the one owner of share modes, grace times and resume keys.
