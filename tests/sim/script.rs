@@ -277,7 +277,7 @@ impl Sim {
             self.ask_close(part);
         }
         let file = FILES.iter().position(|path| self.pair.disk.inode_of(path) == inode).unwrap();
-        let usual = std::mem::replace(&mut self.pair.disk_us, (0, 0));
+        let usual = std::mem::take(&mut self.pair.disk_us);
         let create_id = self.pair.create_id(self.stranger);
         let mode = OpenMode::READ_WRITE.exclusive();
         let spec =

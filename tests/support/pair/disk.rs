@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow,
-    len_u64,
+    Allocation, Attributes, ByteRange, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal,
+    RenameHow, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -225,18 +225,7 @@ impl Disk {
                 Completion::Attributes(Err(Reason::Unsupported.into()))
             }
             Effect::Allocate { open, range, how } => {
-                let inode = self.inode(open);
-                if how == Allocation::Reserve {
-                    let end = usize::try_from(range.end()).unwrap();
-                    let bytes = self.files.entry(inode).or_default();
-                    bytes.resize(bytes.len().max(end), 0);
-                }
-                if how == Allocation::PunchHole {
-                    let bytes = self.files.entry(inode).or_default();
-                    let at = |offset: u64| usize::try_from(offset).unwrap().min(bytes.len());
-                    let (start, end) = (at(range.start()), at(range.end()));
-                    bytes[start..end].fill(0);
-                }
+                self.allocate(self.inode(open), range, how);
                 Completion::Done(Ok(()))
             }
             Effect::Seek { open, offset, .. } => {
@@ -248,6 +237,21 @@ impl Disk {
             }
             Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
+    }
+
+    /// Makes room, or a hole.
+    fn allocate(&mut self, inode: u64, range: ByteRange, how: Allocation) {
+        if how == Allocation::Reserve {
+            let end = usize::try_from(range.end()).unwrap();
+            let bytes = self.files.entry(inode).or_default();
+            bytes.resize(bytes.len().max(end), 0);
+        }
+        if how == Allocation::PunchHole {
+            let bytes = self.files.entry(inode).or_default();
+            let at = |offset: u64| usize::try_from(offset).unwrap().min(bytes.len());
+            let (start, end) = (at(range.start()), at(range.end()));
+            bytes[start..end].fill(0);
+        }
     }
 
     fn read(&mut self, open: OpenId, offset: u64, len: u32) -> Completion<Payload> {
