@@ -21,4 +21,5 @@ mod records;
 #[path = "support/samples.rs"]
 mod samples;
 #[path = "support/pair/seed.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
 mod seed;
