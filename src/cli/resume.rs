@@ -9,21 +9,26 @@ use bowline::model::{OpenId, PublicKey};
 use bowline::net::{Clock, with_sources};
 use bowline::secure::Identity;
 
+use super::arguments::ResumeArguments;
+use super::failure::{Code, Failure};
+use super::output::{say, show};
 use super::places::{identity, key_rings, place};
-use super::{Failure, ResumeArguments, say, show};
+use super::remote::unknown_peer;
 
 pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
-    let ResumeArguments { list, all: _, id, peer, keep, ring, key, peers } = arguments;
+    let ResumeArguments { list, all: _, id, peer, keep, ring, client } = arguments;
     let folder = key_rings(ring)?;
     let survey = Survey::of(&folder).map_err(|error| Failure::of("cannot list open files", &error))?;
     for problem in &survey.problems {
         say(&format!("warning: {}\n", with_sources(problem)));
     }
-    let path = place(peers, "peers.toml")?;
+    let path = place(client.peers, "peers.toml")?;
     let known =
         Peers::load_or_none(&path).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
     let only = match &peer {
-        Some(name) => Some(known.named(name).map(|peer| peer.key).ok_or_else(|| no_peer(name, &path))?),
+        Some(name) => {
+            Some(known.named(name).map(|peer| peer.key).ok_or_else(|| unknown_peer(name, &known, &path))?)
+        }
         None => None,
     };
     let is_meant =
@@ -42,7 +47,7 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
         say("there is nothing to bring back\n");
         return Ok(());
     }
-    let own = identity(key)?;
+    let own = identity(client.key)?;
     let mut failed = 0_usize;
     for server in servers {
         failed += match known.iter().find(|peer| peer.key == server) {
@@ -59,8 +64,8 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::new("one file did not come back")),
-        failed => Err(Failure::new(format!("{failed} files did not come back"))),
+        1 => Err(Failure::coded(Code::SomeFailed, "one file did not come back")),
+        failed => Err(Failure::coded(Code::SomeFailed, format!("{failed} files did not come back"))),
     }
 }
 
@@ -71,7 +76,9 @@ async fn from(
     folder: &Path,
     (id, keep): (Option<OpenId>, bool),
 ) -> Result<usize, Failure> {
-    let cannot = |error: &dyn std::error::Error| Failure::of(&format!("cannot ask \"{}\"", peer.name), error);
+    let cannot = |error: &(dyn std::error::Error + 'static)| {
+        Failure::of(&format!("cannot ask \"{}\"", peer.name), error)
+    };
     let client = Client::new(Arc::clone(own)).map_err(|error| cannot(&error))?;
     let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
     let session = client.connect(peer).await.map_err(|error| cannot(&error))?;
@@ -110,7 +117,7 @@ async fn from(
 fn check_one(id: OpenId, opens: &[Listed]) -> Result<(), Failure> {
     let list = "bowline resume --list";
     if opens.is_empty() {
-        return Err(Failure::new(format!("no program had the open {id}")).try_this(list));
+        return Err(Failure::coded(Code::NotFound, format!("no program had the open {id}")).try_this(list));
     }
     if opens.iter().all(|open| open.is_owner_living) {
         return Err(
@@ -133,8 +140,4 @@ fn row(open: &Listed, known: &Peers, now_us: u64) -> String {
 fn place_of(kept: &KeptOpen, peer: &str) -> String {
     let path = String::from_utf8_lossy(kept.path.as_bytes()).into_owned();
     format!("{peer}:{}/{}", kept.export, path.escape_debug())
-}
-
-fn no_peer(name: &str, path: &Path) -> Failure {
-    Failure::new(format!("no peer \"{}\" in {}", name.escape_debug(), path.display()))
 }

@@ -15,8 +15,10 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{self, Admin, Wanted};
+use super::arguments::ServeArguments;
+use super::failure::{Code, Failure};
+use super::output;
 use super::places::{is_missing, make_one, place, server_identity, state_folder};
-use super::{Failure, ServeArguments};
 
 pub(super) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let key = place(arguments.key, "key")?;
@@ -120,7 +122,8 @@ fn keys_differ(key: &Path, previous: &Path) -> Result<(), Failure> {
     };
     if place(key).is_some() && place(key) == place(previous) {
         let both = format!("--key and --previous-key name the same file, {}", key.display());
-        return Err(Failure::new(both).try_this("the key that the server had before, or no --previous-key"));
+        return Err(Failure::coded(Code::Settings, both)
+            .try_this("the key that the server had before, or no --previous-key"));
     }
     Ok(())
 }
@@ -158,7 +161,7 @@ fn announce(server: &Server) -> Result<(), Failure> {
     if !more.is_empty() {
         text.push_str(&format!("and {} more\n", more.len()));
     }
-    super::show(&text)
+    output::show(&text)
 }
 
 /// A parent may read the first line and nothing after it: what is printed at the start must fit into a pipe (64 KiB),
@@ -217,7 +220,7 @@ async fn stdin_closed(is_wanted: bool) {
 }
 
 fn describe_clients(error: &ClientsError, file: &Path) -> Failure {
-    let failure = Failure::of("cannot use the list of clients", error);
+    let failure = Failure::of("cannot use the list of clients", error).code(Code::Settings);
     match &error.problem {
         ClientsProblem::Text(problem) if is_missing(problem) => failure.try_this(format!(
             "write a [[client]] entry with key, name and exports for each client into {}",

@@ -95,7 +95,7 @@ impl<P: Error> Error for SettingsError<P> {
 }
 
 /// Reads the settings file `path` and hands its text to `parse`.
-pub(crate) fn load<T, P: From<TextProblem>>(
+pub fn load<T, P: From<TextProblem>>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, SettingsError<P>>,
 ) -> Result<T, SettingsError<P>> {
@@ -108,9 +108,7 @@ pub(crate) fn load<T, P: From<TextProblem>>(
 }
 
 /// The value that a TOML text spells. Looks for secrets first: no later message may show one.
-pub(crate) fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(
-    text: &str,
-) -> Result<T, SettingsError<P>> {
+pub fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(text: &str) -> Result<T, SettingsError<P>> {
     if let Some(offset) = SECRETS.iter().find_map(|start| text.find(start)) {
         let line = Some(line_of(text, offset));
         return Err(SettingsError { file: None, line, problem: TextProblem::Secret.into() });
@@ -158,7 +156,7 @@ fn read_text(path: &Path) -> Result<String, TextProblem> {
 }
 
 /// The number of the line, from 1, that the byte at `offset` is in.
-fn line_of(text: &str, offset: usize) -> usize {
+pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 

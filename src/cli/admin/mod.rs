@@ -30,7 +30,7 @@ pub(super) use self::lines::{
 };
 use self::socket::is_same_or_root;
 pub(super) use self::socket::{AdminSocket, SocketProblem, reach};
-use super::Failure;
+use super::failure::Failure;
 use super::places::admin_sockets;
 
 /// How long accepting pauses after it failed.

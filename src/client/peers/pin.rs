@@ -229,6 +229,40 @@ impl Pin {
     }
 }
 
+/// Takes the server of this name off the list in the file `path`, and gives its entry back; `None` if the list has none of
+/// this name. Everything else in the file stays as it is.
+///
+/// # Errors
+/// [`PinError`], and nothing was changed.
+pub fn forget(path: &Path, name: &str) -> Result<Option<Peer>, PinError> {
+    let replacement = Replacement::begin(path)?;
+    let (text, mut peers) = load_text(replacement.path())?;
+    let Some(at) = peers.peers.iter().position(|peer| peer.name == name) else { return Ok(None) };
+    let peer = peers.peers.remove(at);
+    let edited = without_entry(&text, name);
+    let is_meant = |text: &String| Peers::parse(text).is_ok_and(|said| said == peers);
+    let Some(edited) = edited.filter(is_meant) else {
+        let write = format!("nothing any more of the [[peer]] with name = \"{name}\"");
+        return Err(PinError::Uneditable { file: path.to_owned(), write });
+    };
+    let file = replacement.path().to_owned();
+    replacement.finish(&edited).map_err(|source| PinError::Write { file, source })?;
+    Ok(Some(peer))
+}
+
+/// The text without the lines from this entry's header to the next one's.
+fn without_entry(text: &str, name: &str) -> Option<String> {
+    let named = entry_of(text, name)?.name.span().start;
+    let headers = || text.match_indices("[[peer]]").map(|(at, _)| at).filter(|&at| is_line_start(text, at));
+    let start = headers().filter(|&at| at < named).last()?;
+    let end = headers().find(|&at| at > named).unwrap_or(text.len());
+    Some([text.get(..start)?, text.get(end..)?].concat())
+}
+
+fn is_line_start(text: &str, at: usize) -> bool {
+    text.get(..at).is_some_and(|before| before.is_empty() || before.ends_with('\n'))
+}
+
 fn load_text(path: &Path) -> Result<(String, Peers), PeersError> {
     match load(path, |text| Peers::parse(text).map(|peers| (text.to_owned(), peers))) {
         Err(error) if is_missing(&error.problem) => Ok((String::new(), Peers::default())),
