@@ -9,7 +9,7 @@ use bowline::net::settings::{self, SettingsError, TextProblem};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Code, Failure};
-use super::output::{clean, line, show, style};
+use super::output::{clean, line, say, show, style};
 use super::places::{absolute, config_home, is_missing};
 
 /// A setting: its name in files, the variable that says the same, and what holds without it.
@@ -97,6 +97,13 @@ fn files() -> Result<Vec<(PathBuf, Given)>, Failure> {
         match settings::load(&path, parse) {
             Ok(given) => files.push((path, given)),
             Err(error) if is_missing(&error.problem) => {}
+            // Somebody else's, as where a program runs as another user than its environment says.
+            Err(error) if is_denied(&error.problem) => {
+                say(&format!(
+                    "warning: the settings in {} are not used: they cannot be read\n",
+                    path.display()
+                ));
+            }
             Err(error) => {
                 return Err(Failure::of("cannot use the settings", &error)
                     .code(Code::Settings)
@@ -105,6 +112,10 @@ fn files() -> Result<Vec<(PathBuf, Given)>, Failure> {
         }
     }
     Ok(files)
+}
+
+fn is_denied(problem: &TextProblem) -> bool {
+    matches!(problem, TextProblem::Read(error) if error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The settings for every user of the machine.
@@ -132,6 +143,7 @@ fn parse(text: &str) -> Result<Given, SettingsError<TextProblem>> {
 /// A setting as an object.
 #[derive(Serialize)]
 struct Shown<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

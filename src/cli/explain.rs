@@ -8,6 +8,7 @@ use super::output::show_either;
 /// A code as an object.
 #[derive(Serialize)]
 struct Explained {
+    #[serde(rename = "type")]
     kind: &'static str,
     code: &'static str,
     exit: u8,

@@ -179,6 +179,7 @@ pub(super) struct Failure {
 /// A failure as a JSON object.
 #[derive(Serialize)]
 struct FailureObject<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     code: &'static str,
     exit: u8,
@@ -240,6 +241,12 @@ impl Failure {
             }
         }
         text
+    }
+
+    /// What failed and why, in one line for a log.
+    pub(super) fn line(&self) -> String {
+        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        clean(&format!("{}{why}", self.what))
     }
 
     /// One line of JSON.
@@ -317,7 +324,7 @@ mod tests {
         );
         assert_eq!(
             failure.json(),
-            "{\"kind\":\"error\",\"code\":\"not-found\",\"exit\":3,\"what\":\"cannot read store:media/a\\nb\",\"why\":\"no such file\\u001b[2J\",\"data\":\"nothing was read\",\"try\":\"bowline ls store:media/\"}\n"
+            "{\"type\":\"error\",\"code\":\"not-found\",\"exit\":3,\"what\":\"cannot read store:media/a\\nb\",\"why\":\"no such file\\u001b[2J\",\"data\":\"nothing was read\",\"try\":\"bowline ls store:media/\"}\n"
         );
     }
 

@@ -21,6 +21,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Failure> {
 /// A public key as an object.
 #[derive(Serialize)]
 struct Shown {
+    #[serde(rename = "type")]
     kind: &'static str,
     key: String,
     fingerprint: String,

@@ -13,6 +13,7 @@ use super::sessions::{Sessions, Tally};
 /// A file of a server as an object.
 #[derive(Serialize)]
 struct Entry {
+    #[serde(rename = "type")]
     kind: &'static str,
     peer: String,
     export: String,

@@ -16,6 +16,7 @@ const DIRECTORY_PERMISSIONS: u32 = 0o777;
 /// What was done to a name, as an object.
 #[derive(Serialize)]
 struct Done<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@
 //! by another way. The two never turn into each other: a server that cannot prove the given key is not asked for
 //! another one.
 
-use std::io::{BufRead as _, Read as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
 /// A known server as an object.
 #[derive(Serialize)]
 struct PeerObject<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     name: &'a str,
     key: String,
@@ -287,12 +288,17 @@ fn is_yes(question: &str) -> bool {
     insist(&format!("{question} [yes/no] "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(64).read_line(&mut answer);
+    if !answer.ends_with('\n') || !std::io::stdin().is_terminal() {
+        // Nobody has ended the line of the question.
+        insist("\n");
+    }
     read.is_ok() && matches!(answer.trim(), "yes" | "y")
 }
 
 /// What became of a pin, as an object.
 #[derive(Serialize)]
 struct PinObject<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     name: &'a str,
     key: String,

@@ -15,6 +15,7 @@ use super::remote::{describe, known_peer};
 /// A line and what it can do, as an object.
 #[derive(Serialize)]
 struct LineObject {
+    #[serde(rename = "type")]
     kind: &'static str,
     peer: String,
     line: u8,

@@ -61,7 +61,7 @@ pub(super) fn open(wanted: Wanted, exports: &Exports) -> Result<Option<AdminSock
             Ok(opened
                 .inspect_err(|failure| {
                     let hint = failure.hint.as_deref().unwrap_or_default();
-                    tracing::warn!(why = failure.what, r#try = hint, "serving without an admin socket");
+                    tracing::warn!(why = failure.line(), r#try = hint, "serving without an admin socket");
                 })
                 .ok())
         }

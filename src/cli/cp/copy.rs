@@ -7,14 +7,17 @@ use bowline::model::len_u64;
 use tokio::task::JoinSet;
 
 use super::How;
-use super::ends::{Ends, Source, State, Target, Trouble};
+use super::ends::{CHUNK, Ends, Source, State, Target, Trouble};
 use super::journal::{self, Journal};
 use super::plan::{self, Action};
 use super::progress::Progress;
 use crate::cli::failure::{Code, Failure};
 
-/// Writes of one file that are under way at a time.
-const WRITES: usize = 16;
+/// Bytes that are asked for ahead, and as many that are being written, as a part of the file and in bounds: what a kill takes is less than a hundredth of a
+/// large file, and lines with a long way stay busy.
+const WINDOW_PART: u64 = 128;
+const WINDOW_MIN: u64 = 8 << 20;
+const WINDOW_MAX: u64 = 64 << 20;
 /// Bytes of a resumed copy that are compared before the rest is taken for what it was.
 const COMPARED: usize = 64 << 10;
 /// Bytes after which what was written is put on the disk, so that a crash of the machine costs no more.
@@ -161,6 +164,7 @@ impl Run<'_> {
     async fn copy(&mut self, from: &Source, state: &State, done: u64) -> Result<(), At> {
         let len = state.version.len;
         let is_sparse = state.allocated < len;
+        let window = (len / WINDOW_PART).clamp(WINDOW_MIN, WINDOW_MAX);
         let mut writes = JoinSet::new();
         // Where the writes begin that are under way: before the first of them everything is done.
         let mut under_way = BTreeSet::new();
@@ -174,13 +178,13 @@ impl Run<'_> {
             };
             self.progress.skipped(start.saturating_sub(at));
             at = start;
-            let mut chunks = from.chunks(start, end);
+            let mut chunks = from.chunks(start, end, window);
             while at < end {
                 let Some(bytes) = chunks.next().await.map_err(of_source)? else {
                     // It has become shorter.
                     return Err(of_source(Trouble::Changed));
                 };
-                while writes.len() >= WRITES {
+                while len_u64(writes.len()).saturating_mul(CHUNK) >= window {
                     self.written(&mut writes, &mut under_way, at).await?;
                 }
                 let count = len_u64(bytes.len());

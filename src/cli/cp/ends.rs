@@ -1,5 +1,6 @@
 //! The two ends of a copy: files of servers, and files of this machine, read and written alike.
 
+use std::collections::VecDeque;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use blake2::{Blake2s256, Digest as _};
-use bowline::client::{Error, Export, File, OpenOptions, ReadAhead};
-use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope};
+use bowline::client::{Error, Export, File, OpenOptions};
+use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope, len_u64};
+use bowline::net::Clock;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::How;
 use super::journal::Version;
@@ -22,8 +25,8 @@ use crate::cli::arguments::ClientArguments;
 use crate::cli::failure::{Code, Failure, code_of_io};
 use crate::cli::remote::{Connected, Place, Remote, connect, local};
 
-/// Bytes that are read of a local file at a time.
-const LOCAL_CHUNK: usize = 1 << 20;
+/// Bytes that are moved at a time: a chunk of the session, which goes over one line as a whole.
+pub(super) const CHUNK: u64 = 512 << 10;
 /// Files that are shorter have no resume key of their own: they are copied anew instead.
 const KEY_LEN_MIN: u64 = super::journal::LEN_MIN;
 
@@ -174,7 +177,7 @@ impl Ends {
                     OpenOptions::new().read(true).write(true).create(true).mode(permissions).exclusive();
                 let options = options.with_key(len >= KEY_LEN_MIN).resumable(len >= KEY_LEN_MIN);
                 let export = self.export(remote)?;
-                let file = export.open(temporary.as_bytes(), &options).await?;
+                let file = open_alone(&export, &temporary, &options.grace(PART_GRACE)).await?;
                 let had = file.state().attributes.len;
                 let memory = self.of(&remote.peer)?.session.epoch();
                 Ok((
@@ -259,6 +262,25 @@ impl Ends {
         copied.await.map_err(|trouble: Trouble| self.failure(&what, target, &trouble))
     }
 }
+
+/// Opens a part that nobody else is to write to. One whose writer was killed a moment ago is free in a moment.
+async fn open_alone(export: &Export, path: &ExportPath, options: &OpenOptions) -> Result<File, Error> {
+    for _ in 0..PART_TRIES {
+        match export.open(path.as_bytes(), options).await {
+            Err(error) if error.reason() == Some(Reason::Busy) && error.retry_after().is_some() => {
+                Clock.sleep(error.retry_after().unwrap_or_default().min(PART_GRACE)).await;
+            }
+            opened => return opened,
+        }
+    }
+    export.open(path.as_bytes(), options).await
+}
+
+/// How long the part of a copy that was killed is kept from the copy that goes on with it. Somebody else's copy of the same
+/// file may then take it from one whose lines are all lost: the part is the same.
+const PART_GRACE: Duration = Duration::from_millis(500);
+/// How often it is tried.
+const PART_TRIES: u32 = 20;
 
 /// A link in the place of a temporary file is not followed.
 const NOFOLLOW: i32 = 0o400_000;
@@ -367,10 +389,12 @@ impl Source {
         }
     }
 
-    /// The bytes from `start` to `end`, in order.
-    pub(super) fn chunks(&self, start: u64, end: u64) -> Chunks<'_> {
+    /// The bytes from `start` to `end`, in order; of a server's file so many are asked for ahead.
+    pub(super) fn chunks(&self, start: u64, end: u64, window: u64) -> Chunks {
         match self {
-            Self::Remote(file) => Chunks::Remote(file.read_ahead(start, Some(end))),
+            Self::Remote(file) => {
+                Chunks::Remote { file: Arc::clone(file), asked: VecDeque::new(), at: start, end, window }
+            }
             Self::Local(file) => Chunks::Local { file: Arc::clone(file), at: start, end },
         }
     }
@@ -406,7 +430,7 @@ async fn read_local(file: Arc<std::fs::File>, start: u64, len: usize) -> Result<
         let mut bytes = vec![0; len];
         let mut read = 0;
         while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, start.saturating_add(bowline::model::len_u64(read)))? {
+            match file.read_at(rest, start.saturating_add(len_u64(read)))? {
                 0 => break,
                 more => read = read.saturating_add(more),
             }
@@ -418,23 +442,52 @@ async fn read_local(file: Arc<std::fs::File>, start: u64, len: usize) -> Result<
 }
 
 /// Bytes of a source in order.
-pub(super) enum Chunks<'a> {
-    Remote(ReadAhead<'a>),
-    Local { file: Arc<std::fs::File>, at: u64, end: u64 },
+pub(super) enum Chunks {
+    Remote {
+        file: Arc<File>,
+        /// What was asked for, oldest first.
+        asked: VecDeque<AbortOnDropHandle<Result<Bytes, Error>>>,
+        at: u64,
+        end: u64,
+        window: u64,
+    },
+    Local {
+        file: Arc<std::fs::File>,
+        at: u64,
+        end: u64,
+    },
 }
 
-impl Chunks<'_> {
+impl Chunks {
     /// The next ones; `None` at the end of the piece, or of the file.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
         match self {
-            Self::Remote(ahead) => Ok(ahead.next().await?),
+            Self::Remote { file, asked, at, end, window } => {
+                while *at < *end && len_u64(asked.len()).saturating_mul(CHUNK) < *window {
+                    let (file, start) = (Arc::clone(file), *at);
+                    let len = end.saturating_sub(start).min(CHUNK);
+                    let wanted = usize::try_from(len).unwrap_or(usize::MAX);
+                    let asking = tokio::spawn(async move {
+                        let ranges = file.read_ranges(&[(start, wanted)]).await?;
+                        Ok(ranges.into_iter().next().unwrap_or_default())
+                    });
+                    asked.push_back(AbortOnDropHandle::new(asking));
+                    *at = start.saturating_add(len);
+                }
+                let Some(oldest) = asked.pop_front() else { return Ok(None) };
+                let bytes = oldest.await.map_err(|error| Trouble::Local(io::Error::other(error)))??;
+                // A chunk that is cut is the end of the file, and what was asked for behind it is nothing.
+                let is_cut = len_u64(bytes.len()) < CHUNK && !asked.is_empty();
+                Ok((!bytes.is_empty() && !is_cut).then_some(bytes))
+            }
             Self::Local { file, at, end } => {
-                let left = usize::try_from(end.saturating_sub(*at)).unwrap_or(usize::MAX);
+                let left = end.saturating_sub(*at).min(CHUNK);
                 if left == 0 {
                     return Ok(None);
                 }
-                let bytes = read_local(Arc::clone(file), *at, left.min(LOCAL_CHUNK)).await?;
-                *at = at.saturating_add(bowline::model::len_u64(bytes.len()));
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                let bytes = read_local(Arc::clone(file), *at, left).await?;
+                *at = at.saturating_add(len_u64(bytes.len()));
                 Ok((!bytes.is_empty()).then(|| bytes.into()))
             }
         }

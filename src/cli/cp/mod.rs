@@ -41,6 +41,7 @@ struct How {
 /// A copied file as an object.
 #[derive(Serialize)]
 struct CopiedObject<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     source: &'a str,
     target: &'a str,
@@ -54,6 +55,7 @@ struct CopiedObject<'a> {
 /// What came of all, as an object.
 #[derive(Serialize)]
 struct Summary {
+    #[serde(rename = "type")]
     kind: &'static str,
     files: u64,
     failed: u64,

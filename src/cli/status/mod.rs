@@ -45,6 +45,7 @@ pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Failure> 
 /// An open that was ended, as an object.
 #[derive(Serialize)]
 struct Released<'a> {
+    #[serde(rename = "type")]
     kind: &'static str,
     open: &'a str,
 }
