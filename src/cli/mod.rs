@@ -10,6 +10,7 @@ mod failure;
 mod grants;
 mod key;
 mod lines;
+mod log;
 mod ls;
 mod manual;
 mod names;
@@ -32,7 +33,6 @@ use clap::Parser as _;
 use failure::{Code, Failure};
 use output::{Color, Style, insist, set_style, show, style};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tracing_subscriber::EnvFilter;
 use user::User;
 
 /// Runs the program. What number it ends with stands in [`Code::exit`]; 0 is success.
@@ -41,7 +41,7 @@ pub(crate) fn run() -> ExitCode {
     let verbose = common.verbose;
     let outcome = begin(&common, &command)
         .and_then(|()| refuse_core_dumps())
-        .and_then(|()| start_log(verbose))
+        .and_then(|()| log::start(verbose, log_format(&command)))
         .and_then(|()| execute(command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,9 +96,12 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Peer { command } => in_runtime(peer::run(command)),
         Command::Ping(arguments) => in_runtime(ping::run(arguments)),
         Command::Serve(arguments) => {
+            let source = serve::Source::new(*arguments);
+            let settings = source.settle()?;
+            let handed = serve::Handed::take()?;
             // Before there are threads: rights are given up by one thread, and those that it starts have its own.
-            arguments.user.map_or(Ok(()), User::become_it)?;
-            in_runtime(serve::run(*arguments))
+            settings.user.map_or(Ok(()), User::become_it)?;
+            in_runtime(serve::run(source, settings, handed))
         }
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Release(arguments) => in_runtime(status::release(arguments)),
@@ -109,6 +112,14 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Explain { code } => explain::run(code.as_deref()),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir),
+    }
+}
+
+/// How the log is to be written; only a server is asked.
+fn log_format(command: &Command) -> Option<log::LogFormat> {
+    match command {
+        Command::Serve(arguments) => arguments.log_format,
+        _ => None,
     }
 }
 
@@ -126,28 +137,3 @@ fn in_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 
 /// Threads that wait for the file system: enough to keep a disk array's queues full.
 const BLOCKING_THREADS: usize = 64;
-
-/// Starts the log: what the variable says, or so much as was asked for with `-v`.
-fn start_log(verbose: u8) -> Result<(), Failure> {
-    let filter = match std::env::var_os(LOG_VARIABLE) {
-        None => EnvFilter::new(match verbose {
-            0 => "warn",
-            1 => "info",
-            2 => "debug",
-            _ => "trace",
-        }),
-        Some(_) => EnvFilter::try_from_env(LOG_VARIABLE).map_err(|error| {
-            // What is behind the error says the same again.
-            Failure::coded(Code::Settings, format!("cannot use the log filter in {LOG_VARIABLE}"))
-                .because(error.to_string())
-                .try_this("error, warn, info, debug or trace")
-        })?,
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // A second start in one process keeps the first; there is nothing to report.
-    drop(log.with_ansi(style().is_colored()).try_init());
-    Ok(())
-}
-
-/// What the log shows.
-const LOG_VARIABLE: &str = "BOWLINE_LOG";

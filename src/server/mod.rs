@@ -25,7 +25,7 @@ mod work;
 mod xattr;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -88,6 +88,8 @@ pub struct ServerConfig {
     pub state: Option<StateConfig>,
     /// Where it listens; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// Sockets that listen already, as a service manager hands them over; they come behind those of `listen`.
+    pub listeners: Vec<TcpListener>,
     /// Whether anybody who asks is shown the server's public key, so that it can be pinned; nothing else comes of it.
     pub enrolment: bool,
 }
@@ -109,6 +111,7 @@ impl ServerConfig {
             limits: Limits::default(),
             state: None,
             listen: Vec::new(),
+            listeners: Vec::new(),
             enrolment: true,
         }
     }
@@ -127,6 +130,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A socket that was handed over is of no use.
+    #[error("cannot listen on a socket that was handed over")]
+    Handed(#[source] io::Error),
     /// Nowhere to listen.
     #[error("no address to listen on was given")]
     NoAddress,
@@ -220,7 +226,7 @@ impl Server {
 
     /// A server whose handshakes are computed by these threads.
     fn with_workers(config: ServerConfig, workers: Workers) -> Result<Self, StartError> {
-        if config.listen.is_empty() {
+        if config.listen.is_empty() && config.listeners.is_empty() {
             return Err(StartError::NoAddress);
         }
         config.limits.check()?;
@@ -230,6 +236,10 @@ impl Server {
             let listener = socket::listen(address).map_err(error)?;
             let bound = listener.local_addr().map_err(error)?;
             listeners.push((listener, bound));
+        }
+        for listener in config.listeners {
+            let bound = listener.local_addr().map_err(StartError::Handed)?;
+            listeners.push((socket::adopt(listener).map_err(StartError::Handed)?, bound));
         }
         let bounds = Bounds::new(&config.limits, raise_descriptor_limit());
         let clock = Clock;
@@ -292,6 +302,13 @@ impl Server {
     /// are weaker than is now demanded are closed, to be bound again.
     pub fn set_policy(&self, policy: Policy) {
         self.shared.drive(|core, now| core.handle_policy(now, policy));
+        self.shared.wake_timer();
+    }
+
+    /// Puts other demands of the server's own on data channels in force: those that are weaker are closed now, to be bound
+    /// again. What the list of clients demands holds as well.
+    pub fn set_protection(&self, minima: ProtectionMinima) {
+        self.shared.drive(|core, now| core.handle_minima(now, minima));
         self.shared.wake_timer();
     }
 

@@ -19,7 +19,7 @@ pub(super) use opens::{
     AcceptArguments, AdminArguments, GrantArguments, ReleaseArguments, ResumeArguments, StatusArguments,
 };
 pub(super) use peers::{KeyCommand, PeerAddArguments, PeerCommand, PingArguments, TrustArguments};
-pub(super) use serve::ServeArguments;
+pub(super) use serve::{ServeArguments, mode_mask};
 
 use super::config;
 use super::failure::{Code, Failure};

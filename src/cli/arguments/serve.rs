@@ -7,16 +7,22 @@ use bowline::model::{Durability, ExportName, NameError, Protection};
 use bowline::server::parse_export_argument;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
+use crate::cli::log::LogFormat;
 use crate::cli::user::User;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ServeArguments {
-    /// What to serve: a name for clients to use, and a directory.
-    #[arg(required = true, value_name = "NAME=DIR", value_parser = OsStringValueParser::new()
+    /// What to serve: a name for clients to use, and a directory. They take the place of the configuration file's exports.
+    #[arg(value_name = "NAME=DIR", value_parser = OsStringValueParser::new()
         .try_map(|argument| parse_export_argument(&argument)))]
     pub(in crate::cli) exports: Vec<(ExportName, PathBuf)>,
-    /// Where to listen, one address per line that clients are to use; port 0 takes a free one.
-    #[arg(long, required = true, num_args = 1.., value_name = "ADDR")]
+    /// A configuration file with what is said here, in TOML; flags go before it. If neither a file nor an export is given,
+    /// serve.toml in $XDG_CONFIG_HOME/bowline (~/.config/bowline) is used if it is there. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_SERVE_CONFIG")]
+    pub(in crate::cli) config: Option<PathBuf>,
+    /// Where to listen, one address per line that clients are to use; port 0 takes a free one. Sockets that systemd hands
+    /// over take their place.
+    #[arg(long, num_args = 1.., value_name = "ADDR")]
     pub(in crate::cli) listen: Vec<SocketAddr>,
     /// The server's identity.
     #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
@@ -28,15 +34,15 @@ pub(in crate::cli) struct ServeArguments {
     #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
     pub(in crate::cli) clients: Option<PathBuf>,
     /// The weakest protection of data channels: sealed, signed, or clear, with which file bytes can be changed on the
-    /// way unnoticed.
-    #[arg(long, value_name = "PROTECTION", default_value = "signed")]
-    pub(in crate::cli) protection: Protection,
+    /// way unnoticed. Without it: signed.
+    #[arg(long, value_name = "PROTECTION")]
+    pub(in crate::cli) protection: Option<Protection>,
     /// The weakest protection of all data channels of the clients that may use this export.
     #[arg(long, value_name = "NAME=PROTECTION", value_parser = export_protection)]
     pub(in crate::cli) export_protection: Vec<(ExportName, Protection)>,
-    /// The permission bits that clients can set, in octal: 750 keeps others away from what they make.
-    #[arg(long, value_name = "OCTAL", default_value = "777", value_parser = mode_mask)]
-    pub(in crate::cli) mode_mask: u32,
+    /// The permission bits that clients can set, in octal: 750 keeps others away from what they make. Without it: 777.
+    #[arg(long, value_name = "OCTAL", value_parser = mode_mask)]
+    pub(in crate::cli) mode_mask: Option<u32>,
     /// Let clients set the set-user-id, set-group-id and sticky bits.
     #[arg(long)]
     pub(in crate::cli) allow_special_bits: bool,
@@ -61,15 +67,23 @@ pub(in crate::cli) struct ServeArguments {
     #[arg(long)]
     pub(in crate::cli) no_state: bool,
     /// What an open file survives once the client has heard of it: the end of the server's process, or that of its
-    /// machine too, for which each open waits for the disk.
-    #[arg(long, value_name = "process|machine", default_value = "machine")]
-    pub(in crate::cli) durability: Durability,
+    /// machine too, for which each open waits for the disk. Without it: machine.
+    #[arg(long, value_name = "process|machine")]
+    pub(in crate::cli) durability: Option<Durability>,
+    /// Where to answer GET /metrics for Prometheus, unencrypted and to whoever asks: an address of this machine's own.
+    #[arg(long, value_name = "ADDR")]
+    pub(in crate::cli) metrics: Option<SocketAddr>,
+    /// How the log is written: text, json, or journald with a priority before each line. Without it: journald where
+    /// standard error is the journal, else text.
+    #[arg(long, value_name = "FORMAT", env = "BOWLINE_LOG_FORMAT")]
+    pub(in crate::cli) log_format: Option<LogFormat>,
     /// Stop when standard input closes, as a child of another program should.
     #[arg(long)]
     pub(in crate::cli) until_stdin_closes: bool,
 }
 
-fn mode_mask(text: &str) -> Result<u32, String> {
+/// Permission bits in octal.
+pub(in crate::cli) fn mode_mask(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mask| *mask <= 0o777)

@@ -173,6 +173,14 @@ impl<P: Clone> ServerCore<P> {
         self.settle_table();
     }
 
+    /// The server demands something else of data channels than before. Those that are weaker are closed: their clients bind
+    /// them again, with a stronger protection.
+    pub fn handle_minima(&mut self, now: Time, minima: ProtectionMinima) {
+        self.minima = minima;
+        self.close_weak_channels(now);
+        self.settle_table();
+    }
+
     /// The server's keys are about to change: from now on sessions may begin under these beside the others. Follow it up
     /// with [`Self::handle_server_keys`].
     pub fn allow_server_keys(&mut self, keys: ServerKeys) {
