@@ -29,6 +29,7 @@ use tokio::time::timeout;
 mod support;
 
 #[path = "support/program.rs"]
+#[allow(dead_code, reason = "this file uses a part of it")]
 mod program;
 
 const ON_TWO_LINES: [&str; 3] = ["--listen", "127.0.0.1:0", "127.0.0.2:0"];

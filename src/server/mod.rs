@@ -7,6 +7,7 @@ mod beneath;
 mod change;
 mod clients;
 mod connection;
+mod counters;
 mod descriptors;
 mod enrolment;
 mod exports;
@@ -38,6 +39,7 @@ pub use clients::{
     ClientsError, ClientsProblem, load as load_clients, load_unless_blank as load_clients_unless_blank,
     parse as parse_clients,
 };
+pub use counters::{RequestCount, ServerCounts};
 pub use descriptors::Bounds as DescriptorBounds;
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
@@ -60,7 +62,7 @@ use crate::opens::RestoreError;
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
 use crate::session::server::{
-    ReleaseError, ServerCore, ServerSetup, ServerStatus, StartError as CoreError, StatusQuery,
+    ReleaseError, ServerCore, ServerLoad, ServerSetup, ServerStatus, StartError as CoreError, StatusQuery,
 };
 
 /// What a server is started with.
@@ -335,6 +337,18 @@ impl Server {
             counts: gate.counts(),
             handshake_steps: self.shared.computed(),
         }
+    }
+
+    /// What it has done since its start.
+    #[must_use]
+    pub fn counts(&self) -> ServerCounts {
+        self.shared.counters.counts()
+    }
+
+    /// How much it has of everything now.
+    #[must_use]
+    pub fn load(&self) -> ServerLoad {
+        self.shared.look(ServerCore::load)
     }
 
     /// How many handshakes the network of `source` may begin now.

@@ -244,6 +244,16 @@ impl Server {
         }
     }
 
+    /// The next line of its output that begins so.
+    pub(crate) fn out_has(&self, start: &str) -> String {
+        loop {
+            let line = self.out.recv_timeout(LONG).expect("the server says so in time");
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

@@ -4,6 +4,7 @@
 //! between it and a service manager.
 
 mod file;
+mod metrics;
 mod reload;
 mod service;
 mod settings;
@@ -23,6 +24,7 @@ use bowline::server::{
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::metrics::Metrics;
 use self::reload::{InForce, facts, reload_clients, warn_of_clear};
 pub(super) use self::service::Handed;
 use self::service::Manager;
@@ -65,6 +67,10 @@ pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> R
     // Before anybody hears that the server is there, and may tell it to stop.
     let signals = Signals::new()?;
     let socket = admin::open(wanted(&settings), &exports)?;
+    let watched = match settings.metrics {
+        Some(address) => Some(Metrics::listen(address).await?),
+        None => None,
+    };
     let listen = listen(&settings, &handed)?;
     let server = Server::start(ServerConfig {
         previous_identity,
@@ -84,10 +90,13 @@ pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> R
     let server = Arc::new(server);
     // Before anybody hears that the server is there: it can be asked from then on.
     let admin = socket.map(|socket| Admin::start(socket, &server));
+    let metrics = watched.map(|listener| Metrics::start(listener, &server)).transpose();
+    let metrics = metrics.map_err(|error| Failure::of("cannot answer for metrics", &error))?;
     super::user::warn_of_root();
-    announce(&server)?;
+    announce(&server, metrics.as_ref())?;
     manager.ready();
-    let running = Running { server, admin, manager, in_force: InForce { source, settings, clients } };
+    let running =
+        Running { server, admin, metrics, manager, in_force: InForce { source, settings, clients } };
     running.run(signals, watch).await
 }
 
@@ -150,6 +159,7 @@ impl Signals {
 struct Running {
     server: Arc<Server>,
     admin: Option<Admin>,
+    metrics: Option<Metrics>,
     manager: Manager,
     in_force: InForce,
 }
@@ -205,6 +215,9 @@ impl Running {
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
+        if let Some(metrics) = self.metrics {
+            metrics.stop().await;
+        }
         // Nobody else has it any more.
         if let Some(server) = Arc::into_inner(self.server) {
             server.stop().await;
@@ -253,11 +266,14 @@ fn exports(
 
 /// The first line of output: the bound addresses, for people and for parents of this process. Then how data channels
 /// are protected, one fact a line.
-fn announce(server: &Server) -> Result<(), Failure> {
+fn announce(server: &Server, metrics: Option<&Metrics>) -> Result<(), Failure> {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let effective = server.effective_protection();
     warn_of_clear(&effective);
     let mut text = format!("listening on {}\n", addresses.join(" "));
+    if let Some(metrics) = metrics {
+        text.push_str(&format!("metrics on http://{}/metrics\n", metrics.address));
+    }
     let facts = facts(&effective);
     let (shown, more) = facts.split_at_checked(FACTS_SHOWN).unwrap_or((&facts, &[]));
     for fact in shown {

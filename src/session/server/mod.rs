@@ -32,8 +32,8 @@ pub use output::{
 
 pub use release::ReleaseError;
 pub use status::{
-    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus, StatusCounts,
-    StatusFrom, StatusQuery,
+    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerLoad, ServerStatus, SessionStatus,
+    StatusCounts, StatusFrom, StatusQuery,
 };
 
 use self::commits::Commits;
