@@ -37,6 +37,7 @@ use super::{log, output};
 pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> Result<(), Failure> {
     let manager = Manager::from_environment();
     log::show_as_in_file(settings.log.as_deref());
+    let listen = listen(&settings, &handed)?;
     let key = place(settings.key.clone(), "key")?;
     let (identity, _lock) = server_identity(&key, &make_one(&key))?;
     if let Some(previous) = &settings.previous_key {
@@ -71,7 +72,6 @@ pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> R
         Some(address) => Some(Metrics::listen(address).await?),
         None => None,
     };
-    let listen = listen(&settings, &handed)?;
     let server = Server::start(ServerConfig {
         previous_identity,
         modes: ModePolicy {
