@@ -241,22 +241,6 @@ fn a_service_manager_hears_of_each_state() {
 }
 
 #[test]
-fn another_process_s_watchdog_is_not_fed() {
-    let user = store();
-    user.set("serve.toml", &configuration(&user, ""));
-    let path = user.at("notify");
-    let told = Told(UnixDatagram::bind(&path).unwrap());
-    told.0.set_read_timeout(Some(LONG)).unwrap();
-    let server = serve(&user, &[], |command| {
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
-    });
-    assert!(told.next().starts_with("READY=1\n"));
-    server.signal(Signal::TERM);
-    assert!(told.next().starts_with("STOPPING=1\n"), "nothing in between");
-    assert_eq!(server.ended().0.code(), Some(0));
-}
-
-#[test]
 fn sockets_that_are_handed_over_are_listened_on() {
     let user = store();
     user.set("serve.toml", &configuration(&user, ""));

@@ -54,12 +54,9 @@ impl Manager {
             let socket = address.and_then(|address| Ok((UnixDatagram::unbound()?, address)));
             socket.inspect_err(|error| tracing::warn!(%error, "NOTIFY_SOCKET names no socket")).ok()
         });
-        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        let is_meant = env::var_os("WATCHDOG_PID").is_none()
-            || number("WATCHDOG_PID") == Some(u64::from(std::process::id()));
-        // Twice in the time that the manager waits.
-        let every = number("WATCHDOG_USEC").map(|limit| Duration::from_micros(limit / 2));
-        Self { every: every.filter(|every| is_meant && socket.is_some() && !every.is_zero()), socket }
+        let text = |name: &str| env::var(name).ok();
+        let every = interval(text("WATCHDOG_USEC"), text("WATCHDOG_PID"), std::process::id());
+        Self { every: every.filter(|_| socket.is_some()), socket }
     }
 
     pub(super) fn ready(&self) {
@@ -97,10 +94,37 @@ impl Manager {
     }
 }
 
+/// How often the process `own` is to say that it is alive: twice in the time that the manager waits, if it is meant.
+fn interval(limit_us: Option<String>, process: Option<String>, own: u32) -> Option<Duration> {
+    if process.is_some_and(|process| process != own.to_string()) {
+        return None;
+    }
+    let limit_us: u64 = limit_us?.parse().ok()?;
+    Some(Duration::from_micros(limit_us / 2)).filter(|every| !every.is_zero())
+}
+
 /// A path, or a name in the kernel's own space of names behind `@`.
 fn address(name: &[u8]) -> std::io::Result<SocketAddr> {
     match name.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_process_s_watchdog_is_fed() {
+        let interval = |limit: &str, process: Option<&str>| {
+            interval(Some(limit.to_owned()), process.map(str::to_owned), 7)
+        };
+        assert_eq!(interval("30000000", None), Some(Duration::from_secs(15)));
+        assert_eq!(interval("30000000", Some("7")), Some(Duration::from_secs(15)));
+        for (limit, process) in [("30000000", Some("8")), ("30000000", Some("")), ("0", None), ("soon", None)]
+        {
+            assert_eq!(interval(limit, process), None, "{limit} {process:?}");
+        }
     }
 }
