@@ -13,8 +13,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bowline::net::Clock;
 use tempfile::TempDir;
 
 const GUIDE: &str = include_str!("../docs/guide.md");
@@ -227,13 +228,13 @@ impl Terminal {
 
     /// The last line of the screen that has `part` in it, once there is one.
     fn until(&self, machine: &str, part: &str) -> String {
-        let begun = Instant::now();
+        let begun = Clock.now();
         loop {
             let screen = self.screen(machine);
             if let Some(line) = screen.lines().rev().find(|line| line.contains(part)) {
                 return line.to_owned();
             }
-            assert!(begun.elapsed() < LONG, "no {part:?} on:\n{screen}");
+            assert!(Clock.now().since(begun) < LONG, "no {part:?} on:\n{screen}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
