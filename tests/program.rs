@@ -400,7 +400,7 @@ fn cat_says_what_the_server_does_not_give() {
     cat("store:media/folder").failure(&["store:media/folder", "it is a directory", "a file in it"]);
     std::os::unix::fs::symlink("/etc/hostname", scene.store.at("media/link")).unwrap();
     cat("store:media/link").failure(&["store:media/link", "leads outside the export"]);
-    cat("other:media/file").failure(&["no peer \"other\"", "peers.toml", "bowline peer trust"]);
+    cat("other:media/file").failure_with(3, &["no peer \"other\"", "peers.toml", "bowline peer trust"]);
     scene.end();
 }
 

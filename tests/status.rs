@@ -148,7 +148,6 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     }
 
     check_fields(&objects);
-
     // No name of a file is told, and the text says what the objects say, in the same order.
     let text = ask(&["status"], &world.admin_socket()).success();
     for said in [&text, &format!("{objects:?}")] {
@@ -166,6 +165,7 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         }
     }
     assert_eq!(rows("  lock "), ["  lock 0..10  exclusive", "  lock 100..  shared"]);
+    check_protection(&objects, &text);
     let summary = text.lines().next().unwrap();
     for part in ["2 sessions", "2 opens (0 orphaned)", "3 holders", "2 locks", "0 waiting"] {
         assert!(summary.contains(part), "{part:?} is not in {summary}");
@@ -173,10 +173,23 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     duplicate.close().await.unwrap();
 }
 
+/// What is in force is told, of everything and of each client, and the text has it too.
+fn check_protection(objects: &[Value], text: &str) {
+    let facts: Vec<_> =
+        of(objects, "protection").iter().map(|fact| (fact["of"].clone(), fact["name"].clone())).collect();
+    assert_eq!(facts[0], ("server".into(), Value::Null));
+    for name in ["client-0", "client-1"] {
+        assert!(facts.contains(&("client".into(), name.into())), "{facts:?}");
+        assert!(text.lines().any(|line| line.starts_with(&format!("client {name}"))), "{text}");
+    }
+    let all = text.lines().find(|line| line.starts_with("data channels ")).unwrap();
+    assert!(all.ends_with("at least signed"), "{text}");
+}
+
 /// Each object has the fields that the table of docs/status.md lists, and no other.
 fn check_fields(objects: &[Value]) {
     let documented = include_str!("../docs/status.md");
-    for kind in ["server", "session", "channel", "open", "holder"] {
+    for kind in ["server", "protection", "session", "channel", "open", "holder"] {
         let row = documented.lines().find(|line| line.starts_with(&format!("| `{kind}` |"))).unwrap();
         let fields: BTreeSet<&str> =
             row.split('|').nth(2).unwrap().split(',').map(|field| field.trim().trim_matches('`')).collect();
@@ -526,7 +539,11 @@ fn f64_requests_that_are_none_are_refused_and_one_connection_has_one() {
     }
     let twice = raw(&socket, b"{\"command\":\"status\"}\n{\"command\":\"status\"}\n");
     let kinds: Vec<_> = twice.iter().map(|line| line["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["server", "end"]);
+    assert_eq!(
+        kinds,
+        ["server", "protection", "protection", "end"],
+        "one answer: of all channels, and of one client"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod admin;
 mod arguments;
 mod cat;
+mod client;
 mod config;
 mod cp;
 mod explain;
@@ -93,6 +94,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Rm(arguments) => in_runtime(names::remove(arguments)),
         Command::Mkdir(arguments) => in_runtime(names::make(arguments)),
         Command::Key { command } => key::run(command),
+        Command::Client { command } => client::run(command),
         Command::Peer { command } => in_runtime(peer::run(command)),
         Command::Ping(arguments) => in_runtime(ping::run(arguments)),
         Command::Serve(arguments) => {

@@ -219,8 +219,11 @@ fn unreachable(
         _ => {
             // A device that is bound to and is not there.
             let is_no_device = source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
-            let code = if is_no_device { Code::InterfaceMissing } else { Code::Unreachable };
-            failure(code, Some(&address)).try_this(format!("bowline ping {name}"))
+            if is_no_device {
+                return failure(Code::InterfaceMissing, Some(&address))
+                    .try_this("ip -br link, and an interface of this machine for --via");
+            }
+            failure(Code::Unreachable, Some(&address)).try_this(format!("bowline ping {name}"))
         }
     }
 }
@@ -295,38 +298,4 @@ impl Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_parse_or_say_what_is_wrong() {
-        let source = Remote::parse_file(OsStr::new("store:media/a/b c")).unwrap();
-        assert_eq!(source.shown(), "store:media/a/b c");
-        for (bad, why) in [
-            ("media/a", "no colon"),
-            ("store:media", "the name is empty"),
-            (":media/a", "the peer is empty"),
-            ("store:/a", "the export is empty"),
-            ("store:media/", "the name is empty"),
-            ("store:media/../x", "\"..\""),
-        ] {
-            let error = Remote::parse_file(OsStr::new(bad)).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("write PEER:EXPORT/PATH"), "{error}");
-        }
-        let root = Remote::parse(OsStr::new("store:media")).unwrap();
-        assert!(root.path.is_root() && root == Remote::parse(OsStr::new("store:media/")).unwrap());
-        assert_eq!(
-            Remote::parse(OsStr::new("store:media/a/")).unwrap(),
-            Remote::parse(OsStr::new("store:media/a")).unwrap()
-        );
-    }
-
-    #[test]
-    fn a_colon_before_the_first_slash_makes_it_a_server_s() {
-        for (argument, is_remote) in
-            [("store:media/a", true), ("./store:media", false), ("/a:b", false), ("a", false), ("a:b", true)]
-        {
-            assert_eq!(Remote::is_meant(OsStr::new(argument)), is_remote, "{argument}");
-        }
-    }
-}
+mod tests;

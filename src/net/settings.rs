@@ -155,6 +155,24 @@ fn read_text(path: &Path) -> Result<String, TextProblem> {
     String::from_utf8(bytes).map_err(|_| TextProblem::NotText)
 }
 
+/// `text` with one entry more at its end.
+pub(crate) fn with_entry(text: &str, entry: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let gap = if text.is_empty() { "" } else { "\n" };
+    format!("{text}{end}{gap}{entry}")
+}
+
+/// `text` without the entry that the byte at `inside` is in: the lines from its `header` to the next one. `None` if it is
+/// in none that begins so.
+pub(crate) fn without_entry(text: &str, header: &str, inside: usize) -> Option<String> {
+    let is_line_start =
+        |at: &usize| text.get(..*at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
+    let headers = || text.match_indices(header).map(|(at, _)| at).filter(is_line_start);
+    let start = headers().filter(|&at| at < inside).last()?;
+    let end = headers().find(|&at| at > inside).unwrap_or(text.len());
+    Some([text.get(..start)?, text.get(end..)?].concat())
+}
+
 /// The number of the line, from 1, that the byte at `offset` is in.
 pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()

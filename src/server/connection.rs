@@ -76,7 +76,8 @@ pub(super) async fn serve(shared: Arc<Shared>, accepted: Accepted, place: HalfOp
     let outcome = tokio::select! {
         () = stop.cancelled() => return,
         () = place.is_drawn() => Err(Refused::Drawn),
-        outcome = begin(&shared, accepted, place.source()) => outcome,
+        // In a place of its own, which is given back: a channel lasts, and its task has to remember none of this.
+        outcome = Box::pin(begin(&shared, accepted, place.source())) => outcome,
     };
     shared.counters.handshake(how(&outcome));
     match outcome {

@@ -36,8 +36,8 @@ use tokio_util::task::TaskTracker;
 
 pub use change::ModePolicy;
 pub use clients::{
-    ClientsError, ClientsProblem, load as load_clients, load_unless_blank as load_clients_unless_blank,
-    parse as parse_clients,
+    ClientsEditError, ClientsError, ClientsProblem, add as add_client, forget as forget_client,
+    load as load_clients, load_unless_blank as load_clients_unless_blank, parse as parse_clients,
 };
 pub use counters::{RequestCount, ServerCounts};
 pub use descriptors::Bounds as DescriptorBounds;

@@ -21,6 +21,7 @@ pub mod admission;
 pub mod client;
 mod liveness;
 pub mod server;
+mod subject;
 mod window;
 
 use core::fmt;

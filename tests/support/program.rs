@@ -210,14 +210,23 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(command: &mut Command, secrets: Vec<Vec<u8>>) -> Self {
+        Self::start_after(0, command, secrets)
+    }
+
+    /// As [`Server::start`], of a program that prints so many lines before it is one.
+    pub(crate) fn start_after(lines: usize, command: &mut Command, secrets: Vec<Vec<u8>>) -> Self {
         let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = streams.spawn().unwrap();
         let out = lines_of(child.stdout.take().unwrap());
         let log = lines_of(child.stderr.take().unwrap());
-        let first = out.recv_timeout(LONG).unwrap_or_else(|_| {
-            drop(child.kill());
-            panic!("the server does not start: {:?}", log.iter().collect::<Vec<_>>())
-        });
+        let mut next = || {
+            out.recv_timeout(LONG).unwrap_or_else(|_| {
+                drop(child.kill());
+                panic!("the server does not start: {:?}", log.iter().collect::<Vec<_>>())
+            })
+        };
+        (0..lines).for_each(|_| drop(next()));
+        let first = next();
         Self { child, first, out, log, secrets }
     }
 

@@ -18,7 +18,10 @@ pub(super) use files::{
 pub(super) use opens::{
     AcceptArguments, AdminArguments, GrantArguments, ReleaseArguments, ResumeArguments, StatusArguments,
 };
-pub(super) use peers::{KeyCommand, PeerAddArguments, PeerCommand, PingArguments, TrustArguments};
+pub(super) use peers::{
+    ClientAddArguments, ClientCommand, KeyCommand, PeerAddArguments, PeerCommand, PingArguments,
+    TrustArguments,
+};
 pub(super) use serve::{ServeArguments, mode_mask};
 
 use super::config;
@@ -75,6 +78,11 @@ pub(super) enum Command {
     Key {
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Keep the list of clients of a server on this machine.
+    Client {
+        #[command(subcommand)]
+        command: ClientCommand,
     },
     /// Keep the list of known servers.
     Peer {

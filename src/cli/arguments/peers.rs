@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bowline::model::PublicKey;
+use bowline::model::{ExportName, Protection, PublicKey, Rights};
 use clap::Subcommand;
 
 use super::{ClientArguments, peer_name};
@@ -22,6 +22,50 @@ pub(in crate::cli) enum KeyCommand {
         #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
         file: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ClientCommand {
+    /// Allow a client what a server of this machine has. A server that runs takes it within a second.
+    Add(ClientAddArguments),
+    /// Show the clients on the list.
+    Ls {
+        /// The list of allowed clients.
+        #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
+        clients: Option<PathBuf>,
+    },
+    /// Take a client off the list: within a second its channels end, and what it has open.
+    Rm {
+        /// What the client is called.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The list of allowed clients.
+        #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
+        clients: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ClientAddArguments {
+    /// What to call the client in logs.
+    #[arg(value_name = "NAME", value_parser = peer_name)]
+    pub(in crate::cli) name: String,
+    /// Its key, as `bowline key show` prints it there.
+    #[arg(value_name = "KEY")]
+    pub(in crate::cli) key: PublicKey,
+    /// The exports that exist for it.
+    #[arg(required = true, value_name = "EXPORT")]
+    pub(in crate::cli) exports: Vec<ExportName>,
+    /// What it may do: read, write or append, lock, and grant.
+    #[arg(long, value_name = "RIGHT,...", value_delimiter = ',', default_value = "read",
+        value_parser = crate::cli::grants::right)]
+    pub(in crate::cli) rights: Vec<Rights>,
+    /// The weakest protection of its data channels: sealed, signed or clear.
+    #[arg(long, value_name = "PROTECTION", default_value = "signed")]
+    pub(in crate::cli) protection: Protection,
+    /// The list of allowed clients.
+    #[arg(long, value_name = "FILE", env = "BOWLINE_CLIENTS")]
+    pub(in crate::cli) clients: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

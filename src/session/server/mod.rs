@@ -94,6 +94,8 @@ pub struct ServerCore<P> {
     commits: Commits<P>,
     /// Looks at the files of orphans, under way.
     looks: HashMap<EffectId, OpenId>,
+    /// Orphans whose files are to be looked at when others were.
+    looks_waiting: VecDeque<OpenId>,
     /// The time of the call that is being handled.
     now: Time,
 }
@@ -150,6 +152,7 @@ impl<P: Clone> ServerCore<P> {
             ready,
             commits: Commits::new(persists),
             looks: HashMap::new(),
+            looks_waiting: VecDeque::new(),
             now: Time(0),
         };
         if let Some(stored) = setup.stored {
@@ -431,6 +434,9 @@ impl<P: Clone> ServerCore<P> {
                 }
                 TableEvent::HolderEnded { session, handle, reason } => {
                     self.tell_holder_ended(session, handle, reason);
+                }
+                TableEvent::OpenEnded { session, handle, ending } => {
+                    self.tell_holder_ended(session, handle, ending.reason());
                 }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {
