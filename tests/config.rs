@@ -279,7 +279,7 @@ fn t40_wrong_arguments_are_refused() {
     let taken = taken.local_addr().unwrap().to_string();
     let with = |more: &[&str]| store.refused(&[&[media.as_str()], more].concat());
     for (error, why) in [
-        (with(&[]), "required arguments were not provided"),
+        (with(&[]), "no address to listen on"),
         (with(&["--listen"]), "a value is required for '--listen"),
         (with(&["--listen", ""]), "invalid value ''"),
         (with(&["--listen", "store:4477"]), "invalid value 'store:4477'"),
@@ -293,7 +293,7 @@ fn t40_wrong_arguments_are_refused() {
         (with(&[LISTEN[0], LISTEN[1], "--user", "0"]), "user 0 is root"),
         (with(&[LISTEN[0], LISTEN[1], "--user", "nobody"]), "write numbers, UID or UID:GID"),
         (with(&[LISTEN[0], LISTEN[1], "--colour"]), "unexpected argument '--colour'"),
-        (store.refused(&LISTEN), "required arguments were not provided"),
+        (store.refused(&LISTEN), "there is nothing to serve"),
     ] {
         assert!(error.contains(why), "{error}");
     }

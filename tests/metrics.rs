@@ -136,7 +136,7 @@ async fn each_metric_moves_with_what_it_counts() {
     let other = waiting.await.unwrap();
     until(address, "bowline_lock_waits", |waits| waits == 0.0);
 
-    // A session that is gone without a word leaves orphans.
+    // A session that is gone.
     drop((other, second));
     until(address, "bowline_sessions", |sessions| sessions == 1.0);
 

@@ -1,3 +1,5 @@
+//! How places parse, and how the commonest failures read.
+
 use super::*;
 
 #[test]
