@@ -525,8 +525,8 @@ async fn b34_the_program_lists_what_there_is_and_brings_it_back() {
     let list = said(&program(&world, &["--list", "--peer", "store"]));
     assert!(list.contains("store:data/file-0") && list.contains("store:data/file-1"), "{list}");
     assert!(!list.contains("in use"), "{list}");
-    assert_eq!(program(&world, &["--list", "--peer", "other"]).status.code(), Some(1));
-    assert_eq!(program(&world, &["1"]).status.code(), Some(1), "no open has this id");
+    assert_eq!(program(&world, &["--list", "--peer", "other"]).status.code(), Some(3));
+    assert_eq!(program(&world, &["1"]).status.code(), Some(3), "no open has this id");
     assert_eq!(program(&world, &[]).status.code(), Some(2));
 
     let kept = said(&program(&world, &[&id, "--keep"]));

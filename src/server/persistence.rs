@@ -89,9 +89,13 @@ impl Persistence {
             return;
         };
         let (shared, runtime) = (Arc::clone(shared), Handle::current());
+        let since = shared.clock().now();
         committer.submit(batch(changes), move |outcome| {
             // File work that waited for this begins on the runtime's blocking pool.
             let _runtime = runtime.enter();
+            if outcome.is_ok() {
+                shared.counters.committed(shared.clock().now().since(since));
+            }
             on_committed(&shared, commit, outcome);
         });
     }

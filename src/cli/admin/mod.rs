@@ -30,7 +30,7 @@ pub(super) use self::lines::{
 use self::lines::{lines_of, protection_lines};
 use self::socket::is_same_or_root;
 pub(super) use self::socket::{AdminSocket, SocketProblem, reach};
-use super::Failure;
+use super::failure::Failure;
 use super::places::admin_sockets;
 
 /// How long accepting pauses after it failed.
@@ -61,7 +61,7 @@ pub(super) fn open(wanted: Wanted, exports: &Exports) -> Result<Option<AdminSock
             Ok(opened
                 .inspect_err(|failure| {
                     let hint = failure.hint.as_deref().unwrap_or_default();
-                    tracing::warn!(why = failure.what, r#try = hint, "serving without an admin socket");
+                    tracing::warn!(why = failure.line(), r#try = hint, "serving without an admin socket");
                 })
                 .ok())
         }

@@ -32,8 +32,8 @@ pub use output::{
 
 pub use release::ReleaseError;
 pub use status::{
-    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus, StatusCounts,
-    StatusFrom, StatusQuery,
+    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerLoad, ServerStatus, SessionStatus,
+    StatusCounts, StatusFrom, StatusQuery,
 };
 
 use self::commits::Commits;
@@ -172,6 +172,14 @@ impl<P: Clone> ServerCore<P> {
         self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
         self.end_forbidden_opens(now);
+        self.close_weak_channels(now);
+        self.settle_table();
+    }
+
+    /// The server demands something else of data channels than before. Those that are weaker are closed: their clients bind
+    /// them again, with a stronger protection.
+    pub fn handle_minima(&mut self, now: Time, minima: ProtectionMinima) {
+        self.minima = minima;
         self.close_weak_channels(now);
         self.settle_table();
     }
