@@ -71,7 +71,7 @@ fn begin(common: &CommonArguments, command: &Command) -> Result<(), Failure> {
     };
     set_style(Style { color: color.clone().unwrap_or_default(), ..style });
     match command {
-        // It shows what is wrong with them by itself.
+        // They are of use while settings are wrong, and need none.
         Command::Explain { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
         _ => loaded.and_then(|()| color.map(drop)),
     }

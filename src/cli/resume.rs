@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::arguments::ResumeArguments;
 use super::failure::{Code, Failure};
+use super::lines::{Interfaces, with_vias};
 use super::output::{say, show_either};
 use super::places::{identity, key_rings, place};
 use super::remote::{describe, unknown_peer};
@@ -50,10 +51,14 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let own = identity(client.key)?;
+    let lines = client.lines.or_settings()?;
     let mut failed = 0_usize;
     for server in servers {
         failed += match known.iter().find(|peer| peer.key == server) {
-            Some(peer) => from(peer, &own, &folder, (id, keep)).await?,
+            Some(peer) => {
+                let peer = with_vias(peer, &lines, &Interfaces::of_system)?;
+                from(&peer, &own, &folder, (id, keep)).await?
+            }
             None => {
                 let fingerprint = server.fingerprint();
                 say(&format!(
