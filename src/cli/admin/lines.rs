@@ -36,7 +36,8 @@ pub(in crate::cli) enum Line {
     Holder(HolderLine),
     Program(ProgramLine),
     PeerSession(PeerSessionLine),
-    PeerLine(PeerLineLine),
+    #[serde(rename = "peer-line")]
+    LineToPeer(LineToPeer),
     PeerChannel(PeerChannelLine),
     /// The open was ended.
     Released {
@@ -176,7 +177,7 @@ pub(in crate::cli) struct PeerSessionLine {
 
 /// A line of such a session, with all channels that it has had.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::cli) struct PeerLineLine {
+pub(in crate::cli) struct LineToPeer {
     pub(in crate::cli) process_id: u32,
     pub(in crate::cli) session: String,
     pub(in crate::cli) line: u8,

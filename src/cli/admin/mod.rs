@@ -27,7 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::lines::{
-    ChannelLine, HolderLine, Line, LockPart, OpenLine, PeerChannelLine, PeerLineLine, PeerSessionLine,
+    ChannelLine, HolderLine, Line, LineToPeer, LockPart, OpenLine, PeerChannelLine, PeerSessionLine,
     ProgramLine, ProtectionLine, Request, ServerLine, SessionLine,
 };
 use self::lines::{lines_of, protection_lines};

@@ -11,7 +11,7 @@ use bowline::model::PublicKey;
 use bowline::secure::Identity;
 use tokio::task::AbortHandle;
 
-use super::lines::{Line, PeerChannelLine, PeerLineLine, PeerSessionLine, ProgramLine};
+use super::lines::{Line, LineToPeer, PeerChannelLine, PeerSessionLine, ProgramLine};
 use super::socket::{AdminSocket, Place};
 use super::{Subject, accept_all};
 use crate::cli::places::client_sockets;
@@ -139,7 +139,7 @@ fn lines_of(process_id: u32, session: &Session) -> Vec<Line> {
         let in_state = |is_meant: fn(&ChannelState) -> bool| {
             of_line().filter(|channel| is_meant(&channel.state)).count()
         };
-        told.push(Line::PeerLine(PeerLineLine {
+        told.push(Line::LineToPeer(LineToPeer {
             process_id,
             session: id.clone(),
             line: line.id.0,

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::admin::{
-    ChannelLine, HolderLine, Line, LockPart, OpenLine, PeerChannelLine, PeerLineLine, PeerSessionLine,
+    ChannelLine, HolderLine, Line, LineToPeer, LockPart, OpenLine, PeerChannelLine, PeerSessionLine,
     ProgramLine, ProtectionLine, ServerLine, SessionLine,
 };
 
@@ -69,7 +69,7 @@ pub(super) fn text(lines: &[Line]) -> String {
             Line::Holder(holder) => opens.push((Kind::Holder, holder_cells(holder))),
             Line::Program(program) => summary = program_summed_up(program),
             Line::PeerSession(session) => sessions.push((Kind::PeerSession, peer_session_cells(session))),
-            Line::PeerLine(line) => sessions.push((Kind::PeerLine, peer_line_cells(line))),
+            Line::LineToPeer(line) => sessions.push((Kind::PeerLine, peer_line_cells(line))),
             Line::PeerChannel(channel) => sessions.push((Kind::PeerChannel, peer_channel_cells(channel))),
             Line::Released { .. } | Line::Error { .. } | Line::End | Line::Unknown => {}
         }
@@ -188,7 +188,7 @@ fn peer_session_cells(session: &PeerSessionLine) -> Vec<String> {
     ]
 }
 
-fn peer_line_cells(line: &PeerLineLine) -> Vec<String> {
+fn peer_line_cells(line: &LineToPeer) -> Vec<String> {
     let via = line.via.as_deref().map(|via| format!(" via {}", shown(via))).unwrap_or_default();
     vec![
         format!("line {}", line.line),
