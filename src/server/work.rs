@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use super::change::change_open;
 use super::descriptors::{Lease, Purpose};
+use super::evidence;
 use super::files::CachedRead;
 use super::names::Outcome;
 use super::shared::Shared;
@@ -49,13 +50,42 @@ impl Shared {
             }
             Effect::OpenFile { open, export, path, rights, create, permissions } => {
                 self.later(id, move |shared| {
+                    let made = shared.made.take(open);
                     let opened = shared.files.reserve(Purpose::New).and_then(|place| {
                         let names = &shared.names;
-                        let open_file = || names.open_file(&export, &path, rights, create, permissions);
-                        let opened = shared.files.with_room(open_file)?;
+                        let opened = match made {
+                            Some(made) => names.name_file(&export, &path, made),
+                            None => shared.files.with_room(|| {
+                                names.open_file(&export, &path, rights, create, permissions)
+                            }),
+                        }?;
                         shared.files.insert(open, (&export, &path, rights), (opened, place))
                     });
                     Completion::Opened(opened)
+                });
+                None
+            }
+            Effect::MakeFile { open, export, path, rights, permissions } => {
+                self.later(id, move |shared| {
+                    let make = || shared.names.make_file(&export, &path, rights, permissions);
+                    let made = shared.files.with_room(make).map(|(before, made)| {
+                        let file = made.as_ref().map(|made| made.identity);
+                        if let Some(made) = made {
+                            shared.made.put(open, made);
+                        }
+                        (before, file)
+                    });
+                    Completion::Made(made)
+                });
+                None
+            }
+            Effect::Weigh { open, payload } => {
+                self.later(id, move |shared| {
+                    let weigh = |file: Lease| {
+                        let len = file.attributes()?.len;
+                        Ok((len, evidence::sum(payload.in_memory())))
+                    };
+                    Completion::Weighed(shared.files.find(open).and_then(weigh))
                 });
                 None
             }
