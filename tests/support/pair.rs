@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, Allocation, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId,
-    Entropy as _, Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, Meanwhile, OpenId,
+    Entropy as _, Epoch, Evidence, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, Meanwhile, OpenId,
     OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId,
     StoreId, Suite, SuiteSet, SyncScope, Time, Verifier, len_u64,
 };
@@ -271,7 +271,7 @@ impl Pair {
     /// A server without clients, with settings of its own.
     pub(crate) fn configured(seed: u64, minima: ProtectionMinima, policy: Policy) -> Self {
         Self {
-            server: new_server(seed, minima, policy, (EPOCH, VERIFIER), Store::default().load(START, true)),
+            server: new_server(seed, minima, policy, (EPOCH, VERIFIER), Store::default().load(START, true, |_| Evidence::default())),
             disk: Disk::default(),
             store: Store::default(),
             store_us: (50, 150),
@@ -384,7 +384,8 @@ impl Pair {
         if !is_same_boot {
             self.lose_machine();
         }
-        let stored = self.store.load(self.now, is_same_boot);
+        let disk = &self.disk;
+        let stored = self.store.load(self.now, is_same_boot, |change| disk.evidence(change));
         let seed = self.seed ^ self.now.0;
         self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);
         self.drain_server();

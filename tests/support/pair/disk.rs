@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, Create, ExportPath, FileIdentity, OpenId, Reason, Refusal, RenameHow, len_u64,
+    Allocation, Attributes, Create, Evidence, ExportPath, FileIdentity, IntendedChange, NameState, OpenId,
+    Reason, Refusal, RenameHow, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -38,6 +39,8 @@ pub(crate) struct Disk {
     /// How many files were opened.
     pub(crate) opened: u64,
     inodes: BTreeMap<Vec<u8>, u64>,
+    /// Files without a name, by what they are made for.
+    unnamed: BTreeMap<OpenId, u64>,
     /// Files as they are in the page cache.
     files: BTreeMap<u64, Vec<u8>>,
     /// Files as they were when they were synced last.
@@ -123,16 +126,36 @@ impl Disk {
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
                 let found = self.inodes.get(path.as_bytes()).copied();
+                let made = self.unnamed.remove(&open);
                 let inode = match (found, create) {
                     (Some(_), Create::New) => return Some(Completion::Opened(Err(Reason::Exists.into()))),
                     (Some(inode), _) => inode,
                     (None, Create::Never) => return Some(Completion::Opened(Err(Reason::NotFound.into()))),
+                    (None, _) if made.is_some() => {
+                        let inode = made.unwrap();
+                        self.inodes.insert(path.as_bytes().to_vec(), inode);
+                        inode
+                    }
                     (None, _) => self.make(path.as_bytes()),
                 };
                 assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
                 self.opened += 1;
-                let file = FileIdentity { device: 1, inode, born_ns: 0 };
+                let file = identity_of(inode);
                 Completion::Opened(Ok((file, self.attributes(inode))))
+            }
+            Effect::MakeFile { open, path, .. } => {
+                let before = self.state(&path);
+                if before.file.is_some() {
+                    return Some(Completion::Made(Err(Reason::Exists.into())));
+                }
+                let inode = self.make(b"");
+                self.inodes.remove(&b""[..]);
+                self.unnamed.insert(open, inode);
+                Completion::Made(Ok((before, Some(identity_of(inode)))))
+            }
+            Effect::Weigh { open, payload } => {
+                let len = len_u64(self.files[&self.inode(open)].len());
+                Completion::Weighed(Ok((len, sum(&payload))))
             }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
             Effect::Read { open, offset, len, .. } => self.read(open, offset, len),
@@ -194,7 +217,7 @@ impl Disk {
                 Completion::Sought(Ok(Some(offset)))
             }
             Effect::Identify { names, .. } => {
-                Completion::Identified(Ok(names.iter().map(|name| self.identity(name)).collect()))
+                Completion::Identified(Ok(names.iter().map(|name| self.state(name)).collect()))
             }
             Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
@@ -212,7 +235,31 @@ impl Disk {
 
     /// Which file a name stands for.
     fn identity(&self, name: &ExportPath) -> Option<FileIdentity> {
-        self.inodes.get(name.as_bytes()).map(|&inode| FileIdentity { device: 1, inode, born_ns: 0 })
+        self.inodes.get(name.as_bytes()).map(|&inode| identity_of(inode))
+    }
+
+    fn state(&self, name: &ExportPath) -> NameState {
+        NameState { directory: Some(identity_of(0)), file: self.identity(name) }
+    }
+
+    /// How the places of a change look.
+    pub(super) fn evidence(&self, change: &IntendedChange) -> Evidence {
+        let names = change.names();
+        let states = names.iter().map(|name| self.state(&name.path)).collect();
+        let mut evidence = Evidence { names: states, ..Evidence::default() };
+        let bytes = self.inodes.get(names[0].path.as_bytes()).map(|inode| &self.files[inode]);
+        evidence.len = bytes.map(|bytes| len_u64(bytes.len()));
+        if let (IntendedChange::Append { offset, len, .. }, Some(bytes)) = (change, bytes) {
+            let from = usize::try_from(*offset).unwrap();
+            let part = bytes.get(from..from + usize::try_from(*len).unwrap());
+            evidence.sum = part.map(|part| sum(part));
+        }
+        evidence
+    }
+
+    /// Whether there is anything of this name.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.inodes.contains_key(path.as_bytes())
     }
 
     /// Makes an empty file.
@@ -224,7 +271,7 @@ impl Disk {
         inode
     }
 
-    /// Names are removed and replaced; nothing else is done with them here.
+    /// Names are made, removed and changed; nothing else is done with them here.
     fn change_names(&mut self, work: NameWork<Payload>) -> Result<NameReport<Payload>, Refusal> {
         match work {
             NameWork::Remove { remove, expected } => {
@@ -240,6 +287,19 @@ impl Disk {
                 let inode = self.inodes.remove(rename.from.as_bytes()).unwrap();
                 self.inodes.insert(rename.to.as_bytes().to_vec(), inode);
             }
+            NameWork::MakeDirectory(make) => {
+                if self.identity(&make.place.path).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                self.make(make.place.path.as_bytes());
+            }
+            NameWork::HardLink(link) => {
+                if self.identity(&link.to).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                let inode = self.inodes[link.from.as_bytes()];
+                self.inodes.insert(link.to.as_bytes().to_vec(), inode);
+            }
             _ => return Err(Reason::Unsupported.into()),
         }
         Ok(NameReport::Answer(Done {}.into(), None))
@@ -247,6 +307,9 @@ impl Disk {
 
     /// The core gives a descriptor up: nothing may be executing on it.
     pub(super) fn close(&mut self, open: OpenId) {
+        if self.unnamed.remove(&open).is_some() {
+            return;
+        }
         assert!(self.opens.remove(&open).is_some(), "{open:?} was closed and not open");
         let busy = self.running.values().any(|effect| match effect {
             Effect::Attributes { open: on }
@@ -254,10 +317,12 @@ impl Disk {
             | Effect::Write { open: on, .. }
             | Effect::Sync { open: on, .. }
             | Effect::Append { open: on, .. }
+            | Effect::Weigh { open: on, .. }
             | Effect::Change { target: FileTarget::Open(on), .. }
             | Effect::Allocate { open: on, .. }
             | Effect::Seek { open: on, .. } => *on == open,
             Effect::OpenFile { .. }
+            | Effect::MakeFile { .. }
             | Effect::Change { target: FileTarget::Name(_), .. }
             | Effect::Identify { .. }
             | Effect::Name(_) => false,
@@ -279,6 +344,7 @@ impl Disk {
     /// The server's process has ended: its descriptors and what had not begun are gone.
     pub(super) fn forget_process(&mut self) {
         self.opens.clear();
+        self.unnamed.clear();
         self.running.clear();
         self.held.clear();
     }
@@ -308,4 +374,18 @@ impl Disk {
         bytes[from..to].copy_from_slice(payload);
         self.changed(inode);
     }
+}
+
+fn identity_of(inode: u64) -> FileIdentity {
+    FileIdentity { device: 1, inode, born_ns: 0 }
+}
+
+/// Something of bytes that others do not have.
+fn sum(bytes: &[u8]) -> [u8; 32] {
+    let mut sum = [0; 32];
+    for (at, byte) in bytes.iter().enumerate() {
+        let place = &mut sum[at % 32];
+        *place = u8::wrapping_add(u8::wrapping_mul(*place, 31), *byte);
+    }
+    sum
 }
