@@ -14,9 +14,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bowline::model::{ChannelNumber, Limits, RequestId};
-use bowline::wire::Head;
+use bowline::model::{
+    ChannelNumber, CreateId, Ending, ExportPath, FileIdentity, FileMark, GrantId, HandleId, Limits, LockMode,
+    OpenMode, PublicKey, RawRange, RequestId, Rights, SessionId, StoredEndedGrant, StoredGrant, StoredHolder,
+    StoredKey, StoredOpen, StoredTombstone, Time,
+};
 use bowline::wire::hello::{self, EnrolOffer, Hello, MAC1_LEN, Offer, SessionOffer};
+use bowline::wire::{Head, stored};
 use samples::Sample;
 
 #[path = "../fuzz/src/lib.rs"]
@@ -30,7 +34,7 @@ mod samples;
 type Run = fn(&[u8]);
 
 /// The fuzz targets: the name of each is the name of its folder.
-const TARGETS: [(&str, Run); 8] = [
+const TARGETS: [(&str, Run); 10] = [
     ("hello", targets::hello),
     ("head", targets::head),
     ("body", targets::body),
@@ -39,6 +43,8 @@ const TARGETS: [(&str, Run); 8] = [
     ("handshake", targets::handshake),
     ("key_text", targets::key_text),
     ("settings", targets::settings),
+    ("key_ring", targets::key_ring),
+    ("record", targets::record),
 ];
 
 /// A target that a fuzzer runs and nobody replays would be found out by no test.
@@ -143,6 +149,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     assert!(seeds[4..6].iter().all(|(_, _, bytes)| Hello::decode(bytes).is_err()));
     seeds.extend(frame_seeds());
     seeds.extend(text_seeds());
+    seeds.extend(record_seeds());
     let steps =
         ["session_hello", "bind_hello", "session_answer", "bind_answer", "enrol_hello", "enrol_answer"];
     assert_eq!(steps.len(), usize::from(targets::STEPS));
@@ -170,6 +177,84 @@ fn frame_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// Records of the stored table behind the byte of their kind. Those of key rings are made by the tests beside their format.
+fn record_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let (owner, grantee) = (PublicKey([1; 32]), PublicKey([2; 32]));
+    let held = StoredOpen {
+        owner,
+        export: "media".parse().unwrap(),
+        path: ExportPath::new(*b"films/a").unwrap(),
+        file: FileIdentity { device: 2, inode: 3, born_ns: 4 },
+        mode: OpenMode::READ_WRITE,
+        create_id: CreateId([5; 16]),
+        grace_us: 6,
+        guard: false,
+        wrote: false,
+        others_wrote: false,
+        expected: None,
+        holders: vec![StoredHolder {
+            handle: HandleId(7),
+            session: SessionId([8; 16]),
+            identity: owner,
+            rights: Rights::READ,
+            is_opened: true,
+            deadline: None,
+            grant: None,
+        }],
+        keys: Vec::new(),
+        issued: 0,
+        locks: Vec::new(),
+        renewals: 0,
+        grants: Vec::new(),
+        ended_grants: Vec::new(),
+    };
+    let key = StoredKey {
+        generation: 1,
+        hash: [9; 32],
+        home: HandleId(7),
+        rights: Rights::READ,
+        is_own: true,
+        grant: Some(GrantId(10)),
+    };
+    let grant = StoredGrant {
+        grant: GrantId(10),
+        giver: Some(HandleId(7)),
+        from: owner,
+        to: grantee,
+        rights: Rights::READ,
+        ends: Some(Time(11)),
+        renewed_us: 12,
+        is_delivered: true,
+        gives_up: false,
+        is_taken: false,
+        parent: None,
+        key: Some((2, [13; 32])),
+    };
+    let full = StoredOpen {
+        guard: true,
+        expected: Some(FileMark { len: 14, changed_ns: -15 }),
+        keys: vec![key],
+        issued: 2,
+        locks: vec![(RawRange { start: 16, len: 17 }, LockMode::Exclusive)],
+        grants: vec![grant],
+        ended_grants: vec![StoredEndedGrant { grant: GrantId(18), to: grantee, keys: vec![(19, [20; 32])] }],
+        ..held.clone()
+    };
+    let tombstone = StoredTombstone {
+        order: 1,
+        owner,
+        keys: vec![(2, [3; 32], None), (3, [4; 32], Some(grantee))],
+        ending: Ending::TakenOver,
+        ended: Time(5),
+    };
+    let record = |kind: u8, bytes: Vec<u8>| [&[kind][..], &bytes].concat();
+    vec![
+        ("record", "held".to_owned(), record(0, stored::encode_open(&held))),
+        ("record", "full".to_owned(), record(0, stored::encode_open(&full))),
+        ("record", "tombstone".to_owned(), record(1, stored::encode_tombstone(&tombstone))),
+    ]
 }
 
 /// Texts that people write.

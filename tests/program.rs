@@ -29,6 +29,7 @@ use tokio::time::timeout;
 mod support;
 
 #[path = "support/program.rs"]
+#[allow(dead_code, reason = "this file uses a part of it")]
 mod program;
 
 const ON_TWO_LINES: [&str; 3] = ["--listen", "127.0.0.1:0", "127.0.0.2:0"];
@@ -186,7 +187,9 @@ fn wrong_usage_exits_with_2() {
         user.run(&["serve", "media=/srv", "--listen", "127.0.0.1:0", flag, value]).misuse(why);
     }
     user.run(&["cat"]).misuse("PEER:EXPORT/PATH");
-    for (source, why) in [("file", "no colon"), ("store:media", "no slash"), ("store:media/../x", "\"..\"")] {
+    for (source, why) in
+        [("file", "no colon"), ("store:media", "the name is empty"), ("store:media/../x", "\"..\"")]
+    {
         user.run(&["cat", source]).misuse(why);
     }
     let help = user.run(&["--help"]);
@@ -269,7 +272,7 @@ fn a_server_needs_its_settings() {
     serve(&media).failure(&["cannot use the list of clients", &clients, "No such file", "[[client]]"]);
     user.set("clients.toml", "[[client]]\nkey = \"abc\"\nname = \"a\"\nexports = [\"media\"]\n");
     let said = serve(&media).failure(&[&clients, "line 2", "\"abc\" is no client's key"]);
-    assert_eq!(said.lines().count(), 1, "no advice to write what was written: {said}");
+    assert!(!said.contains("try:"), "no advice to write what was written: {said}");
     user.set("clients.toml", "[[client]]\nname = \"a\"\n\n\nrights = [\"rite\"]\nkey = ");
     serve(&media).failure(&[&clients, "line 6"]);
     fs::set_permissions(user.settings("clients.toml"), Permissions::from_mode(0o602)).unwrap();
@@ -389,7 +392,7 @@ fn cat_says_what_the_server_does_not_give() {
     let mut answers = Vec::new();
     for source in ["store:media/nothing", "store:media/no/thing", "store:nothing/file", "store:private/file"]
     {
-        let said = cat(source).failure(&[&format!("cannot read {source}: no such file or export"), "check"]);
+        let said = cat(source).failure(&[&format!("cannot read {source}\n"), "no such file or export"]);
         answers.push(said.replace(source, ""));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "nobody learns what there is: {answers:?}");
@@ -397,7 +400,7 @@ fn cat_says_what_the_server_does_not_give() {
     cat("store:media/folder").failure(&["store:media/folder", "it is a directory", "a file in it"]);
     std::os::unix::fs::symlink("/etc/hostname", scene.store.at("media/link")).unwrap();
     cat("store:media/link").failure(&["store:media/link", "leads outside the export"]);
-    cat("other:media/file").failure(&["no peer \"other\"", "peers.toml", "[[peer]]"]);
+    cat("other:media/file").failure_with(3, &["no peer \"other\"", "peers.toml", "bowline peer trust"]);
     scene.end();
 }
 
@@ -412,7 +415,7 @@ fn cat_says_why_there_is_no_session() {
         "cannot read store:media/file",
         "key has changed and is not",
         &scene.client_key,
-        "ask whoever runs \"store\"",
+        "bowline key show",
     ]);
 
     // Bound and not listening: nobody else can have the port meanwhile.
@@ -420,18 +423,18 @@ fn cat_says_why_there_is_no_session() {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let nobody = socket.local_addr().unwrap().as_socket().unwrap();
     station.set("peers.toml", &peer_entry(&scene.server_key, &[nobody]));
-    cat(station).failure(&["cannot reach server \"store\"", &nobody.to_string(), "refused", "is running"]);
+    cat(station).failure(&["cannot reach server \"store\"", &nobody.to_string(), "refused", "bowline serve"]);
 
     station.set("peers.toml", "[[peer]]\nname = \"store\"\nkey = 1\n");
     cat(station).failure(&["cannot use the list of peers", "peers.toml: line 3"]);
     fs::remove_file(station.settings("peers.toml")).unwrap();
-    cat(station).failure(&["cannot use the list of peers", "No such file", "[[peer]]"]);
+    cat(station).failure(&["no server is known yet", "does not exist", "bowline peer trust"]);
 
     let stranger = User::new();
     cat(&stranger).failure(&["no identity", "bowline key new"]);
     let key = stranger.make_key();
     stranger.set("peers.toml", &peer_entry(&scene.server_key, &addresses));
-    cat(&stranger).failure(&["does not allow this client's key", &key, "list this client's key"]);
+    cat(&stranger).failure(&["does not allow this client's key", &key, "clients.toml"]);
     scene.end();
 }
 
@@ -474,7 +477,7 @@ fn results_that_cannot_be_written_are_a_failure() {
     // With nobody to tell, the exit code still tells.
     let mut command = scene.station.command(&["cat", "store:media/nothing"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(closed_pipe()).spawn().unwrap();
-    assert_eq!(finish_child(child).status.code(), Some(1));
+    assert_eq!(finish_child(child).status.code(), Some(3));
     scene.end();
 }
 

@@ -11,11 +11,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::client::{Client, Error, File, OpenOptions, Resumed, Session, Survey};
+use bowline::client::{Client, Error, File, OpenOptions, Resumed, Session, Survey, blocking};
 use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason, ResumeKey};
 use bowline::net::key_file;
 use bowline::secure::Identity;
-use support::{EXPORT, Entry, World, new_identity, pattern, reason};
+use support::{EXPORT, Entry, LONG, World, new_identity, pattern, reason};
 use tokio::task::JoinSet;
 
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
@@ -184,6 +184,43 @@ async fn b34_a_new_process_goes_on_with_what_the_killed_one_had_open_and_locked(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b34_a_program_without_async_gets_back_what_the_killed_one_had() {
+    let (world, _) = world().await;
+    kill(child(&world, 3));
+    let (identity, peer, rings) = (Arc::clone(&world.identity), world.peer(BOTH), rings(&world));
+    // A thread of its own: calls that block are refused within a runtime.
+    let (sender, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        let client = blocking::Client::new(identity).unwrap().with_key_ring(&rings).unwrap();
+        let session = client.connect(&peer).unwrap();
+        let some = session.resume_some(|kept| kept.path.as_bytes() == b"file-1").unwrap();
+        assert_eq!(some.len(), 1, "only what is wanted");
+        let rest = session.resume_all().unwrap();
+        let files = some.into_iter().chain(rest).map(|one| (one.kept, one.outcome.unwrap()));
+        let mut back: Vec<_> = files
+            .map(|(kept, mut file)| {
+                let mut start = [0; 4];
+                file.read_exact(&mut start).unwrap();
+                let key = file.kept_key();
+                file.close().unwrap();
+                (kept.path.as_bytes().to_vec(), start, key)
+            })
+            .collect();
+        back.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        session.close().unwrap();
+        drop(sender.send(back));
+    });
+    let back = told.await.unwrap();
+    thread.join().unwrap();
+    for (number, (path, start, key)) in back.iter().enumerate() {
+        key.iter().for_each(|key| world.note_key(key));
+        assert_eq!(path, format!("file-{number}").as_bytes());
+        assert_eq!(start, format!("of {number}").as_bytes());
+    }
+    assert_eq!(back.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f31_a_thousand_opens_of_a_killed_process_all_come_back() {
     let (world, second) = world().await;
     kill(child(&world, 1000));
@@ -216,6 +253,61 @@ async fn f31_a_thousand_opens_of_a_killed_process_all_come_back() {
         session.close().await;
     }
     assert_eq!(count(&rings(&world)), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_b34_the_ring_has_the_newest_key_each_time_the_session_comes_back() {
+    let (mut world, _) = world().await;
+    let session = heir(&world).await;
+    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    let mut former = file.kept_key().unwrap();
+    world.note_key(&former);
+    for _ in 0..3 {
+        world.kill();
+        world.start_again();
+        // The call waits until the session is back.
+        file.read_at(0, &mut [0; 4]).await.unwrap();
+        let newest = file.kept_key().unwrap();
+        world.note_key(&newest);
+        assert!(newest != former, "coming back brings another key");
+        let renewing = async {
+            while keys_in(&rings(&world)) != [newest.clone()] {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, renewing).await.expect("the ring has the newest key, and no other");
+        former = newest;
+    }
+    let handle = file.handle();
+    file.leave_open();
+    session.close().await;
+    // The next one names the handle of now, whose late requests it ends.
+    let session = heir(&world).await;
+    let back = one(&world, &session).await;
+    assert_ne!(back.handle(), handle);
+    back.close().await.unwrap();
+    session.close().await;
+    assert_eq!(count(&rings(&world)), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_closed_while_its_entry_is_renewed_leaves_none() {
+    let (mut world, _) = world().await;
+    let session = heir(&world).await;
+    let file = session.open(EXPORT, "file", &read_write()).await.unwrap();
+    world.note_key(&file.kept_key().unwrap());
+    world.kill();
+    world.start_again();
+    file.read_at(0, &mut [0; 4]).await.unwrap();
+    world.note_key(&file.kept_key().unwrap());
+    file.close().await.unwrap();
+    session.close().await;
+    let gone = async {
+        while count(&rings(&world)) != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.expect("an empty ring is removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,8 +525,8 @@ async fn b34_the_program_lists_what_there_is_and_brings_it_back() {
     let list = said(&program(&world, &["--list", "--peer", "store"]));
     assert!(list.contains("store:data/file-0") && list.contains("store:data/file-1"), "{list}");
     assert!(!list.contains("in use"), "{list}");
-    assert_eq!(program(&world, &["--list", "--peer", "other"]).status.code(), Some(1));
-    assert_eq!(program(&world, &["1"]).status.code(), Some(1), "no open has this id");
+    assert_eq!(program(&world, &["--list", "--peer", "other"]).status.code(), Some(3));
+    assert_eq!(program(&world, &["1"]).status.code(), Some(3), "no open has this id");
     assert_eq!(program(&world, &[]).status.code(), Some(2));
 
     let kept = said(&program(&world, &[&id, "--keep"]));

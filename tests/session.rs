@@ -36,11 +36,10 @@ mod opens;
 #[path = "session/orphans.rs"]
 mod orphans;
 #[path = "support/pair.rs"]
+#[allow(dead_code, reason = "the simulation of whole runs uses the rest")]
 mod pair;
 #[path = "session/protection.rs"]
 mod protection;
-#[path = "session/random.rs"]
-mod random;
 #[path = "session/restart.rs"]
 mod restart;
 #[path = "session/status.rs"]

@@ -148,7 +148,6 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     }
 
     check_fields(&objects);
-
     // No name of a file is told, and the text says what the objects say, in the same order.
     let text = ask(&["status"], &world.admin_socket()).success();
     for said in [&text, &format!("{objects:?}")] {
@@ -166,6 +165,7 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
         }
     }
     assert_eq!(rows("  lock "), ["  lock 0..10  exclusive", "  lock 100..  shared"]);
+    check_protection(&objects, &text);
     let summary = text.lines().next().unwrap();
     for part in ["2 sessions", "2 opens (0 orphaned)", "3 holders", "2 locks", "0 waiting"] {
         assert!(summary.contains(part), "{part:?} is not in {summary}");
@@ -173,10 +173,23 @@ async fn status_lists_what_is_open_and_locked_and_text_and_json_agree() {
     duplicate.close().await.unwrap();
 }
 
+/// What is in force is told, of everything and of each client, and the text has it too.
+fn check_protection(objects: &[Value], text: &str) {
+    let facts: Vec<_> =
+        of(objects, "protection").iter().map(|fact| (fact["of"].clone(), fact["name"].clone())).collect();
+    assert_eq!(facts[0], ("server".into(), Value::Null));
+    for name in ["client-0", "client-1"] {
+        assert!(facts.contains(&("client".into(), name.into())), "{facts:?}");
+        assert!(text.lines().any(|line| line.starts_with(&format!("client {name}"))), "{text}");
+    }
+    let all = text.lines().find(|line| line.starts_with("data channels ")).unwrap();
+    assert!(all.ends_with("at least signed"), "{text}");
+}
+
 /// Each object has the fields that the table of docs/status.md lists, and no other.
 fn check_fields(objects: &[Value]) {
     let documented = include_str!("../docs/status.md");
-    for kind in ["server", "session", "channel", "open", "holder"] {
+    for kind in ["server", "protection", "session", "channel", "open", "holder"] {
         let row = documented.lines().find(|line| line.starts_with(&format!("| `{kind}` |"))).unwrap();
         let fields: BTreeSet<&str> =
             row.split('|').nth(2).unwrap().split(',').map(|field| field.trim().trim_matches('`')).collect();
@@ -305,7 +318,7 @@ async fn t37_a_socket_that_is_not_the_server_s_is_not_asked() {
             BufReader::new(&stream).read_line(&mut String::new()).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        ask(&["status", "--json"], &at(name)).failure(&["no whole answer", "ends in the middle"]);
+        ask(&["status"], &at(name)).failure(&["no whole answer", "ends in the middle"]);
         answering.join().unwrap();
     }
     if !geteuid().is_root() {
@@ -340,9 +353,12 @@ async fn t37_another_user_is_refused_also_where_the_socket_can_be_reached() {
     };
     ask(&["status"]).failure(&["cannot reach a server", "Permission denied"]);
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    for command in [&["status"][..], &["status", "--json"], &["release", "1"]] {
-        ask(command).failure(&["user 54321 may not ask this server, which runs as user 0"]);
+    let refusal = "user 54321 may not ask this server, which runs as user 0";
+    for command in [&["status"][..], &["release", "1"]] {
+        ask(command).failure(&[refusal]);
     }
+    let object = String::from_utf8(ask(&["status", "--json"]).out).unwrap();
+    assert!(object.lines().count() == 1 && object.contains("\"type\":\"error\"") && object.contains(refusal));
     world.until_log_says("refused on the admin socket").await;
 }
 
@@ -523,7 +539,11 @@ fn f64_requests_that_are_none_are_refused_and_one_connection_has_one() {
     }
     let twice = raw(&socket, b"{\"command\":\"status\"}\n{\"command\":\"status\"}\n");
     let kinds: Vec<_> = twice.iter().map(|line| line["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["server", "end"]);
+    assert_eq!(
+        kinds,
+        ["server", "protection", "protection", "end"],
+        "one answer: of all channels, and of one client"
+    );
 }
 
 #[test]

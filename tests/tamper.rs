@@ -21,4 +21,5 @@ mod records;
 #[path = "support/samples.rs"]
 mod samples;
 #[path = "support/pair/seed.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod seed;

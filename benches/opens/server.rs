@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bowline::net::key_file;
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, StateConfig, parse_clients};
-use tokio::io::AsyncReadExt as _;
+use bowline::session::server::StatusQuery;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::runtime::Runtime;
 
 use super::Outcome;
@@ -34,7 +35,11 @@ pub(crate) fn serve(folder: &Path) -> Outcome<()> {
         let server =
             Server::start(ServerConfig { listen: vec![listen.parse()?], state: Some(state), ..config })?;
         println!("{}", server.addresses()[0]);
-        tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+        // Each line is a question.
+        let mut questions = BufReader::new(tokio::io::stdin()).lines();
+        while questions.next_line().await?.is_some() {
+            println!("{} orphans", server.status(StatusQuery::default()).counts.orphans);
+        }
         server.stop().await;
         Outcome::Ok(())
     })?;

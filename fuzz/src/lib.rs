@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use bowline::client::Peers;
+use bowline::client::{Peers, Survey};
 use bowline::model::{
     AttemptNonce, ChannelKind, ChannelNumber, Entropy, EntropyError, Limits, Locator, Protection, PublicKey,
     RequestId, ResumeKey, SessionId, Suite, len_u64,
@@ -19,7 +19,7 @@ use bowline::wire::data::Rekey;
 use bowline::wire::hello::{
     self, BindChoice, BindOffer, EnrolChoice, EnrolOffer, Hello, Offer, SessionChoice, SessionOffer,
 };
-use bowline::wire::{ClientControl, ClientData, Head, Message, ServerControl, ServerData};
+use bowline::wire::{ClientControl, ClientData, Head, Message, ServerControl, ServerData, stored};
 
 /// A hello is refused, or it is the one encoding of what it says.
 pub fn hello(bytes: &[u8]) {
@@ -63,6 +63,37 @@ pub fn decodes<M: Message>(kind: u8, body: &[u8]) -> bool {
     true
 }
 
+/// The file of a key ring is refused, or what is said of it fits into it.
+pub fn key_ring(bytes: &[u8]) {
+    let survey = match Survey::of_bytes("a.keys".as_ref(), bytes) {
+        Ok(survey) => survey,
+        Err(error) => return assert_one_line(&error),
+    };
+    // No slot is shorter.
+    assert!(survey.opens.len() <= bytes.len() / 64, "more opens than slots");
+    survey.problems.iter().for_each(|problem| assert_one_line(problem));
+    if let Some(open) = survey.opens.last() {
+        let shown = format!("{:?}", open.kept);
+        assert!(!shown.contains("bowline-resume"), "a key is shown");
+    }
+    // What is behind a whole ring is one slot that was being written, or damage: it takes nothing away.
+    let longer = Survey::of_bytes("a.keys".as_ref(), &[bytes, &[0xff; 8]].concat());
+    assert!(longer.is_ok_and(|longer| longer.opens.len() >= survey.opens.len()) || survey.opens.is_empty());
+}
+
+/// The first byte chooses an open or a tombstone, the others are its record in the stored table: they are refused, or they
+/// are the one encoding of what they say.
+pub fn record(bytes: &[u8]) {
+    let Some((kind, record)) = bytes.split_first() else { return };
+    let again = match kind % 2 {
+        0 => stored::decode_open(record).map(|open| stored::encode_open(&open)),
+        _ => stored::decode_tombstone(record).map(|tombstone| stored::encode_tombstone(&tombstone)),
+    };
+    if let Ok(again) = again {
+        assert_eq!(again, record, "two records with one meaning");
+    }
+}
+
 /// A text is refused, or it is the one text of its key.
 pub fn resume_key_text(bytes: &[u8]) {
     let Some(key) = str::from_utf8(bytes).ok().and_then(|text| text.parse::<ResumeKey>().ok()) else {
@@ -78,10 +109,10 @@ pub fn frames(bytes: &[u8]) {
     let Some((first, bytes)) = bytes.split_first() else { return };
     let mode = DATA_MODES[usize::from(first / 4) % DATA_MODES.len()];
     match first % 4 {
-        0 => record::<ClientControl>(bytes, CONTROL_MODE, |keys| (keys.0.send, keys.1.receive)),
-        1 => record::<ServerControl>(bytes, CONTROL_MODE, |keys| (keys.1.send, keys.0.receive)),
-        2 => record::<ClientData>(bytes, mode, |keys| (keys.0.send, keys.1.receive)),
-        _ => record::<ServerData>(bytes, mode, |keys| (keys.1.send, keys.0.receive)),
+        0 => framed::<ClientControl>(bytes, CONTROL_MODE, |keys| (keys.0.send, keys.1.receive)),
+        1 => framed::<ServerControl>(bytes, CONTROL_MODE, |keys| (keys.1.send, keys.0.receive)),
+        2 => framed::<ClientData>(bytes, mode, |keys| (keys.0.send, keys.1.receive)),
+        _ => framed::<ServerData>(bytes, mode, |keys| (keys.1.send, keys.0.receive)),
     }
 }
 
@@ -256,7 +287,7 @@ impl<const IS_CONTROL: bool> Message for Any<IS_CONTROL> {
 type Keys = (RecordKeys, RecordKeys);
 type Ends = (bowline::secure::DirectionKeys, bowline::secure::DirectionKeys);
 
-fn record<M: Message + PartialEq + core::fmt::Debug>(
+fn framed<M: Message + PartialEq + core::fmt::Debug>(
     bytes: &[u8],
     (protection, suite): (Protection, Suite),
     ends: fn(Keys) -> Ends,

@@ -11,17 +11,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use zeroize::Zeroizing;
 
-use super::cat::{connect, describe};
-use super::{AcceptArguments, Failure, GrantArguments, say, show, unless_closed};
+use super::arguments::{AcceptArguments, GrantArguments};
+use super::failure::Failure;
+use super::output::{say, show, unless_closed};
+use super::remote::connect;
 
 /// Longer than any text of a key with what an editor adds to it.
 const KEY_TEXT_MAX: u64 = 4096;
 
 pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
-    let GrantArguments { source, to, rights, lasts, deliver, gives_up, key, peers } = arguments;
+    let GrantArguments { source, to, rights, lasts, deliver, gives_up, client } = arguments;
     let what = format!("cannot grant {}", source.shown());
-    let (session, own) = connect(key, peers, &source.peer, &what).await?;
-    let failure = |error: Error| describe(&error, &what, &source.peer, &own);
+    let connected = connect(&client, &source.peer, &what).await?;
+    let (session, failure) = (&connected.session, |error: Error| connected.failure(&what, &error));
     let rights = rights.into_iter().fold(Rights::NONE, Rights::union);
     let options = OpenOptions::new()
         .read(rights.contains(Rights::READ))
@@ -62,20 +64,20 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
             file.close().await.map_err(failure)?;
         }
     }
-    session.close().await;
+    connected.session.close().await;
     Ok(())
 }
 
 pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
-    let AcceptArguments { peer, key_file, wait, output, key, peers } = arguments;
+    let AcceptArguments { peer, key_file, wait, output, client } = arguments;
     let what = format!("cannot accept a file from {}", peer.escape_debug());
     // Before the server is asked for anything: what is no key need not reach it.
     let given = if wait { None } else { Some(read_key(key_file.as_deref())?) };
-    let (session, own) = connect(key, peers, &peer, &what).await?;
-    let failure = |error: Error| describe(&error, &what, &peer, &own);
+    let connected = connect(&client, &peer, &what).await?;
+    let (session, failure) = (&connected.session, |error: Error| connected.failure(&what, &error));
     let resume_key = match given {
         Some(given) => given,
-        None => offered(&session).await?.map_err(failure)?,
+        None => offered(session).await?.map_err(failure)?,
     };
     let file = session.resume(&resume_key, LineSet::ALL).await.map_err(failure)?;
     let state = file.state();
@@ -92,7 +94,7 @@ pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
         }
     }
     file.close().await.map_err(failure)?;
-    session.close().await;
+    connected.session.close().await;
     Ok(())
 }
 
@@ -212,9 +214,9 @@ mod tests {
         std::fs::write(&path, "bowline-resume-1-notakey").unwrap();
         let failure = read_key(Some(&path)).unwrap_err();
         assert!(
-            !failure.what.contains("notakey") && failure.what.contains("holds no key"),
+            !failure.text().contains("notakey") && failure.what.contains("holds no key"),
             "{}",
-            failure.what
+            failure.text()
         );
     }
 }

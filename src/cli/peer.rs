@@ -4,22 +4,26 @@
 //! by another way. The two never turn into each other: a server that cannot prove the given key is not asked for
 //! another one.
 
-use std::io::{BufRead as _, Read as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{
-    DEFAULT_PORT, Error, Peer, Peers, PeersError, Pin, PinError, Pinned, Standing, parse_address, peer_name,
-    prove, server_key,
+    DEFAULT_PORT, Error, LineConfig, Peer, Peers, Pin, PinError, Pinned, Standing, forget, parse_address,
+    peer_name, prove, server_key,
 };
 use bowline::model::{Limits, PublicKey};
 use bowline::net::Clock;
 use bowline::secure::Identity;
+use serde::Serialize;
 
+use super::arguments::{PeerAddArguments, PeerCommand, TrustArguments};
+use super::failure::{Code, Failure};
+use super::output::{clean, insist, say, show_either};
 use super::places::{identity_if_any, place};
-use super::{Failure, TrustArguments, say, show};
+use super::remote::{describe_peers, unknown_peer};
 
 /// Where a server is, as its user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +32,102 @@ pub(super) enum Host {
     Name(String, u16),
 }
 
-pub(super) async fn trust(arguments: TrustArguments) -> Result<(), Failure> {
+pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
+    match command {
+        PeerCommand::Add(arguments) => add(arguments).await,
+        PeerCommand::Ls { peers } => list(peers),
+        PeerCommand::Trust(arguments) => trust(arguments).await,
+        PeerCommand::Rm { name, peers } => remove(&name, peers),
+    }
+}
+
+/// A known server as an object.
+#[derive(Serialize)]
+struct PeerObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    key: String,
+    fingerprint: String,
+    lines: Vec<LineObject>,
+}
+
+#[derive(Serialize)]
+struct LineObject {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<String>,
+    role: String,
+    protection: String,
+}
+
+impl<'a> PeerObject<'a> {
+    fn new(kind: &'static str, peer: &'a Peer) -> Self {
+        let object = |line: &LineConfig| LineObject {
+            address: line.address.to_string(),
+            via: line.via.as_ref().map(ToString::to_string),
+            role: line.role.to_string(),
+            protection: peer.offered(line).to_string(),
+        };
+        let lines = peer.lines.iter().map(object).collect();
+        Self { kind, name: &peer.name, key: peer.key.to_string(), fingerprint: peer.key.fingerprint(), lines }
+    }
+}
+
+fn list(file: Option<PathBuf>) -> Result<(), Failure> {
+    let file = place(file, "peers.toml")?;
+    let peers = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
+    for peer in &peers {
+        let object = PeerObject::new("peer", peer);
+        show_either(&object, || {
+            let line = |line: &LineObject| {
+                let via = line.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
+                format!("  {}{via}, {}, {}\n", line.address, line.role, line.protection)
+            };
+            format!(
+                "{}  {}\n{}",
+                peer.name,
+                object.fingerprint,
+                object.lines.iter().map(line).collect::<String>()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Adds a server whose key came by another way; nobody is asked for anything.
+async fn add(arguments: PeerAddArguments) -> Result<(), Failure> {
+    let PeerAddArguments { name, key, hosts, peers } = arguments;
+    let file = place(peers, "peers.toml")?;
+    for host in &hosts {
+        for address in host.addresses().await? {
+            let pin = Pin { name: name.clone(), key, address };
+            let known = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
+            if let Standing::Changed { peer } = pin.standing(&known) {
+                return Err(changed(&peer, &pin, host));
+            }
+            report(&pin, &file, pin.write(&file, None))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(name: &str, file: Option<PathBuf>) -> Result<(), Failure> {
+    let file = place(file, "peers.toml")?;
+    let known = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
+    match forget(&file, name) {
+        Ok(Some(peer)) => show_either(&PeerObject::new("peer_removed", &peer), || {
+            format!("removed \"{name}\" from {}\n", file.display())
+        }),
+        Ok(None) => Err(unknown_peer(name, &known, &file)),
+        Err(error) => Err(Failure::of(&format!("\"{}\" was not removed", clean(name)), &error)),
+    }
+}
+
+async fn trust(arguments: TrustArguments) -> Result<(), Failure> {
     let TrustArguments { host, name, yes, replace, peers: file, key } = arguments;
     let file = place(file, "peers.toml")?;
-    let peers = Peers::load_or_none(&file).map_err(|error| describe_peers(&error))?;
+    let peers = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
     let own = identity_if_any(key)?;
     let name = name.unwrap_or_else(|| peer_name(&host.name()));
     say(&match &own {
@@ -53,13 +149,13 @@ pub(super) async fn trust(arguments: TrustArguments) -> Result<(), Failure> {
         Standing::Changed { peer } => return Err(changed(&peer, &pin, &host)),
     };
     if !is_told {
-        say(&format!(
+        insist(&format!(
             "the server at {} shows the key\n{}so it says itself: compare with `bowline key show` on that machine\n",
             pin.address,
             key_lines(&pin.key)
         ));
         if question.is_some_and(|question| !is_yes(&question)) {
-            return Err(Failure::new("nothing was pinned: the answer was not yes"));
+            return Err(Failure::new("nothing was pinned").because("the answer was not yes"));
         }
     }
     let given_up = match pin.standing(&peers) {
@@ -103,7 +199,9 @@ impl Host {
             Self::Address(address) => return Ok(vec![*address]),
             Self::Name(name, port) => (name, *port),
         };
-        let cannot = |why: &str| Failure::new(format!("cannot find the host \"{name}\": {why}"));
+        let cannot = |why: &str| {
+            Failure::coded(Code::Unreachable, format!("cannot find the host \"{name}\"")).because(why)
+        };
         let lookup = tokio::net::lookup_host((name.as_str(), port));
         let found = Clock.timeout(limit(), lookup).await.ok_or_else(|| cannot("no answer in time"))?;
         let found = found.map_err(|error| cannot(&error.to_string()))?;
@@ -150,7 +248,7 @@ async fn given_key(
     (peers, replace): (&Peers, bool),
 ) -> Result<Pin, Failure> {
     let own = own.ok_or_else(|| {
-        Failure::new("this client has no identity, which the server would have to list")
+        Failure::coded(Code::Identity, "this client has no identity, which the server would have to list")
             .try_this("bowline key new, and give the printed key to whoever runs the server")
     })?;
     let mut failure = None;
@@ -187,41 +285,63 @@ fn key_lines(key: &PublicKey) -> String {
 
 /// Asks on the terminal. Only "yes" and "y" are a yes; the end of the input is none.
 fn is_yes(question: &str) -> bool {
-    say(&format!("{question} [yes/no] "));
+    insist(&format!("{question} [yes/no] "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(64).read_line(&mut answer);
+    if !answer.ends_with('\n') || !std::io::stdin().is_terminal() {
+        // Nobody has ended the line of the question.
+        insist("\n");
+    }
     read.is_ok() && matches!(answer.trim(), "yes" | "y")
+}
+
+/// What became of a pin, as an object.
+#[derive(Serialize)]
+struct PinObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    key: String,
+    address: String,
+    outcome: &'static str,
 }
 
 fn report(pin: &Pin, file: &Path, written: Result<Pinned, PinError>) -> Result<(), Failure> {
     let Pin { name, key, address } = pin;
     let file = file.display();
-    match written {
-        Ok(Pinned::Added) => show(&format!("pinned \"{name}\" at {address} with the key {key} in {file}\n")),
-        Ok(Pinned::AsBefore) => show(&format!("the key {key} is pinned already for {address} in {file}\n")),
-        Ok(Pinned::LineAdded) => {
-            show(&format!("the key {key} is pinned already; added the line to {address} in {file}\n"))
+    let (outcome, text) = match written {
+        Ok(Pinned::Added) => {
+            ("added", format!("pinned \"{name}\" at {address} with the key {key} in {file}\n"))
         }
-        Ok(Pinned::Replaced) => show(&format!("replaced the pinned key by {key} in {file}\n")),
+        Ok(Pinned::AsBefore) => {
+            ("as_before", format!("the key {key} is pinned already for {address} in {file}\n"))
+        }
+        Ok(Pinned::LineAdded) => (
+            "line_added",
+            format!("the key {key} is pinned already; added the line to {address} in {file}\n"),
+        ),
+        Ok(Pinned::Replaced) => ("replaced", format!("replaced the pinned key by {key} in {file}\n")),
         Ok(Pinned::LineLeft) => {
             say(&format!(
                 "to use {address} too, add a [[peer.line]] with address = \"{address}\" to its entry\n"
             ));
-            show(&format!("the key {key} is pinned already in {file}\n"))
+            ("line_left", format!("the key {key} is pinned already in {file}\n"))
         }
         Err(error) => {
             let failure = Failure::of("nothing was pinned", &error);
-            Err(match error {
+            return Err(match error {
                 PinError::Uneditable { write, .. } => failure.try_this(format!("write {write} in {file}")),
                 _ => failure,
-            })
+            });
         }
-    }
+    };
+    let object = PinObject { kind: "pin", name, key: key.to_string(), address: address.to_string(), outcome };
+    show_either(&object, || text)
 }
 
 fn changed(peer: &Peer, pin: &Pin, host: &Host) -> Failure {
-    Failure::new(format!(
-        "the server's key has changed: \"{}\" is pinned with {} (fingerprint {}), and the one for {} is {} (fingerprint {})",
+    Failure::coded(Code::WrongKey, format!("the key of \"{}\" has changed", peer.name)).because(format!(
+        "\"{}\" is pinned with {} (fingerprint {}), and the one for {} is {} (fingerprint {})",
         peer.name,
         peer.key,
         peer.key.fingerprint(),
@@ -235,15 +355,11 @@ fn changed(peer: &Peer, pin: &Pin, host: &Host) -> Failure {
     ))
 }
 
-fn describe_peers(error: &PeersError) -> Failure {
-    Failure::of("cannot use the list of peers", error)
-}
-
 fn describe(error: &Error, host: &Host, own: Option<PublicKey>) -> Failure {
     match error {
         Error::HandshakeRefused { address, pinned, .. } | Error::ServerKeyChanged { address, pinned } => {
             let own = own.map(|own| own.to_string()).unwrap_or_default();
-            Failure::new(format!(
+            Failure::coded(Code::WrongKey, format!("no key of {host} to pin")).because(format!(
                 "the server at {address} has not proven the key {pinned} to this client: it has another key, or does not list this client's key {own}"
             ))
             .try_this(format!(
@@ -252,10 +368,13 @@ fn describe(error: &Error, host: &Host, own: Option<PublicKey>) -> Failure {
             ))
         }
         Error::Unreachable { address, source, .. } => {
+            let is_closed = source.kind() == std::io::ErrorKind::ConnectionRefused;
             Failure::of(&format!("cannot reach {host} at {address}"), source)
+                .code(if is_closed { Code::PortClosed } else { Code::Unreachable })
                 .try_this("check that the server is running, and its port")
         }
         Error::KeyNotShown { .. } => Failure::of("no key to pin", error)
+            .code(Code::Identity)
             .try_this(format!("ask whoever runs it for its key, then: bowline peer trust {host} --yes KEY")),
         error => Failure::of("no key to pin", error),
     }

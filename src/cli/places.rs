@@ -11,24 +11,32 @@ use bowline::net::settings::TextProblem;
 use bowline::net::{KeyFileError, key_file};
 use bowline::secure::Identity;
 
-use super::Failure;
+use super::config;
+use super::failure::{Code, Failure};
 
-/// `given`, or `name` in `$XDG_CONFIG_HOME/bowline` (`~/.config/bowline`).
+/// `given`, or what the settings say, or `name` in `$XDG_CONFIG_HOME/bowline` (`~/.config/bowline`).
 pub(super) fn place(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failure> {
-    if let Some(path) = given {
+    let setting = name.trim_end_matches(".toml");
+    if let Some(path) = given.or_else(|| config::path_in_files(setting)) {
         return Ok(path);
     }
+    config_home().map(|home| home.join(name)).ok_or_else(|| {
+        Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
+            .code(Code::Settings)
+            .try_this(format!("--{setting} FILE"))
+    })
+}
+
+/// The folder of this user's settings.
+pub(super) fn config_home() -> Option<PathBuf> {
     absolute("XDG_CONFIG_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|directory| directory.join("bowline").join(name))
-        .ok_or_else(|| {
-            Failure::new(format!("no path for \"{name}\": neither HOME nor XDG_CONFIG_HOME is set"))
-        })
+        .map(|folder| folder.join("bowline"))
 }
 
 /// `given`, or the folder of this server in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`): each key has its own.
 pub(super) fn state_folder(given: Option<PathBuf>, key: &PublicKey) -> Result<PathBuf, Failure> {
-    if let Some(path) = given {
+    if let Some(path) = given.or_else(|| config::path_in_files("state_dir")) {
         return Ok(path);
     }
     state_home().map(|home| home.join("bowline").join(format!("server-{}", key.fingerprint()))).ok_or_else(
@@ -41,6 +49,7 @@ pub(super) fn state_folder(given: Option<PathBuf>, key: &PublicKey) -> Result<Pa
 
 /// `given`, or the folder of this user's key rings: `keys` in `$XDG_STATE_HOME/bowline` (`~/.local/state/bowline`).
 pub(super) fn key_rings(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let given = given.or_else(|| config::path_in_files("ring"));
     given.or_else(|| state_home().map(|home| home.join("bowline/keys"))).ok_or_else(|| {
         Failure::new("no place for key rings: neither HOME nor XDG_STATE_HOME is set").try_this("--ring DIR")
     })
@@ -51,15 +60,16 @@ pub(super) fn key_rings(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
 /// service is often started without the first variable, which its user's login has; so who looks for it looks in both.
 pub(super) fn admin_sockets() -> Vec<PathBuf> {
     let folders = absolute("XDG_RUNTIME_DIR").into_iter().chain(state_home());
-    folders.map(|folder| folder.join("bowline/admin.sock")).collect()
+    let usual = folders.map(|folder| folder.join("bowline/admin.sock"));
+    config::path_in_files("admin_socket").into_iter().chain(usual).collect()
 }
 
-fn state_home() -> Option<PathBuf> {
+pub(super) fn state_home() -> Option<PathBuf> {
     absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
 }
 
 /// The path in an environment variable; one that is not absolute is ignored, as the convention says.
-fn absolute(variable: &str) -> Option<PathBuf> {
+pub(super) fn absolute(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
@@ -88,8 +98,9 @@ pub(super) fn server_identity(path: &Path, if_missing: &str) -> Result<(Arc<Iden
 }
 
 fn parse(path: &Path, text: &str) -> Result<Arc<Identity>, Failure> {
-    let identity = Identity::from_text(text)
-        .map_err(|error| Failure::of(&format!("{} holds no identity", path.display()), &error))?;
+    let identity = Identity::from_text(text).map_err(|error| {
+        Failure::of(&format!("{} holds no identity", path.display()), &error).code(Code::Identity)
+    })?;
     Ok(Arc::new(identity))
 }
 
@@ -101,9 +112,10 @@ pub(super) fn make_one(path: &Path) -> String {
 fn describe(path: &Path, error: KeyFileError, if_missing: &str) -> Failure {
     match error {
         KeyFileError::Missing { .. } => {
-            Failure::new(format!("there is no identity in {}", path.display())).try_this(if_missing)
+            Failure::coded(Code::Identity, format!("there is no identity in {}", path.display()))
+                .try_this(if_missing)
         }
-        error => Failure::of("cannot use the identity", &error),
+        error => Failure::of("cannot use the identity", &error).code(Code::Identity),
     }
 }
 

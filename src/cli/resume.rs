@@ -8,22 +8,29 @@ use bowline::client::{Client, KeptOpen, Listed, Peer, Peers, Resumed, Survey};
 use bowline::model::{OpenId, PublicKey};
 use bowline::net::{Clock, with_sources};
 use bowline::secure::Identity;
+use serde::Serialize;
 
+use super::arguments::ResumeArguments;
+use super::failure::{Code, Failure};
+use super::output::{say, show_either};
 use super::places::{identity, key_rings, place};
-use super::{Failure, ResumeArguments, say, show};
+use super::remote::{describe, unknown_peer};
+use super::sessions::tell;
 
 pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
-    let ResumeArguments { list, all: _, id, peer, keep, ring, key, peers } = arguments;
+    let ResumeArguments { list, all: _, id, peer, keep, ring, client } = arguments;
     let folder = key_rings(ring)?;
     let survey = Survey::of(&folder).map_err(|error| Failure::of("cannot list open files", &error))?;
     for problem in &survey.problems {
         say(&format!("warning: {}\n", with_sources(problem)));
     }
-    let path = place(peers, "peers.toml")?;
+    let path = place(client.peers, "peers.toml")?;
     let known =
         Peers::load_or_none(&path).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
     let only = match &peer {
-        Some(name) => Some(known.named(name).map(|peer| peer.key).ok_or_else(|| no_peer(name, &path))?),
+        Some(name) => {
+            Some(known.named(name).map(|peer| peer.key).ok_or_else(|| unknown_peer(name, &known, &path))?)
+        }
         None => None,
     };
     let is_meant =
@@ -31,7 +38,7 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     let opens: Vec<Listed> = survey.opens.into_iter().filter(|open| is_meant(&open.kept)).collect();
     if list {
         let now_us = Clock.wall_us();
-        return show(&opens.iter().map(|open| row(open, &known, now_us)).collect::<String>());
+        return opens.iter().try_for_each(|open| show_row(open, &known, now_us));
     }
     if let Some(id) = id {
         check_one(id, &opens)?;
@@ -42,7 +49,7 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
         say("there is nothing to bring back\n");
         return Ok(());
     }
-    let own = identity(key)?;
+    let own = identity(client.key)?;
     let mut failed = 0_usize;
     for server in servers {
         failed += match known.iter().find(|peer| peer.key == server) {
@@ -59,8 +66,8 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     }
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::new("one file did not come back")),
-        failed => Err(Failure::new(format!("{failed} files did not come back"))),
+        1 => Err(Failure::coded(Code::SomeFailed, "one file did not come back")),
+        failed => Err(Failure::coded(Code::SomeFailed, format!("{failed} files did not come back"))),
     }
 }
 
@@ -71,10 +78,13 @@ async fn from(
     folder: &Path,
     (id, keep): (Option<OpenId>, bool),
 ) -> Result<usize, Failure> {
-    let cannot = |error: &dyn std::error::Error| Failure::of(&format!("cannot ask \"{}\"", peer.name), error);
+    let cannot = |error: &(dyn std::error::Error + 'static)| {
+        Failure::of(&format!("cannot ask \"{}\"", peer.name), error)
+    };
     let client = Client::new(Arc::clone(own)).map_err(|error| cannot(&error))?;
     let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
-    let session = client.connect(peer).await.map_err(|error| cannot(&error))?;
+    let asking = format!("cannot ask \"{}\"", peer.name);
+    let session = client.connect(peer).await.map_err(|error| describe(&asking, &error, peer, own))?;
     let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
     let resumed = session.resume_some(is_wanted).await.map_err(|error| cannot(&error))?;
     let mut failed = 0;
@@ -85,20 +95,27 @@ async fn from(
                 let meanwhile = file
                     .meanwhile()
                     .map_or_else(|| "cannot tell".to_owned(), |meanwhile| meanwhile.to_string());
-                if keep {
+                let closed = if keep {
                     file.leave_open();
-                    Ok(format!("{meanwhile}, kept open"))
+                    Ok(())
                 } else {
-                    file.close().await.map(|()| format!("{meanwhile}, closed"))
-                }
+                    file.close().await
+                };
+                closed.map(|()| meanwhile)
             }
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(said) => show(&format!("{name}: {said}\n"))?,
+            Ok(meanwhile) => {
+                let (open, place) = (kept.id.to_string(), place_of(&kept, &peer.name));
+                let object = ResumedObject { kind: "resumed", open, place, meanwhile, kept: keep };
+                show_either(&object, || {
+                    format!("{name}: {}, {}\n", object.meanwhile, if keep { "kept open" } else { "closed" })
+                })?;
+            }
             Err(error) => {
                 failed += 1;
-                say(&format!("{name}: {}\n", with_sources(&error)));
+                tell(&describe(&format!("{name} did not come back"), &error, peer, own))?;
             }
         }
     }
@@ -110,7 +127,7 @@ async fn from(
 fn check_one(id: OpenId, opens: &[Listed]) -> Result<(), Failure> {
     let list = "bowline resume --list";
     if opens.is_empty() {
-        return Err(Failure::new(format!("no program had the open {id}")).try_this(list));
+        return Err(Failure::coded(Code::NotFound, format!("no program had the open {id}")).try_this(list));
     }
     if opens.iter().all(|open| open.is_owner_living) {
         return Err(
@@ -120,21 +137,49 @@ fn check_one(id: OpenId, opens: &[Listed]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(open: &Listed, known: &Peers, now_us: u64) -> String {
+/// An open whose key is kept, as an object.
+#[derive(Serialize)]
+struct KeptObject {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    open: String,
+    place: String,
+    mode: String,
+    age_s: u64,
+    in_use: bool,
+}
+
+/// An open that has come back, as an object.
+#[derive(Serialize)]
+struct ResumedObject {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    open: String,
+    place: String,
+    meanwhile: String,
+    kept: bool,
+}
+
+fn show_row(open: &Listed, known: &Peers, now_us: u64) -> Result<(), Failure> {
     let Listed { kept, is_owner_living, .. } = open;
     let peer = known.iter().find(|peer| peer.key == kept.server);
     let peer = peer.map_or_else(|| kept.server.fingerprint(), |peer| peer.name.clone());
-    let age_s = now_us.saturating_sub(kept.kept_us) / 1_000_000;
-    let state = if *is_owner_living { "  in use" } else { "" };
-    format!("{}  {}  {}  {age_s} s ago{state}\n", kept.id, place_of(kept, &peer), kept.mode)
+    let object = KeptObject {
+        kind: "kept_open",
+        open: kept.id.to_string(),
+        place: place_of(kept, &peer),
+        mode: kept.mode.to_string(),
+        age_s: now_us.saturating_sub(kept.kept_us) / 1_000_000,
+        in_use: *is_owner_living,
+    };
+    show_either(&object, || {
+        let state = if object.in_use { "  in use" } else { "" };
+        format!("{}  {}  {}  {} s ago{state}\n", object.open, object.place, object.mode, object.age_s)
+    })
 }
 
 /// `PEER:EXPORT/PATH`, fit for a terminal.
 fn place_of(kept: &KeptOpen, peer: &str) -> String {
     let path = String::from_utf8_lossy(kept.path.as_bytes()).into_owned();
     format!("{peer}:{}/{}", kept.export, path.escape_debug())
-}
-
-fn no_peer(name: &str, path: &Path) -> Failure {
-    Failure::new(format!("no peer \"{}\" in {}", name.escape_debug(), path.display()))
 }

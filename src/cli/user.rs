@@ -5,7 +5,7 @@ use std::str::FromStr;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgid, getuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::Failure;
+use super::failure::Failure;
 
 /// A user and a group, by their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

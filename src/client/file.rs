@@ -11,7 +11,7 @@ use super::ahead::ReadAhead;
 use super::calls::{Caller, Ledger};
 use super::error::{Error, refused};
 use super::options::OpenOptions;
-use super::ring::Kept;
+use super::ring::Keeper;
 use super::session::Session;
 use super::stream::FileStream;
 use crate::model::{
@@ -99,7 +99,7 @@ pub struct File {
     /// The state with which it was opened. What came later is kept by the core, as long as it knows the handle.
     opened: FileState,
     /// The handle's entry in the client's key ring.
-    kept: Mutex<Option<Kept>>,
+    kept: Mutex<Option<Arc<Keeper>>>,
     ledger: Arc<Ledger>,
     is_closed: AtomicBool,
 }
@@ -274,7 +274,7 @@ impl File {
     }
 
     /// Remembers the handle's entry in the client's key ring.
-    pub(super) fn set_kept(&self, kept: Kept) {
+    pub(super) fn set_kept(&self, kept: Arc<Keeper>) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 
@@ -343,6 +343,7 @@ impl Drop for File {
                 self.forget_key();
             }
         }
+        self.caller.guard().inner().keepers.remove(self.name);
     }
 }
 

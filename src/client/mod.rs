@@ -54,8 +54,8 @@ pub use file::File;
 pub use grants::{Grant, GrantOffer, GrantOptions};
 pub use options::OpenOptions;
 pub use peers::{
-    DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem, Pin, PinError, Pinned, Standing,
-    parse_address, peer_name,
+    DEFAULT_PORT, LineConfig, Peer, Peers, PeersError, PeersProblem, Pin, PinError, Pinned, Standing, forget,
+    parse_address, parse_via, peer_name,
 };
 pub use read_dir::{DirEntry, ReadDir};
 pub use ring::{KeptOpen, KeyRingError, Listed, Resumed, Survey};

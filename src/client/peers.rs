@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-pub use pin::{Pin, PinError, Pinned, Standing, peer_name};
+pub use pin::{Pin, PinError, Pinned, Standing, forget, peer_name};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -223,7 +223,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
 /// The start of a line that `text` spells; an interface's name has 1 to 15 bytes, none of them a slash, a colon
 /// or a space.
 #[must_use]
-pub(crate) fn parse_via(text: &str) -> Option<Via> {
+pub fn parse_via(text: &str) -> Option<Via> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let is_usable = !address.is_unspecified() && !address.is_multicast();
         return is_usable.then_some(Via::Address(address));

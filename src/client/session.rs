@@ -16,7 +16,7 @@ use super::connect::{self, Credentials, Party};
 use super::error::Error;
 use super::grants::Offers;
 use super::peers::{LineConfig, Peer};
-use super::ring::KeyRing;
+use super::ring::{Keepers, KeyRing};
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
     ChannelKind, ChannelNumber, Epoch, Limits, LineId, LineRole, LineSet, Protection, PublicKey, RequestId,
@@ -87,6 +87,8 @@ pub(super) struct Inner {
     limits: Limits,
     events: broadcast::Sender<SessionEvent>,
     pub(super) offers: Offers,
+    /// The entries of handles in the client's key ring.
+    pub(super) keepers: Keepers,
     /// Deadlines may have come nearer.
     pub(super) wake: Notify,
     pub(super) stop: CancellationToken,
@@ -191,6 +193,7 @@ impl Session {
             request_timeout: client.request_timeout,
             events: broadcast::channel(EVENTS_KEPT).0,
             offers: Offers::default(),
+            keepers: Keepers::default(),
             wake: Notify::new(),
             stop: CancellationToken::new(),
             channel_tasks: TaskTracker::new(),
@@ -404,13 +407,18 @@ impl Inner {
     pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
         let mut state = self.lock();
         let value = change(&mut state, self.party.clock.now());
-        let mut connects = Vec::new();
+        let (mut connects, mut renewed) = (Vec::new(), Vec::new());
         while let Some(output) = state.core.poll_output() {
             match output {
                 ClientOutput::Connect { .. } | ClientOutput::Ask { .. } | ClientOutput::Restart { .. } => {
                     connects.push((output, state.credentials.clone()));
                 }
-                other => self.carry_out(&mut state, other),
+                other => {
+                    if let ClientOutput::Event(SessionEvent::Resumed { handle, .. }) = &other {
+                        renewed.push(state.core.local(*handle));
+                    }
+                    self.carry_out(&mut state, other);
+                }
             }
         }
         let next = state.core.poll_timeout(self.party.clock.now());
@@ -419,6 +427,7 @@ impl Inner {
         for (output, credentials) in connects {
             self.connect(output, credentials);
         }
+        renewed.into_iter().for_each(|name| self.keepers.renew(self, name));
         if is_nearer {
             self.wake.notify_one();
         }

@@ -57,6 +57,8 @@ pub struct Limits {
     pub grants_per_open: usize,
     /// Grants to one identity that the server delivers and that nobody has taken: what a session is told when it begins.
     pub offers_per_client: usize,
+    /// Those of them that one giver has made: an eighth, so that no single one keeps the others from reaching somebody.
+    pub offers_per_giver: usize,
     /// Byte ranges that one open has locked: more than a database locks pages at once, and few enough that a lock
     /// over all of them is no work to speak of.
     pub locks_per_open: usize,
@@ -92,6 +94,9 @@ pub struct Limits {
     pub tombstones_per_client: usize,
     /// Such opens of all clients.
     pub tombstones_total: usize,
+    /// How long it is remembered of one. A week: who was away for some days still hears why its file is gone, and what
+    /// clients did before that is nobody's business any more.
+    pub tombstone_age_max: Duration,
     /// Records under one key, after which a channel's sender replaces it.
     pub rekey_records: u64,
     /// Bytes under one key, after which a channel's sender replaces it.
@@ -143,6 +148,7 @@ impl Default for Limits {
             keys_per_open: 16,
             grants_per_open: 32,
             offers_per_client: 256,
+            offers_per_giver: 32,
             locks_per_open: 4096,
             locks_per_client: 65_536,
             lock_waits_per_client: 16_384,
@@ -158,6 +164,7 @@ impl Default for Limits {
             lapsed_total: 65_536,
             tombstones_per_client: 1000,
             tombstones_total: 65_536,
+            tombstone_age_max: Duration::from_secs(7 * 86_400),
             rekey_records: 1 << 32,
             rekey_bytes: 1 << 40,
             rekey_after: Duration::from_secs(3600),
@@ -255,6 +262,12 @@ impl Limits {
     /// How often the grace of one orphan begins anew because the server's machine was started anew. Nobody knows how long
     /// that took; and nobody is to be kept out for ever by a machine that is started again and again.
     pub const GRACE_RENEWALS_MAX: u8 = 3;
+    /// Records of opens whose sessions went away or came back that one commit takes, of which one is under way at a time: all
+    /// opens of a client change at once when its line is cut, nobody waits for that, and each takes some KiB until it is
+    /// stored.
+    pub const LAZY_RECORDS_MAX: usize = 256;
+    /// Files of orphans that are looked at at once: as many as there are threads that could do it.
+    pub const LOOKS_MAX: usize = 64;
     /// Opens in one key ring of a client: several servers' worth of what one client may have open.
     pub const RING_ENTRIES_MAX: usize = 65_536;
     /// Length of a key ring's file, in bytes: room for the most opens with ordinary paths, at 256 to 384 bytes each, and
@@ -262,8 +275,9 @@ impl Limits {
     pub const RING_LEN_MAX: u64 = 64 << 20;
     /// Opens that a new process has under way at once to get them back: as many as a session's requests.
     pub const RESUMES_AT_ONCE: usize = 64;
-    /// Bytes of memory in which the store keeps what it has read and written: most of a table of 100,000 opens.
-    pub const STORE_CACHE: usize = 64 << 20;
+    /// Bytes of memory in which the store keeps what it has read and written. The kernel keeps all of the table's file as
+    /// well, so this saves only the way there; a larger one gains nothing that can be measured.
+    pub const STORE_CACHE: usize = 1 << 20;
     /// How many times the silence after which an idle channel is asked for a sign of life a grace has to be: one for the
     /// silence, one for the answer that does not come, one to be back.
     pub const GRACE_PINGS: u32 = 3;
@@ -314,6 +328,10 @@ mod tests {
         assert!(limits.window >= u64::from(limits.requests * Limits::CREDIT_SLACK));
         assert_eq!(limits.ping_after + limits.dead_after_ping, Duration::from_secs(3));
         assert!(limits.grace_default <= limits.grace_max);
+        assert!(
+            limits.offers_per_giver * 8 <= limits.offers_per_client,
+            "one giver could fill somebody's offers"
+        );
         assert!(limits.locks_per_open <= limits.locks_per_client, "an open could not use what it may have");
         assert_eq!(limits.check(), Ok(()));
     }

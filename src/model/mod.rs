@@ -11,6 +11,8 @@ mod limits;
 mod meanwhile;
 mod mode;
 mod name;
+#[doc(hidden)]
+pub mod planted;
 mod protection;
 mod range;
 mod record;

@@ -174,4 +174,6 @@ pub struct StoredTombstone {
     pub keys: Vec<(u32, [u8; 32], Option<PublicKey>)>,
     /// Why it ended.
     pub ending: Ending,
+    /// When, on the clock that counts from the start of the machine.
+    pub ended: Time,
 }

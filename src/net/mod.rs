@@ -12,6 +12,7 @@ mod greeting;
 pub mod key_file;
 mod lent;
 mod locked;
+mod read_ahead;
 mod records;
 pub(crate) mod replace;
 pub mod settings;

@@ -3,32 +3,31 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::buffers::Buffers;
 use super::clock::Clock;
 use super::lent::{self, Lent, Sink};
+use super::read_ahead::ReadAhead;
 use crate::model::{Limits, Protection, Refusal, RequestId, Time, len_u64};
 use crate::secure::{Incoming, KeyUse, Opener, Payload, RecordError, Sealer};
 use crate::session::{Input, UnknownKind};
 use crate::wire::data::Trailer;
 use crate::wire::{DecodeError, Head, Message};
 
-/// Read ahead for heads and bodies. Payload goes past it straight into its own buffer, but for what came along with
-/// a head.
-const READ_AHEAD: usize = 16 << 10;
 /// Payload up to this length is copied behind its head, so that many small records leave in one call.
 const COPIED_PAYLOAD_MAX: usize = 16 << 10;
 /// Sealed bytes that are collected before a write.
 const BATCH: usize = 64 << 10;
+/// Room for sealed bytes that an idle writer keeps: for signs of life, and not more, because most channels of a server are
+/// idle.
+const BATCH_KEPT: usize = 1 << 10;
 /// In place of promised bytes that a file does not have any more.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -88,7 +87,7 @@ impl<M> Received<M> {
 /// Reads and verifies the records of one direction of a channel.
 #[derive(Debug)]
 pub struct RecordReader<M: Message, R> {
-    stream: BufReader<Metered<R>>,
+    stream: ReadAhead<R>,
     opener: Opener<M>,
     buffers: Buffers,
     body: Vec<u8>,
@@ -103,13 +102,13 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
     /// A reader of `stream` with payload buffers from `buffers`, and the meter of what it receives.
     pub fn new(stream: R, opener: Opener<M>, buffers: Buffers) -> (Self, Meter) {
         let meter = Meter::default();
-        let stream = BufReader::with_capacity(READ_AHEAD, Metered { stream, meter: Arc::clone(&meter) });
+        let stream = ReadAhead::new(stream, Meter::clone(&meter));
         (Self { stream, opener, buffers, body: Vec::new() }, meter)
     }
 
     /// What it reads from.
     pub(super) fn transport(&self) -> &R {
-        &self.stream.get_ref().stream
+        self.stream.transport()
     }
 
     /// The next record, whole and verified.
@@ -273,7 +272,7 @@ pub struct RecordWriter<M: Message, W> {
 impl<M: Message, W: Sink> RecordWriter<M, W> {
     /// A writer to `stream`, which adds to the `meter` of the channel's reader and replaces its keys by these limits.
     pub fn new(stream: W, sealer: Sealer<M>, meter: Meter, rekey: RekeyLimits) -> Self {
-        let (batch, copy) = (Vec::with_capacity(BATCH), BytesMut::new());
+        let (batch, copy) = (Vec::new(), BytesMut::new());
         Self { stream, sealer, batch, copy, meter, socket: None, rekey, keys_since: Clock.now() }
     }
 
@@ -447,7 +446,11 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
     /// # Cancel safety
     /// As [`Self::write`].
     pub async fn flush(&mut self) -> io::Result<()> {
-        self.flush_above(0).await
+        self.flush_above(0).await?;
+        if self.batch.capacity() > BATCH_KEPT {
+            self.batch = Vec::new();
+        }
+        Ok(())
     }
 
     /// Ends this direction of the stream.
@@ -502,29 +505,6 @@ async fn write_all_vectored<W: AsyncWrite + Unpin>(
         }
     }
     Ok(())
-}
-
-/// Counts what comes through.
-#[derive(Debug)]
-struct Metered<R> {
-    stream: R,
-    meter: Meter,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Metered<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let received = buffer.filled().len().saturating_sub(before);
-        if received > 0 {
-            self.meter.fetch_add(len_u64(received), Ordering::Relaxed);
-        }
-        polled
-    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl<P: Error> Error for SettingsError<P> {
 }
 
 /// Reads the settings file `path` and hands its text to `parse`.
-pub(crate) fn load<T, P: From<TextProblem>>(
+pub fn load<T, P: From<TextProblem>>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, SettingsError<P>>,
 ) -> Result<T, SettingsError<P>> {
@@ -108,9 +108,7 @@ pub(crate) fn load<T, P: From<TextProblem>>(
 }
 
 /// The value that a TOML text spells. Looks for secrets first: no later message may show one.
-pub(crate) fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(
-    text: &str,
-) -> Result<T, SettingsError<P>> {
+pub fn from_toml<T: DeserializeOwned, P: From<TextProblem>>(text: &str) -> Result<T, SettingsError<P>> {
     if let Some(offset) = SECRETS.iter().find_map(|start| text.find(start)) {
         let line = Some(line_of(text, offset));
         return Err(SettingsError { file: None, line, problem: TextProblem::Secret.into() });
@@ -157,8 +155,26 @@ fn read_text(path: &Path) -> Result<String, TextProblem> {
     String::from_utf8(bytes).map_err(|_| TextProblem::NotText)
 }
 
+/// `text` with one entry more at its end.
+pub(crate) fn with_entry(text: &str, entry: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let gap = if text.is_empty() { "" } else { "\n" };
+    format!("{text}{end}{gap}{entry}")
+}
+
+/// `text` without the entry that the byte at `inside` is in: the lines from its `header` to the next one. `None` if it is
+/// in none that begins so.
+pub(crate) fn without_entry(text: &str, header: &str, inside: usize) -> Option<String> {
+    let is_line_start =
+        |at: &usize| text.get(..*at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
+    let headers = || text.match_indices(header).map(|(at, _)| at).filter(is_line_start);
+    let start = headers().filter(|&at| at < inside).last()?;
+    let end = headers().find(|&at| at > inside).unwrap_or(text.len());
+    Some([text.get(..start)?, text.get(end..)?].concat())
+}
+
 /// The number of the line, from 1, that the byte at `offset` is in.
-fn line_of(text: &str, offset: usize) -> usize {
+pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&byte| byte == b'\n').count()
 }
 

@@ -70,18 +70,27 @@ pub struct Accepted {
 ///
 /// # Errors
 /// What the kernel says, most often that the address is in use or not this machine's.
+pub fn listen(at: SocketAddr) -> io::Result<Listener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    adopt(socket.listen(BACKLOG)?.into_std()?)
+}
+
+/// The listener of a socket that listens already. Its connections end as those of [`listen`].
+///
+/// # Errors
+/// What the kernel says.
 #[expect(
     deprecated,
     reason = "what is to be used instead is unsafe code, and asks that the descriptor stays open as long as it is registered: std's listener sees to that"
 )]
-pub fn listen(at: SocketAddr) -> io::Result<Listener> {
-    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
+pub fn adopt(listener: std::net::TcpListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
     // A connection has it from its listener: whoever is not wanted is reset, and leaves no memory of itself with the
     // kernel for the next minute. A connection whose handshake is answered takes it back.
-    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-    socket.bind(at)?;
-    Ok(Listener(AsyncFd::new(socket.listen(BACKLOG)?.into_std()?)?))
+    SockRef::from(&listener).set_linger(Some(Duration::ZERO))?;
+    Ok(Listener(AsyncFd::new(listener)?))
 }
 
 impl Listener {

@@ -6,9 +6,11 @@
 //! write executes; and how the file looked when everything that bowline did to it was done. Whoever else changes the
 //! file, a local program say, is found out by that look alone, and only as long as nobody writes through bowline.
 
+use super::events::TableEvent;
 use super::open::Open;
 use super::state::OpenPhase;
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, SessionId, Time,
 };
@@ -57,8 +59,30 @@ impl OpenTable {
     pub fn note_change(&mut self, now: Time, handle: HandleId) {
         let Some(holder) = self.holders.get(&handle) else { return };
         let writer = Writer { open: Some(holder.open), identity: holder.identity };
-        let Some(file) = self.file_of(holder.open) else { return };
+        let (id, session) = (holder.open, holder.session);
+        let Some(file) = self.file_of(id) else { return };
         self.note(now, file, writer);
+        self.note_joint(id, session);
+    }
+
+    /// A client that has a duplicate of another one's handle writes beside it. While the server runs they are one writer;
+    /// when it has lost what was not synced, each of them would write again what it has kept, over the other's newer
+    /// bytes: so from now on each is told, after such a loss, that another client has changed the file.
+    fn note_joint(&mut self, id: OpenId, writing: SessionId) {
+        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.is_joint && open.holders.len() > 1)
+        else {
+            return;
+        };
+        let may_keep = |handle: &HandleId| {
+            let holder = self.holders.get(handle);
+            holder.is_some_and(|holder| holder.session != writing && holder.rights.is_writing())
+        };
+        if open.holders.iter().any(may_keep) {
+            open.is_joint = true;
+            if !core::mem::replace(&mut open.others_wrote, true) {
+                self.touch(id);
+            }
+        }
     }
 
     /// A client has changed the name or the attributes of a file without an open of its own.
@@ -79,8 +103,8 @@ impl OpenTable {
         let changes = self.changes.entry(open.file).or_default();
         open.expected = Some(attributes.into());
         open.wrote = false;
-        open.others_wrote = changes.by_others(writer).is_some_and(|at| at > since);
-        open.is_restored = false;
+        open.others_wrote = open.is_joint || changes.by_others(writer).is_some_and(|at| at > since);
+        open.is_restored &= open.is_joint;
         changes.forget_marks();
         self.touch_lazily(id);
     }
@@ -131,6 +155,9 @@ impl OpenTable {
     }
 
     fn note(&mut self, now: Time, file: FileIdentity, writer: Writer) {
+        if planted::is(Bug::ChangesForgotten) {
+            return;
+        }
         let changes = self.changes.entry(file).or_default();
         changes.note(now, writer);
         if changes.marked.contains(&writer) {

@@ -2,14 +2,15 @@
 //! back with a key.
 //!
 //! A tombstone has the file id, the hashes of the keys, whose they are, and why the open ended; no path. It has no more
-//! keys than an owner can have; those of grants come behind the owner's own. There is a bound for each client and for all; beyond it the oldest goes, and its owner hears what
-//! everybody else hears.
+//! keys than an owner can have; those of grants come behind the owner's own. There is a bound for each client and for all, and
+//! one in time; beyond them the oldest goes, and its owner hears what everybody else hears.
 
+use core::time::Duration;
 use std::collections::{BTreeSet, HashMap};
 
 use super::keys::KeyHash;
 use super::open::Open;
-use crate::model::{Ending, Limits, OpenId, PublicKey};
+use crate::model::{Ending, Limits, OpenId, PublicKey, Time};
 
 /// What is left of an open.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Tombstone {
     pub(super) owner: PublicKey,
     pub(super) keys: Vec<EndedKey>,
     pub(super) ending: Ending,
+    /// When the open ended.
+    pub(super) ended: Time,
 }
 
 /// What is left of a resume key.
@@ -46,24 +49,37 @@ pub(super) struct Tombstones {
     order: BTreeSet<(u64, OpenId)>,
     by_owner: HashMap<PublicKey, BTreeSet<(u64, OpenId)>>,
     next: u64,
+    /// The latest time that the table was told: calls that tell none can end opens too.
+    now: Time,
     /// Those that came or went since somebody asked.
     changed: BTreeSet<OpenId>,
 }
 
-/// How many there may be.
+/// How many there may be, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TombstoneBounds {
     pub(super) per_client: usize,
     pub(super) total: usize,
+    pub(super) age: Duration,
 }
 
 impl From<&Limits> for TombstoneBounds {
     fn from(limits: &Limits) -> Self {
-        Self { per_client: limits.tombstones_per_client, total: limits.tombstones_total }
+        let (per_client, total) = (limits.tombstones_per_client, limits.tombstones_total);
+        Self { per_client, total, age: limits.tombstone_age_max }
     }
 }
 
 impl Tombstones {
+    /// Time has come to `now`.
+    pub(super) fn note_time(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
     /// Puts one in; beyond the bounds the oldest one goes, of its owner or of all.
     pub(super) fn insert(&mut self, open: OpenId, tombstone: Tombstone, bounds: TombstoneBounds) {
         self.remove(open);
@@ -95,6 +111,24 @@ impl Tombstones {
             }
         }
         self.changed.insert(open);
+    }
+
+    /// Drops those that ended too long ago.
+    pub(super) fn expire(&mut self, now: Time, bounds: TombstoneBounds) {
+        while let Some((_, oldest)) = self.first_end(bounds).filter(|(end, _)| *end <= now) {
+            self.remove(oldest);
+        }
+    }
+
+    /// Until when the oldest one is remembered. None that came later goes before it.
+    pub(super) fn first_end(&self, bounds: TombstoneBounds) -> Option<(Time, OpenId)> {
+        let &(_, oldest) = self.order.first()?;
+        Some((self.by_open.get(&oldest)?.1.end(bounds), oldest))
+    }
+
+    /// What is left of an open at `now`, whether the sweeper has come or not.
+    pub(super) fn find_at(&self, now: Time, open: OpenId, bounds: TombstoneBounds) -> Option<&Tombstone> {
+        self.find(open).map(|(_, tombstone)| tombstone).filter(|tombstone| now < tombstone.end(bounds))
     }
 
     /// What is left of an open, and its place in the order.
@@ -130,19 +164,24 @@ impl Tombstones {
 }
 
 impl Tombstone {
-    pub(super) fn new(open: &Open, ending: Ending, keys_max: usize) -> Self {
+    pub(super) fn new(open: &Open, (ending, ended): (Ending, Time), keys_max: usize) -> Self {
         let of_owner = open.keys.of(None).map(|record| (record.image(), None));
         let of_grants = open.grants.live().flat_map(|grant| {
             let keys = open.keys.of(Some(grant.id)).map(super::keys::KeyRecord::image);
             keys.chain(grant.key).map(|image| (image, Some(grant.to)))
         });
-        let ended = |(image, bearer): (super::keys::KeyImage, Option<PublicKey>)| EndedKey {
+        let left = |(image, bearer): (super::keys::KeyImage, Option<PublicKey>)| EndedKey {
             generation: image.generation,
             hash: image.hash,
             bearer,
         };
-        let keys = of_owner.chain(of_grants).take(keys_max.max(1)).map(ended).collect();
-        Self { owner: open.owner, keys, ending }
+        let keys = of_owner.chain(of_grants).take(keys_max.max(1)).map(left).collect();
+        Self { owner: open.owner, keys, ending, ended }
+    }
+
+    /// Until when it is remembered.
+    fn end(&self, bounds: TombstoneBounds) -> Time {
+        self.ended.after(bounds.age)
     }
 
     pub(super) fn key(&self, generation: u32) -> Option<&EndedKey> {

@@ -12,15 +12,17 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::events::TableEvent;
 use super::keys::KeyImage;
 use super::open::{is_of_use, rights_max};
 use super::stored::Restart;
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ExportName, ExportPath, GrantId, HandleId, OpenId, PublicKey, Reason, Refusal, ResumeKey, Rights,
     SECRET_LEN, SessionId, StoredEndedGrant, StoredGrant, StoredOpen, Time,
@@ -250,7 +252,8 @@ impl OpenTable {
     /// - [`Reason::PermissionDenied`]: the handle may not grant, or has not all of these rights; or the open cannot be
     ///   resumed.
     /// - [`Reason::Invalid`]: to the giver itself, or with no right to read or write.
-    /// - [`Reason::Quota`]: the open has as many grants as it can have, or the grantee as many that it has not taken.
+    /// - [`Reason::Quota`]: the open has as many grants as it can have, or the grantee as many that it has not taken, of all
+    ///   or of this giver.
     /// - [`Reason::Exhausted`]: the random id is taken, or the open has used up the numbers of its keys.
     pub fn grant(
         &mut self,
@@ -269,9 +272,7 @@ impl OpenTable {
         if !open.resumable || !holder.rights.permits(asked.rights.union(Rights::GRANT)) {
             return Err(Reason::PermissionDenied.into());
         }
-        let waiting = self.offers.get(&asked.to).map_or(0, BTreeSet::len);
-        if open.grants.live.len() >= self.grants_per_open
-            || asked.deliver && waiting >= self.offers_per_client
+        if open.grants.live.len() >= self.grants_per_open || asked.deliver && !self.may_offer(from, asked.to)
         {
             return Err(Reason::Quota.into());
         }
@@ -285,7 +286,7 @@ impl OpenTable {
             giver: Some(handle),
             from,
             to: asked.to,
-            rights: asked.rights,
+            rights: if planted::is(Bug::GrantOfAllRights) { holder.rights } else { asked.rights },
             ends,
             renewed: ends.map_or(Duration::ZERO, |end| end.since(now)),
             is_delivered: asked.deliver,
@@ -369,7 +370,7 @@ impl OpenTable {
 
     /// What the server is to deliver to an identity and was not taken yet.
     pub fn offers_to(&self, identity: &PublicKey) -> impl Iterator<Item = Offer<'_>> {
-        self.offers.get(identity).into_iter().flatten().filter_map(|grant| self.offer(*grant))
+        self.offers.get(identity).into_iter().flatten().filter_map(|(grant, _)| self.offer(*grant))
     }
 
     /// One grant, as it is offered.
@@ -509,8 +510,15 @@ impl OpenTable {
         }
         assert_eq!(self.grants.len(), known, "the index of grants");
         assert_eq!(self.grant_ends.len(), timed, "the ends of grants");
-        let waiting: usize = self.offers.values().map(BTreeSet::len).sum();
+        let waiting: usize = self.offers.values().map(BTreeMap::len).sum();
         assert_eq!(waiting, offered, "the offers");
+    }
+
+    /// Whether one more offer to somebody is within the bounds: of all, and of this giver.
+    fn may_offer(&self, from: PublicKey, to: PublicKey) -> bool {
+        let waiting = self.offers.get(&to);
+        let own = waiting.into_iter().flatten().filter(|(_, giver)| **giver == from).count();
+        waiting.map_or(0, BTreeMap::len) < self.offers_per_client && own < self.offers_per_giver
     }
 
     fn insert_grant(&mut self, id: OpenId, grant: Grant) {
@@ -518,7 +526,7 @@ impl OpenTable {
         self.grants.insert(grant.id, id);
         self.grant_ends.extend(grant.ends.map(|end| (end, grant.id)));
         if grant.is_offered() {
-            self.offers.entry(grant.to).or_default().insert(grant.id);
+            self.offers.entry(grant.to).or_default().insert(grant.id, grant.from);
         }
         open.grants.live.push(grant);
     }

@@ -25,6 +25,7 @@ use super::ended::Tombstone;
 use super::grants::{EndedGrant, Grant};
 use super::open::{Holder, Open, Standing, is_of_use};
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Ending, ExportName, GrantId, HandleId, Limits, PublicKey, Reason, Refusal, ResumeKey, Rights, SessionId,
     Time,
@@ -119,14 +120,17 @@ impl ResumeDenial {
 
 /// What the table looked up for a claim before anything was decided.
 pub(super) struct Facts<'a> {
-    /// The open that the key names.
-    pub(super) open: Option<&'a Open>,
+    /// The open that the key names, or else the one with the next id, so that as much memory is looked at in either case:
+    /// who knows no key does not hear by the time that it takes whether an open is there.
+    pub(super) nearest: Option<&'a Open>,
+    /// Whether it is the one that the key names.
+    pub(super) is_there: bool,
     /// What is left of the open that the key names, where it has ended.
     pub(super) tombstone: Option<&'a Tombstone>,
     /// The predecessor that the claim names, where it exists.
     pub(super) predecessor: Option<&'a Holder>,
     /// All holders.
-    pub(super) holders: &'a HashMap<HandleId, Holder>,
+    pub(super) holders: &'a HashMap<HandleId, Box<Holder>>,
     /// Whether the id for the new holder is taken.
     pub(super) is_handle_taken: bool,
     /// The most holders that an open can have.
@@ -206,49 +210,50 @@ fn rights_left(issued: Rights, allowed: Rights) -> Rights {
     }
 }
 
-/// What a key names.
+/// Whose hash a key is compared with.
 #[derive(Clone, Copy)]
 enum Named<'a> {
     Key(&'a Open, &'a KeyRecord),
     Grant(&'a Open, &'a Grant, KeyImage),
     EndedGrant(&'a EndedGrant, KeyImage),
     Ended(&'a Tombstone, &'a super::ended::EndedKey),
-    NoKey,
-    Nothing,
+    /// There is no key of this generation: with another one, if there is any.
+    NoKey(Option<(&'a Open, &'a KeyRecord)>),
 }
 
 impl<'a> Named<'a> {
+    /// The key of this generation, of the nearest open, whether that is the one that was named or not.
     fn find(key: &ResumeKey, facts: &Facts<'a>) -> Self {
-        if let Some(open) = facts.open
-            && let Some(record) = open.keys.record(key.generation)
+        let generation = key.generation;
+        if let Some(tombstone) = facts.tombstone
+            && let Some(record) = tombstone.key(generation)
         {
+            return Self::Ended(tombstone, record);
+        }
+        let Some(open) = facts.nearest else { return Self::NoKey(None) };
+        if let Some(record) = open.keys.record(generation) {
             return Self::Key(open, record);
         }
-        if let Some(open) = facts.open {
-            if let Some((grant, image)) = open.grants.by_generation(key.generation) {
-                return Self::Grant(open, grant, image);
-            }
-            if let Some((ended, image)) = open.grants.ended_by_generation(key.generation) {
-                return Self::EndedGrant(ended, image);
-            }
+        if let Some((grant, image)) = open.grants.by_generation(generation) {
+            return Self::Grant(open, grant, image);
         }
-        let ended = facts.tombstone.and_then(|tombstone| Some((tombstone, tombstone.key(key.generation)?)));
-        match (ended, facts.open.is_some() || facts.tombstone.is_some()) {
-            (Some((tombstone, record)), _) => Self::Ended(tombstone, record),
-            (None, true) => Self::NoKey,
-            (None, false) => Self::Nothing,
+        if let Some((ended, image)) = open.grants.ended_by_generation(generation) {
+            return Self::EndedGrant(ended, image);
         }
+        Self::NoKey(open.keys.records().first().map(|record| (open, record)))
     }
 
-    /// Whose it is, and the hash that the right key has; where there is neither, values that match nothing, so that the
-    /// work is the same.
+    /// Whose it is, and the hash that the right key has.
     fn expected(self) -> (PublicKey, KeyHash) {
         match self {
-            Self::Key(open, record) => (open.bearer(record.grant), record.hash),
+            Self::Key(open, record) | Self::NoKey(Some((open, record))) => {
+                (open.bearer(record.grant), record.hash)
+            }
             Self::Grant(_, grant, image) => (grant.to, image.hash),
             Self::EndedGrant(ended, image) => (ended.to, image.hash),
             Self::Ended(tombstone, record) => (record.bearer.unwrap_or(tombstone.owner), record.hash),
-            Self::NoKey | Self::Nothing => (PublicKey([0; 32]), KeyHash([0; 32])),
+            // Values that match nothing.
+            Self::NoKey(None) => (PublicKey([0; 32]), KeyHash([0; 32])),
         }
     }
 }
@@ -271,7 +276,10 @@ fn authenticate<'a>(
     let (bearer, hash) = named.expected();
     let is_secret_right = hasher.hash(key, &bearer).ct_eq(&hash);
     let is_identity_right = bearer.0.ct_eq(&claim.identity.0);
-    let is_right = bool::from(is_secret_right & is_identity_right);
+    // The key of another open is never right: its file id is in the hash.
+    let is_known = facts.is_there | facts.tombstone.is_some();
+    let has_secret = is_known & bool::from(is_secret_right);
+    let is_right = has_secret & (bool::from(is_identity_right) | planted::is(Bug::ResumeForAnybody));
     match named {
         Named::Key(open, record) if is_right => Ok(Authentic {
             open,
@@ -284,10 +292,13 @@ fn authenticate<'a>(
         }
         Named::EndedGrant(..) if is_right => Err(ResumeDenial::GrantEnded),
         Named::Ended(tombstone, _) if is_right => Err(ResumeDenial::Ended(tombstone.ending)),
-        Named::NoKey => Err(ResumeDenial::NoSuchKey),
-        Named::Nothing => Err(ResumeDenial::NoSuchOpen),
-        _ if bool::from(is_secret_right) => Err(ResumeDenial::WrongIdentity),
-        _ => Err(ResumeDenial::WrongSecret),
+        Named::NoKey(_) => Err(if is_known { ResumeDenial::NoSuchKey } else { ResumeDenial::NoSuchOpen }),
+        // Picked and not branched to, so that each costs the same.
+        _ => {
+            let causes = [ResumeDenial::NoSuchOpen, ResumeDenial::WrongSecret, ResumeDenial::WrongIdentity];
+            let at = usize::from(is_known).saturating_add(usize::from(has_secret));
+            Err(causes.get(at).copied().unwrap_or(ResumeDenial::WrongIdentity))
+        }
     }
 }
 
@@ -442,6 +453,8 @@ impl KeyRing {
         let grant = record.grant;
         self.issued = record.generation;
         self.records.retain(|old| !(old.is_own && old.home == record.home));
+        // Most opens have one key, and there are many opens: no room for four.
+        self.records.reserve_exact(1);
         self.records.push(record);
         while self.of(grant).count() > keys_max.max(1) {
             let spared = self.of(grant).map(|old| (old.is_own, old.generation)).min();

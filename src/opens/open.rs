@@ -7,6 +7,7 @@ use super::grants::Grants;
 use super::keys::KeyRing;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, CreateId, ExportName, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenId,
     OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
@@ -270,6 +271,9 @@ pub(super) struct Open {
     pub(super) wrote: bool,
     /// Whether anybody else has written since.
     pub(super) others_wrote: bool,
+    /// Whether a client has written while another one had a part in it, too: each of them may keep bytes that are older
+    /// than the other's.
+    pub(super) is_joint: bool,
     /// Whether it is of an earlier life of the server, and nobody has looked at its file since.
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
@@ -309,6 +313,7 @@ impl Open {
             expected: Some(admission.mark),
             wrote: false,
             others_wrote: false,
+            is_joint: false,
             is_restored: false,
             renewals: 0,
         }
@@ -317,6 +322,7 @@ impl Open {
     pub(super) fn standing(&self, now: Time) -> Standing {
         match (self.phase, self.deadline) {
             (OpenPhase::Held, _) => Standing::Held,
+            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Standing::Over,
             (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Standing::Grace(deadline.since(now)),
             (OpenPhase::Orphaned, _) => Standing::Over,
             (OpenPhase::Closing | OpenPhase::Ended, _) => Standing::Closing,

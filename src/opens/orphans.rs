@@ -9,8 +9,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
+use super::events::TableEvent;
 use super::open::Standing;
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
 
 /// The orphans whose grace is known to be over, in the order in which it was.
@@ -83,7 +85,8 @@ impl Lapsed {
 impl OpenTable {
     /// Ends every waiting lock whose time is over, and lets orphans lapse whose grace is over: who waits for a lock of
     /// one gets it, and the orphan is closed for that. Closes those that have lapsed too long ago, and those that
-    /// cannot be resumed. Ends the grants whose time is over. What still executes is waited for.
+    /// cannot be resumed. Ends the grants whose time is over, and forgets what is left of opens that ended too long ago. What
+    /// still executes is waited for.
     pub fn expire(&mut self, now: Time) {
         self.end_overdue(now);
         self.end_grants(now);
@@ -94,6 +97,7 @@ impl OpenTable {
         while let Some((_, id)) = self.lapsed.first().filter(|(since, _)| since.after(age) <= now) {
             self.end_absent(id, Ending::Expired);
         }
+        self.tombstones.expire(now, self.tombstone_bounds);
         self.finish();
     }
 
@@ -170,10 +174,27 @@ impl OpenTable {
         let _still_executing = self.stop_open(id, ending);
     }
 
+    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
+    /// when to ask again.
+    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
+        self.bury(id, ending);
+        // They end with the open, of which their holders hear otherwise.
+        self.forget_grants(id);
+        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
+        for handle in handles {
+            if let Some(holder) = self.holders.get(&handle).filter(|holder| !holder.is_draining()) {
+                let session = holder.session;
+                self.events.push_back(TableEvent::OpenEnded { session, handle, ending });
+            }
+            self.stop_holder(handle);
+        }
+        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
+    }
+
     /// Keeps what is left of an open, if it has keys with which somebody can ask.
     pub(super) fn bury(&mut self, id: OpenId, ending: Ending) {
         let Some(open) = self.opens.get(&id) else { return };
-        let tombstone = Tombstone::new(open, ending, self.keys_per_open);
+        let tombstone = Tombstone::new(open, (ending, self.tombstones.now()), self.keys_per_open);
         if tombstone.keys.is_empty() {
             return;
         }
@@ -188,6 +209,7 @@ impl OpenTable {
         except: Option<SessionId>,
     ) -> Result<(), Refusal> {
         let guarded = self.guards.get(&file).into_iter().flatten();
+        let guarded = guarded.filter(|_| !planted::is(Bug::GuardIgnored));
         let others = guarded.filter(|id| except.is_none_or(|session| !self.has_part(session, **id)));
         let left = others.filter_map(|id| match self.opens.get(id)?.standing(now) {
             Standing::Grace(left) => Some(left),

@@ -1,11 +1,16 @@
 //! Issuing resume keys, and resuming with them.
 
+use core::ops::Bound;
+
 use zeroize::Zeroize;
 
+use super::events::TableEvent;
 use super::keys::{Claim, Facts, KeyRecord, decide};
 use super::open::{Admitted, Holder, Origin};
-use super::table::{OpenTable, TableEvent};
-use crate::model::{GrantId, HandleId, Limits, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time};
+use super::table::OpenTable;
+use crate::model::{
+    GrantId, HandleId, Limits, OpenId, Reason, Refusal, ResumeKey, SECRET_LEN, SessionId, Time,
+};
 
 impl OpenTable {
     /// Issues a resume key for a handle; it replaces the one that was issued for this handle before.
@@ -60,10 +65,17 @@ impl OpenTable {
     /// server's log in any case. A resume that fails changes nothing.
     #[expect(clippy::needless_pass_by_value, reason = "a claim is made for one attempt and used up by it")]
     pub fn resume(&mut self, now: Time, key: &ResumeKey, claim: Claim<'_>) -> Result<Admitted, Refusal> {
-        let predecessor = claim.predecessor.and_then(|handle| self.holders.get(&handle));
+        let predecessor =
+            claim.predecessor.and_then(|handle| self.holders.get(&handle)).map(|holder| &**holder);
+        // Looked for beside its place, so that no search ends early because it has found something. The least id is also the
+        // one behind the greatest.
+        let before = OpenId(key.file_id.0.wrapping_sub(1));
+        let nearest = self.ids.range((Bound::Excluded(before), Bound::Unbounded)).next();
+        let nearest = nearest.or_else(|| self.ids.first());
         let facts = Facts {
-            open: self.opens.get(&key.file_id),
-            tombstone: self.tombstones.find(key.file_id).map(|(_, tombstone)| tombstone),
+            nearest: nearest.and_then(|id| self.opens.get(id)).map(|open| &**open),
+            is_there: nearest == Some(&key.file_id),
+            tombstone: self.tombstones.find_at(now, key.file_id, self.tombstone_bounds),
             predecessor,
             holders: &self.holders,
             is_handle_taken: self.holders.contains_key(&claim.handle),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
 use super::table::OpenTable;
+use crate::model::planted::{self, Bug};
 use crate::model::{HandleId, PublicKey, SessionId, Time};
 
 /// What the table knows of a session.
@@ -26,7 +27,9 @@ impl OpenTable {
         self.end_overdue(now);
         self.by_session.entry(session).or_default().is_away = true;
         let handles = self.handles_of(session);
-        self.interrupt_waits(&handles);
+        if !planted::is(Bug::DeadWaiterServed) {
+            self.interrupt_waits(&handles);
+        }
         for handle in handles {
             let Some(holder) = self.holders.get_mut(&handle) else { continue };
             let id = holder.open;

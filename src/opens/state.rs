@@ -189,6 +189,42 @@ Ended Emptied -
         assert_eq!(matrix(phases, events, P::next), expected);
     }
 
+    /// The matrix as a table of the documentation, below `head` and its rule.
+    fn documented<P: Copy + Debug, E: Copy + Debug>(
+        head: &str,
+        phases: [P; 4],
+        events: [E; 4],
+        next: impl Fn(P, E) -> Option<P>,
+    ) -> String {
+        let word = |phase: P| format!("{phase:?}").to_lowercase();
+        let row = |phase: P| {
+            let to = events.map(|event| next(phase, event).map_or_else(|| "-".to_owned(), word));
+            format!("| {} | {} |\n", word(phase), to.join(" | "))
+        };
+        format!("{head}\n| --- | --- | --- | --- | --- |\n{}\n", phases.map(row).concat())
+    }
+
+    #[test]
+    fn the_documented_tables_are_the_declared_ones() {
+        let (document, _) = include_str!("../../docs/protocol.md").split_once("\n## Grants\n").unwrap();
+        let (_, chapter) = document.split_once("\n## Opens\n").unwrap();
+        let holders = documented(
+            "| holder | its session is away | its session is back | it is stopped | nothing of it executes |",
+            [HolderPhase::Live, HolderPhase::Away, HolderPhase::Draining, HolderPhase::Gone],
+            [HolderEvent::SessionAway, HolderEvent::SessionBack, HolderEvent::Stop, HolderEvent::Idle],
+            HolderPhase::next,
+        );
+        let opens = documented(
+            "| open | a holder is live | none is live, one is away | all that are left drain | none is left |",
+            [OpenPhase::Held, OpenPhase::Orphaned, OpenPhase::Closing, OpenPhase::Ended],
+            [OpenEvent::Reached, OpenEvent::Unreached, OpenEvent::Stopped, OpenEvent::Emptied],
+            OpenPhase::next,
+        );
+        for table in [holders, opens] {
+            assert!(chapter.contains(&table), "docs/protocol.md, Opens, has not this table:\n{table}");
+        }
+    }
+
     #[test]
     fn no_row_stands_twice() {
         for (at, (from, on, _)) in HOLDER.iter().enumerate() {

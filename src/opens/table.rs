@@ -8,76 +8,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::changes::FileChanges;
 use super::ended::{TombstoneBounds, Tombstones};
-use super::keys::{KeyHasher, ResumeDenial};
+use super::events::TableEvent;
+use super::keys::KeyHasher;
 use super::locks::FileLocks;
 use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
 use super::waits::{LockOwner, LockUse, Wait, WaitKey};
+use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, CreateId, Ending, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, LockMode,
-    OpenId, OpenMode, PublicKey, Reason, Refusal, RequestId, Rights, SessionId, Time,
+    CreateId, ExportName, ExportPath, FileIdentity, GrantId, HandleId, Limits, OpenId, OpenMode, PublicKey,
+    Reason, Refusal, Rights, SessionId, Time,
 };
-
-/// What the table has to say after a call; see [`OpenTable::poll_event`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TableEvent {
-    /// An open has ended: its descriptor can go.
-    CloseFile {
-        /// The open that was.
-        open: OpenId,
-    },
-    /// A holder is gone: it was closed, replaced or ended, or its open expired, and nothing of it is executing.
-    Drained {
-        /// The session that it belonged to.
-        session: SessionId,
-        /// Its handle.
-        handle: HandleId,
-    },
-    /// An open has become an orphan of which nothing is executing: how its file looks now is to be told with
-    /// [`OpenTable::looked_at`].
-    LookAt {
-        /// The open.
-        open: OpenId,
-    },
-    /// A holder ends by somebody else's will: its grant is over ([`Reason::Revoked`]), or its part was given up to a
-    /// grantee, who has taken it ([`Reason::TakenOver`]). [`TableEvent::Drained`] follows.
-    HolderEnded {
-        /// The session that it belongs to.
-        session: SessionId,
-        /// Its handle.
-        handle: HandleId,
-        /// Why.
-        reason: Reason,
-    },
-    /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
-    ResumeRefused {
-        /// The session that presented the key.
-        session: SessionId,
-        /// The open that the key names; it need not exist.
-        open: OpenId,
-        /// The cause.
-        why: ResumeDenial,
-    },
-    /// A lock that was [`Queued`](super::LockAnswer::Queued) waits no more.
-    LockEnded {
-        /// The session that asked for it.
-        session: SessionId,
-        /// The handle that it was to be taken with.
-        handle: HandleId,
-        /// The request.
-        request: RequestId,
-        /// Which bytes.
-        range: ByteRange,
-        /// How they were to be locked.
-        mode: LockMode,
-        /// `Ok`: the open has the lock. [`Reason::Locked`]: the wait is over. [`Reason::Interrupted`]: it was
-        /// given up, its handle or its open ended, or its session went away. [`Reason::Quota`]: its turn came,
-        /// and it would have been one range too many.
-        outcome: Result<(), Refusal>,
-    },
-}
 
 /// The opens of a server: the one owner of share modes, grace times and resume keys.
 ///
@@ -131,15 +74,15 @@ pub struct OpenTable {
     pub(super) opens_per_client: usize,
     pub(super) keys_per_open: usize,
     grace_max: Duration,
-    pub(super) opens: HashMap<OpenId, Open>,
+    /// Each in a place of its own: a hash map has room for up to twice as many as are in it.
+    pub(super) opens: HashMap<OpenId, Box<Open>>,
     /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
     pub(super) ids: BTreeSet<OpenId>,
-    pub(super) holders: HashMap<HandleId, Holder>,
+    pub(super) holders: HashMap<HandleId, Box<Holder>>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
-    pub(super) by_create_id: HashMap<(PublicKey, CreateId), OpenId>,
-    /// How many opens each identity has.
-    pub(super) by_owner: HashMap<PublicKey, usize>,
+    /// The opens of each identity, by their create ids.
+    pub(super) by_owner: HashMap<PublicKey, HashMap<CreateId, OpenId>>,
     pub(super) by_session: HashMap<SessionId, SessionPart>,
     /// The orphans in the order of their deadlines, until these are known to be over.
     pub(super) deadlines: BTreeSet<(Time, OpenId)>,
@@ -152,16 +95,19 @@ pub struct OpenTable {
     pub(super) tombstone_bounds: TombstoneBounds,
     pub(super) grants_per_open: usize,
     pub(super) offers_per_client: usize,
+    pub(super) offers_per_giver: usize,
     /// The open of each grant, also of those that are over and remembered.
     pub(super) grants: HashMap<GrantId, OpenId>,
     /// The grants that end at a time, in the order in which they do.
     pub(super) grant_ends: BTreeSet<(Time, GrantId)>,
-    /// The grants that the server delivers and nobody has taken, by their grantees.
-    pub(super) offers: HashMap<PublicKey, BTreeSet<GrantId>>,
+    /// The grants that the server delivers and nobody has taken, by their grantees, with their givers.
+    pub(super) offers: HashMap<PublicKey, BTreeMap<GrantId, PublicKey>>,
     /// Who changed the files that somebody has open.
     pub(super) changes: HashMap<FileIdentity, FileChanges>,
-    /// The opens whose records have changed, and whether somebody is to be told.
-    pub(super) dirty: BTreeMap<OpenId, bool>,
+    /// The opens whose records have changed, and somebody is to be told.
+    pub(super) dirty: BTreeSet<OpenId>,
+    /// The others whose records have changed.
+    pub(super) dirty_lazily: BTreeSet<OpenId>,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -203,7 +149,6 @@ impl OpenTable {
             ids: BTreeSet::new(),
             holders: HashMap::new(),
             by_file: HashMap::new(),
-            by_create_id: HashMap::new(),
             by_owner: HashMap::new(),
             by_session: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -214,11 +159,13 @@ impl OpenTable {
             tombstone_bounds: limits.into(),
             grants_per_open: limits.grants_per_open,
             offers_per_client: limits.offers_per_client,
+            offers_per_giver: limits.offers_per_giver,
             grants: HashMap::new(),
             grant_ends: BTreeSet::new(),
             offers: HashMap::new(),
             changes: HashMap::new(),
-            dirty: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_lazily: BTreeSet::new(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,
@@ -303,7 +250,7 @@ impl OpenTable {
     /// An operation that [`OpenTable::begin_operation`] counted has ended, however it did. A holder that drains
     /// ends with its last one.
     pub fn end_operation(&mut self, handle: HandleId) {
-        let is_gone = self.holders.get_mut(&handle).map(Holder::on_operation_ended);
+        let is_gone = self.holders.get_mut(&handle).map(|holder| holder.on_operation_ended());
         debug_assert!(is_gone.is_some(), "an operation ended on a holder that does not exist");
         let open = self.holders.get(&handle).map(|holder| holder.open);
         if is_gone == Some(true) {
@@ -321,15 +268,14 @@ impl OpenTable {
     /// # Errors
     /// [`Reason::BadHandle`]: the handle is not one of this session, or it is being closed already.
     pub fn begin_close(&mut self, session: SessionId, handle: HandleId) -> Result<(), Refusal> {
-        self.open_of(session, handle)?;
+        let (holder, open) = self.open_of(session, handle)?;
+        if planted::is(Bug::CloseDropsLocks) {
+            let (open, file, identity) = (holder.open, open.file, open.owner);
+            self.drop_locks(LockOwner { open, file, identity });
+        }
         self.stop_holder(handle);
         self.finish();
         Ok(())
-    }
-
-    /// The next thing that the caller has to do or to know, in the order in which it came about.
-    pub fn poll_event(&mut self) -> Option<TableEvent> {
-        self.events.pop_front()
     }
 
     /// A handle of a session; also while it is being closed, because its last answers are still to be made.
@@ -355,7 +301,8 @@ impl OpenTable {
         let wait = self.wait_deadlines.first().map(|(deadline, _)| *deadline);
         let aged = self.lapsed.first().map(|(since, _)| since.after(self.lapsed_bounds.age));
         let grant = self.grant_ends.first().map(|(end, _)| *end);
-        orphan.into_iter().chain(wait).chain(aged).chain(grant).min()
+        let forgotten = self.tombstones.first_end(self.tombstone_bounds).map(|(end, _)| end);
+        orphan.into_iter().chain(wait).chain(aged).chain(grant).chain(forgotten).min()
     }
 
     /// A name was changed through this server: the opens whose files it leads to, itself or on the way, are found under
@@ -415,7 +362,7 @@ impl OpenTable {
     }
 
     pub(super) fn is_below_quota(&self, owner: &PublicKey) -> bool {
-        self.by_owner.get(owner).is_none_or(|&len| len < self.opens_per_client)
+        self.by_owner.get(owner).is_none_or(|opens| opens.len() < self.opens_per_client)
     }
 
     fn try_admit(&mut self, now: Time, admission: &Admission) -> Result<Admitted, Refusal> {
@@ -463,7 +410,11 @@ impl OpenTable {
         repeat: &Repeat<'_>,
         file: Option<FileIdentity>,
     ) -> Result<Option<Admitted>, Refusal> {
-        let Some(&id) = self.by_create_id.get(&(*repeat.owner, repeat.create_id)) else { return Ok(None) };
+        let own = self.by_owner.get(repeat.owner);
+        let Some(&id) = own.and_then(|own| own.get(&repeat.create_id)) else { return Ok(None) };
+        if planted::is(Bug::CreateIdIgnored) {
+            return Ok(None);
+        }
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
         match open.standing(now) {
             Standing::Held | Standing::Grace(_) | Standing::Over => {}
@@ -525,9 +476,8 @@ impl OpenTable {
         if let Some(changes) = self.changes.get_mut(&open.file) {
             changes.forget_marks();
         }
-        self.by_create_id.insert((open.owner, open.create_id), id);
-        *self.by_owner.entry(open.owner).or_default() += 1;
-        self.opens.insert(id, open);
+        self.by_owner.entry(open.owner).or_default().insert(open.create_id, id);
+        self.opens.insert(id, Box::new(open));
         self.ids.insert(id);
     }
 
@@ -542,7 +492,7 @@ impl OpenTable {
             holder.on_session_away(now.after(open.grace));
         }
         open.holders.push(handle);
-        self.holders.insert(handle, holder);
+        self.holders.insert(handle, Box::new(holder));
         self.settle(id);
         self.touch(id);
     }
@@ -565,17 +515,6 @@ impl OpenTable {
         }
     }
 
-    /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
-    /// when to ask again.
-    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
-        self.bury(id, ending);
-        // They end with the open, of which their holders hear otherwise.
-        self.forget_grants(id);
-        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
-        handles.into_iter().for_each(|handle| self.stop_holder(handle));
-        if self.opens.contains_key(&id) { Err(Refusal::busy(Self::DRAIN_RETRY)) } else { Ok(()) }
-    }
-
     /// What every call that may have freed a lock does last.
     pub(super) fn finish(&mut self) {
         self.serve_waiters();
@@ -584,7 +523,7 @@ impl OpenTable {
 
     /// A holder that this session can still use.
     pub(super) fn usable(&self, session: SessionId, handle: HandleId) -> Result<&Holder, Refusal> {
-        let holder = self.holders.get(&handle);
+        let holder = self.holders.get(&handle).map(|holder| &**holder);
         let usable = holder.filter(|holder| holder.session == session && !holder.is_draining());
         usable.ok_or_else(|| Reason::BadHandle.into())
     }
@@ -596,7 +535,8 @@ impl OpenTable {
         handle: HandleId,
     ) -> Result<(&Holder, &mut Open), Refusal> {
         let usable = |holder: &&Holder| holder.session == session && !holder.is_draining();
-        let holder = self.holders.get(&handle).filter(usable).ok_or(Reason::BadHandle)?;
+        let holder =
+            self.holders.get(&handle).map(|holder| &**holder).filter(usable).ok_or(Reason::BadHandle)?;
         let open = self.opens.get_mut(&holder.open).ok_or(Reason::BadHandle)?;
         Ok((holder, open))
     }
@@ -657,7 +597,6 @@ impl OpenTable {
         let Some(open) = self.opens.remove(&id) else { return };
         self.ids.remove(&id);
         self.drop_locks(LockOwner { open: id, file: open.file, identity: open.owner });
-        self.by_create_id.remove(&(open.owner, open.create_id));
         if let Entry::Occupied(mut groups) = self.by_file.entry(open.file) {
             groups.get_mut().retain_mut(|(_, ids)| {
                 ids.remove(&id);
@@ -668,10 +607,10 @@ impl OpenTable {
                 self.changes.remove(&open.file);
             }
         }
-        if let Entry::Occupied(mut len) = self.by_owner.entry(open.owner) {
-            *len.get_mut() = len.get().saturating_sub(1);
-            if *len.get() == 0 {
-                len.remove();
+        if let Entry::Occupied(mut own) = self.by_owner.entry(open.owner) {
+            own.get_mut().remove(&open.create_id);
+            if own.get().is_empty() {
+                own.remove();
             }
         }
         self.events.push_back(TableEvent::CloseFile { open: id });

@@ -12,9 +12,10 @@
 
 use core::time::Duration;
 
+use super::events::TableEvent;
 use super::locks::{FileLocks, Obstacle, Turn, Waiter};
 use super::ranges::{Lock, Splice};
-use super::table::{OpenTable, TableEvent};
+use super::table::OpenTable;
 use crate::model::{
     ByteRange, Ending, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId,
     Rights, SessionId, Time,
@@ -380,6 +381,7 @@ impl OpenTable {
 
     /// Ends the waits that are over at `now`.
     pub(super) fn end_overdue(&mut self, now: Time) {
+        self.tombstones.note_time(now);
         while let Some((_, key)) = self.wait_deadlines.first().copied().filter(|(end, _)| *end <= now) {
             self.end_wait(key, Err(Reason::Locked.into()));
         }

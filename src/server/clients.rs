@@ -12,9 +12,12 @@
 //! expires = 2027-01-31T00:00:00Z                # without it: never
 //! ```
 
+mod edit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub use edit::{ClientsEditError, add, forget};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
+use super::counters::Handshake;
 use super::enrolment;
 use super::gate::HalfOpen;
 use super::shared::{Shared, WriterHandle};
@@ -75,8 +76,10 @@ pub(super) async fn serve(shared: Arc<Shared>, accepted: Accepted, place: HalfOp
     let outcome = tokio::select! {
         () = stop.cancelled() => return,
         () = place.is_drawn() => Err(Refused::Drawn),
-        outcome = begin(&shared, accepted, place.source()) => outcome,
+        // In a place of its own, which is given back: a channel lasts, and its task has to remember none of this.
+        outcome = Box::pin(begin(&shared, accepted, place.source())) => outcome,
     };
+    shared.counters.handshake(how(&outcome));
     match outcome {
         Ok(Running::Control(parts)) => {
             place.proven();
@@ -88,6 +91,26 @@ pub(super) async fn serve(shared: Arc<Shared>, accepted: Accepted, place: HalfOp
         }
         Ok(Running::Nothing) => place.shown(),
         Err(refused) => place.refused(&refused),
+    }
+}
+
+/// How a handshake ended, as it is counted.
+fn how(outcome: &Result<Running, Refused>) -> Handshake {
+    match outcome {
+        Ok(Running::Control(_) | Running::Data(_)) => Handshake::Proven,
+        Ok(Running::Nothing) => Handshake::KeyShown,
+        Err(refused) => match refused {
+            Refused::Greeting(_) => Handshake::NoHello,
+            Refused::WrongServer => Handshake::WrongServer,
+            Refused::Handshake(_) | Refused::First(_) | Refused::NoBeginning | Refused::Record(_) => {
+                Handshake::Failed
+            }
+            Refused::NotAllowed(_) => Handshake::NotAllowed,
+            Refused::Session(_) | Refused::Bind(_) | Refused::Enrolment(_) => Handshake::Refused,
+            Refused::TooSlow => Handshake::TooSlow,
+            Refused::Drawn => Handshake::Drawn,
+            Refused::NotComputed(_) | Refused::Entropy(_) | Refused::Io(_) => Handshake::Broken,
+        },
     }
 }
 
@@ -279,7 +302,7 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
     let Parts { reader, writer, backlog, connection } = parts;
     let on_record = |received| {
         let input = Received::into_input(received, FromClient::into_core, Outbound::Owned);
-        shared.drive(|core, now| core.handle_input(now, connection, input));
+        shared.receive(connection, input);
     };
     let on_written = {
         let shared = Arc::clone(shared);

@@ -7,6 +7,7 @@ mod beneath;
 mod change;
 mod clients;
 mod connection;
+mod counters;
 mod descriptors;
 mod enrolment;
 mod evidence;
@@ -26,7 +27,7 @@ mod work;
 mod xattr;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -36,9 +37,10 @@ use tokio_util::task::TaskTracker;
 
 pub use change::ModePolicy;
 pub use clients::{
-    ClientsError, ClientsProblem, load as load_clients, load_unless_blank as load_clients_unless_blank,
-    parse as parse_clients,
+    ClientsEditError, ClientsError, ClientsProblem, add as add_client, forget as forget_client,
+    load as load_clients, load_unless_blank as load_clients_unless_blank, parse as parse_clients,
 };
+pub use counters::{RequestCount, ServerCounts};
 pub use descriptors::Bounds as DescriptorBounds;
 pub use exports::{ExportError, Exports, OpenedFile, parse_export_argument};
 pub use files::{CachedRead, Descriptor};
@@ -61,7 +63,7 @@ use crate::opens::RestoreError;
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
 use crate::session::server::{
-    ReleaseError, ServerCore, ServerSetup, ServerStatus, StartError as CoreError, StatusQuery,
+    ReleaseError, ServerCore, ServerLoad, ServerSetup, ServerStatus, StartError as CoreError, StatusQuery,
 };
 
 /// What a server is started with.
@@ -89,6 +91,8 @@ pub struct ServerConfig {
     pub state: Option<StateConfig>,
     /// Where it listens; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// Sockets that listen already, as a service manager hands them over; they come behind those of `listen`.
+    pub listeners: Vec<TcpListener>,
     /// Whether anybody who asks is shown the server's public key, so that it can be pinned; nothing else comes of it.
     pub enrolment: bool,
 }
@@ -110,6 +114,7 @@ impl ServerConfig {
             limits: Limits::default(),
             state: None,
             listen: Vec::new(),
+            listeners: Vec::new(),
             enrolment: true,
         }
     }
@@ -128,6 +133,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A socket that was handed over is of no use.
+    #[error("cannot listen on a socket that was handed over")]
+    Handed(#[source] io::Error),
     /// Nowhere to listen.
     #[error("no address to listen on was given")]
     NoAddress,
@@ -221,7 +229,7 @@ impl Server {
 
     /// A server whose handshakes are computed by these threads.
     fn with_workers(config: ServerConfig, workers: Workers) -> Result<Self, StartError> {
-        if config.listen.is_empty() {
+        if config.listen.is_empty() && config.listeners.is_empty() {
             return Err(StartError::NoAddress);
         }
         config.limits.check()?;
@@ -231,6 +239,10 @@ impl Server {
             let listener = socket::listen(address).map_err(error)?;
             let bound = listener.local_addr().map_err(error)?;
             listeners.push((listener, bound));
+        }
+        for listener in config.listeners {
+            let bound = listener.local_addr().map_err(StartError::Handed)?;
+            listeners.push((socket::adopt(listener).map_err(StartError::Handed)?, bound));
         }
         let bounds = Bounds::new(&config.limits, raise_descriptor_limit());
         let clock = Clock;
@@ -296,6 +308,13 @@ impl Server {
         self.shared.wake_timer();
     }
 
+    /// Puts other demands of the server's own on data channels in force: those that are weaker are closed now, to be bound
+    /// again. What the list of clients demands holds as well.
+    pub fn set_protection(&self, minima: ProtectionMinima) {
+        self.shared.drive(|core, now| core.handle_minima(now, minima));
+        self.shared.wake_timer();
+    }
+
     /// How data channels are protected at least, with the list of clients that is in force.
     #[must_use]
     pub fn effective_protection(&self) -> EffectiveProtection {
@@ -319,6 +338,18 @@ impl Server {
             counts: gate.counts(),
             handshake_steps: self.shared.computed(),
         }
+    }
+
+    /// What it has done since its start.
+    #[must_use]
+    pub fn counts(&self) -> ServerCounts {
+        self.shared.counters.counts()
+    }
+
+    /// How much it has of everything now.
+    #[must_use]
+    pub fn load(&self) -> ServerLoad {
+        self.shared.look(ServerCore::load)
     }
 
     /// How many handshakes the network of `source` may begin now.

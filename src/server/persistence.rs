@@ -96,9 +96,13 @@ impl Persistence {
             return;
         };
         let (shared, runtime) = (Arc::clone(shared), Handle::current());
+        let since = shared.clock().now();
         committer.submit(batch(changes), move |outcome| {
             // File work that waited for this begins on the runtime's blocking pool.
             let _runtime = runtime.enter();
+            if outcome.is_ok() {
+                shared.counters.committed(shared.clock().now().since(since));
+            }
             on_committed(&shared, commit, outcome);
         });
     }
@@ -218,3 +222,109 @@ fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
 
 /// Under which the horizon of the intents stands among them; they are numbered from 1 on.
 const HORIZON_KEY: u64 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        CreateId, ExportPath, FileIdentity, FileMark, GrantId, HandleId, LockMode, OpenMode, RawRange,
+        Rights, SessionId, StoredEndedGrant, StoredGrant, StoredHolder, StoredKey,
+    };
+    use crate::opens::OpenTable;
+
+    /// An open with everything that it may have at once.
+    fn largest(limits: &Limits) -> StoredOpen {
+        let someone = PublicKey([1; 32]);
+        let name = |len: usize| "x".repeat(len);
+        let holder = |n: usize| StoredHolder {
+            handle: HandleId(u64::try_from(n).unwrap()),
+            session: SessionId([0xff; 16]),
+            identity: someone,
+            rights: Rights::ALL,
+            is_opened: true,
+            deadline: Some(Time(u64::MAX)),
+            grant: Some(GrantId(u64::MAX)),
+        };
+        let key = StoredKey {
+            generation: u32::MAX,
+            hash: [0xff; 32],
+            home: HandleId(u64::MAX),
+            rights: Rights::ALL,
+            is_own: true,
+            grant: Some(GrantId(u64::MAX)),
+        };
+        let grant = StoredGrant {
+            grant: GrantId(u64::MAX),
+            giver: Some(HandleId(u64::MAX)),
+            from: someone,
+            to: someone,
+            rights: Rights::ALL,
+            ends: Some(Time(u64::MAX)),
+            renewed_us: u64::MAX,
+            is_delivered: true,
+            gives_up: true,
+            is_taken: true,
+            parent: Some(GrantId(u64::MAX)),
+            key: Some((u32::MAX, [0xff; 32])),
+        };
+        // Each with its own key and those of its handles.
+        let ended = StoredEndedGrant {
+            grant: GrantId(u64::MAX),
+            to: someone,
+            keys: vec![(u32::MAX, [0xff; 32]); Limits::KEYS_PER_GRANT + 1],
+        };
+        let keys = limits.keys_per_open + limits.grants_per_open * Limits::KEYS_PER_GRANT;
+        StoredOpen {
+            owner: someone,
+            export: name(crate::model::ExportName::LEN_MAX).parse().unwrap(),
+            path: ExportPath::new(format!("{}{}", "x/".repeat(ExportPath::LEN_MAX / 2), "x")).unwrap(),
+            file: FileIdentity { device: u64::MAX, inode: u64::MAX, born_ns: i64::MAX },
+            mode: OpenMode::READ_WRITE,
+            create_id: CreateId([0xff; 16]),
+            grace_us: u64::MAX,
+            guard: true,
+            wrote: true,
+            others_wrote: true,
+            expected: Some(FileMark { len: u64::MAX, changed_ns: i64::MAX }),
+            holders: (0..OpenTable::HOLDERS_PER_OPEN_MAX).map(holder).collect(),
+            keys: vec![key; keys],
+            issued: u32::MAX,
+            locks: vec![
+                (RawRange { start: u64::MAX, len: u64::MAX }, LockMode::Exclusive);
+                limits.locks_per_open
+            ],
+            renewals: u8::MAX,
+            grants: vec![grant; limits.grants_per_open],
+            ended_grants: vec![ended; limits.grants_per_open],
+        }
+    }
+
+    #[test]
+    fn an_open_with_everything_that_it_may_have_can_be_stored_and_comes_back() {
+        let open = largest(&Limits::default());
+        assert_eq!(open.path.as_bytes().len(), ExportPath::LEN_MAX);
+        let changes =
+            TableChanges { opens: vec![(OpenId(1), Some(open.clone()))], ..TableChanges::default() };
+        let batch = batch(changes);
+        let [change] = &batch[..] else { panic!("one record") };
+        assert!(change.is_within_limit(), "{} bytes", change.value_len());
+        // And not by far too much: what it is made of is what the bound is for.
+        assert!(change.value_len() * 4 > Limits::RECORD_LEN_MAX * 3, "{} bytes", change.value_len());
+        assert_eq!(stored::decode_open(change.value.as_ref().unwrap()), Ok(open));
+    }
+
+    #[test]
+    fn a_tombstone_with_everything_that_it_may_have_can_be_stored() {
+        let limits = Limits::default();
+        let keys = vec![(u32::MAX, [0xff; 32], Some(PublicKey([1; 32]))); limits.keys_per_open];
+        let tombstone = StoredTombstone {
+            order: u64::MAX,
+            owner: PublicKey([1; 32]),
+            keys,
+            ending: crate::model::Ending::Expired,
+            ended: Time(u64::MAX),
+        };
+        let tombstones = vec![(OpenId(1), Some(tombstone))];
+        assert!(batch(TableChanges { tombstones, ..TableChanges::default() })[0].is_within_limit());
+    }
+}

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counters::{Counters, kind_of};
 use super::descriptors::{Descriptors, Lease};
 use super::evidence::Unnamed;
 use super::gate::Gate;
@@ -17,10 +18,10 @@ use super::persistence::Persistence;
 use super::work::Work;
 use crate::model::{Limits, RequestId, Time};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
-use crate::session::LossReason;
 use crate::session::server::{
-    CloseManner, ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+    ClientMessage, CloseManner, ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
 };
+use crate::session::{Input, LossReason};
 use crate::wire::{ServerControl, ServerData};
 
 /// What the connections of a server share.
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) file_work: TaskTracker,
     /// Of the payload of all connections.
     pub(super) buffers: Buffers,
+    pub(super) counters: Counters,
 }
 
 struct State {
@@ -62,7 +64,12 @@ struct State {
 struct Connection {
     writer: WriterHandle,
     meter: Meter,
+    /// Requests that wait for their answers, by the kind byte.
+    asked: HashMap<RequestId, u8>,
 }
+
+/// Requests whose kinds are remembered, per connection: more than its session may have under way.
+const ASKED_MAX: usize = 1 << 16;
 
 /// The queue of a connection's writer.
 pub(super) type WriterHandle = Queue<ServerControl, ServerData>;
@@ -98,6 +105,7 @@ impl Shared {
             persistence,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
+            counters: Counters::new(),
         }
     }
 
@@ -115,12 +123,24 @@ impl Shared {
         while let Some(piece) = work.pop() {
             if let Some((id, completion)) = self.perform(piece) {
                 let mut state = self.lock();
+                self.counters.worked(&completion);
                 state.core.handle_completion(self.clock.now(), id, completion);
                 self.drain(&mut state, &mut work, &mut closing);
             }
         }
         self.close_files(closing);
         value
+    }
+
+    /// Gives a verified record of a connection to the core.
+    pub(super) fn receive(self: &Arc<Self>, connection: ConnectionId, input: Input<ClientMessage, Outbound>) {
+        if let Ok(message) = &input.message
+            && input.request != RequestId::NONE
+        {
+            let kind = kind_of(message);
+            self.lock().note(connection, input.request, kind);
+        }
+        self.drive(|core, now| core.handle_input(now, connection, input));
     }
 
     /// Deadlines may have come nearer without a note of the core's.
@@ -138,7 +158,7 @@ impl Shared {
         let mut state = self.lock();
         let id = ConnectionId(state.next_connection);
         state.next_connection = state.next_connection.saturating_add(1);
-        state.connections.insert(id, Connection { writer, meter });
+        state.connections.insert(id, Connection { writer, meter, asked: HashMap::new() });
         id
     }
 
@@ -203,7 +223,7 @@ impl Shared {
                         // Its time may be over before anything else is due.
                         self.wake.notify_one();
                     }
-                    state.send(connection, request, message, payload);
+                    state.send(&self.counters, connection, request, message, payload);
                 }
                 ServerOutput::Close { connection, manner, .. } => {
                     if let Some(connection) = state.connections.remove(&connection) {
@@ -264,14 +284,26 @@ impl Shared {
 }
 
 impl State {
+    /// What is asked for in a request, so that its answer can be counted.
+    fn note(&mut self, connection: ConnectionId, request: RequestId, kind: u8) {
+        let connection = self.connections.get_mut(&connection);
+        if let Some(connection) = connection.filter(|connection| connection.asked.len() < ASKED_MAX) {
+            connection.asked.insert(request, kind);
+        }
+    }
+
     fn send(
         &mut self,
+        counters: &Counters,
         connection: ConnectionId,
         request: RequestId,
         message: ServerMessage,
         payload: Option<Outbound>,
     ) {
-        let Some(connection) = self.connections.get(&connection) else { return };
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        if let Some(kind) = connection.asked.remove(&request) {
+            counters.answered(kind, &message);
+        }
         let ids = (request, RequestId::NONE);
         match (&connection.writer, message) {
             (Queue::Control(outbox), ServerMessage::Control(message)) => outbox.send(ids, message, payload),

@@ -221,6 +221,7 @@ impl Shared {
         // The report is the task's only result; a server that stops waits for all of them.
         drop(self.file_work.spawn_blocking(move || {
             let completion = work(&shared);
+            shared.counters.worked(&completion);
             shared.drive(|core, now| core.handle_completion(now, id, completion));
         }));
     }

@@ -22,6 +22,7 @@ pub mod client;
 mod liveness;
 pub mod recovery;
 pub mod server;
+mod subject;
 mod window;
 
 use core::fmt;

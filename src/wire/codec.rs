@@ -88,6 +88,8 @@ pub(super) fn encode_record<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     let outcome = bincode::serde::encode_into_writer(value, Appender(&mut bytes), record_config());
     debug_assert!(outcome.is_ok(), "records hold nothing that the codec refuses");
+    // Thousands of them may wait for the store.
+    bytes.shrink_to_fit();
     bytes
 }
 

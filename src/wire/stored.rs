@@ -135,6 +135,7 @@ mod tests {
             owner: PublicKey([1; 32]),
             keys: vec![(2, [3; 32], None), (3, [4; 32], Some(PublicKey([5; 32])))],
             ending: Ending::TakenOver,
+            ended: Time(6),
         };
         assert_eq!(decode_tombstone(&encode_tombstone(&tombstone)), Ok(tombstone));
     }

@@ -3,6 +3,7 @@
 use bowline::model::{
     ByteRange, ChannelKind, Create, CreateId, HandleId, LockMode, Meanwhile, OpenMode, Reason, StoreId,
 };
+use bowline::session::LossReason;
 use bowline::session::client::{Answer, HandleLoss, RequestError, SessionEvent, Ticket};
 use bowline::session::server::ServerNote;
 use bowline::wire::ServerControl;
@@ -407,6 +408,23 @@ fn a_server_that_drops_each_session_at_once_is_not_asked_without_a_pause() {
     pair.finish(who, stat);
 }
 
+/// One that serves is not one that drops what it takes: the pause is for those that never get anywhere.
+#[test]
+fn a_server_that_is_killed_again_and_again_while_it_serves_is_asked_at_once() {
+    let (mut pair, who) = start();
+    let handle = pair.handle(who, "a");
+    for round in 0..20 {
+        let write = pair.write(who, handle, 0, *b"served");
+        pair.finish(who, write);
+        pair.forget_session(who);
+        let began = pair.now();
+        let stat = pair.stat(who, handle);
+        pair.finish(who, stat);
+        let elapsed = pair.now().since(began);
+        assert!(elapsed < millis(500), "back after {elapsed:?} in round {round}");
+    }
+}
+
 #[test]
 fn another_store_is_told_by_its_id() {
     let (mut pair, who) = start();
@@ -419,4 +437,32 @@ fn another_store_is_told_by_its_id() {
     let again = pair.handle(who, "a");
     let stat = pair.stat(who, again);
     pair.finish(who, stat);
+}
+
+/// The simulation found it: a lock that waited for somebody's read was told when its handle was closed, under a name that the
+/// client had forgotten; it called that an offence, bound another channel, and asked again, for ever.
+#[test]
+fn a_lock_that_is_told_after_its_handle_was_closed_offends_nobody() {
+    let (mut pair, who) = start();
+    let handle = pair.handle(who, "a");
+    // From now on the server calls it by another name.
+    pair.forget_session(who);
+    let stat = pair.stat(who, handle);
+    pair.finish(who, stat);
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    pair.disk.hold_reads = 1;
+    let read = pair.read(other, foreign, 0, 8);
+    pair.run_until("the read is held", seconds(1), |pair| pair.disk.held() == 1);
+    let range = ByteRange::between(0, 8).unwrap();
+    let lock = pair.lock(who, handle, (range, LockMode::Exclusive), millis(0));
+    let close = pair.close(who, handle);
+    pair.finish(who, close);
+    assert!(pair.outcome(who, lock).is_none());
+    pair.release_disk();
+    pair.finish(other, read);
+    pair.run_until("the lock is answered", seconds(5), |pair| pair.outcome(who, lock).is_some());
+    let offences = pair.losses(who).into_iter().filter(|(_, _, reason)| *reason == LossReason::Offence);
+    assert_eq!(offences.count(), 0);
+    no_offence(&pair);
 }

@@ -314,7 +314,7 @@ fn answers_that_are_not_taken_count() {
 }
 
 #[test]
-fn an_id_beyond_the_window_closes_the_channel() {
+fn t33_an_id_beyond_the_window_closes_the_channel() {
     let mut bare = Bare::new();
     let read = |handle| Ok(ClientMessage::Data(Read { handle, offset: 0, len: 1 }.into()));
     let width = Limits::default().window;
@@ -324,6 +324,37 @@ fn an_id_beyond_the_window_closes_the_channel() {
     bare.send(DATA, width + 1, read(bare.handle), None);
     assert_eq!(bare.work.len(), 1);
     bare.assert_only_closed(DATA, Offence::RequestBeyondWindow);
+}
+
+/// A repeat by its id, and something else by what it says: the id counts. Ids may come in any order, and one that was left
+/// out may still come.
+#[test]
+fn t33_an_id_that_is_used_again_for_something_else_executes_nothing() {
+    let mut bare = Bare::new();
+    let first = bare.next;
+    let write = |offset| Ok(ClientMessage::Data(Write { handle: bare.handle, offset }.into()));
+    let (one, other, close) = (write(0), write(4096), Close { handle: bare.handle });
+    let bytes = |text: &str| Some(Payload::new(text.as_bytes().to_vec()));
+    // One is left out.
+    bare.send(DATA, first + 2, one.clone(), bytes("first"));
+    bare.send(OTHER, first + 2, other.clone(), bytes("second"));
+    bare.send(CONTROL, first + 2, Ok(ClientMessage::Control(close.clone().into())), None);
+    assert_eq!(bare.work.len(), 1, "while it executes");
+    let (effect, _) = bare.work.pop().unwrap();
+    bare.done(effect, Completion::Written(Ok(5)));
+    bare.send(OTHER, first + 2, other.clone(), bytes("second"));
+    bare.send(CONTROL, first + 2, Ok(ClientMessage::Control(close.into())), None);
+    assert!(bare.work.is_empty(), "after it was executed");
+    let answers = bare.sent.iter().filter(|(_, id, _)| *id == RequestId(first + 2));
+    for (_, _, answer) in answers {
+        assert!(
+            matches!(answer, ServerMessage::Data(ServerData::WriteDone(done)) if done.written == 5),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(bare.server.table().holders_len(), 1, "nothing was closed");
+    bare.send(DATA, first + 1, other, bytes("second"));
+    assert!(matches!(bare.work[..], [(_, Effect::Write { offset: 4096, .. })]), "{:?}", bare.work);
 }
 
 #[test]

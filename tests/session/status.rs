@@ -199,7 +199,7 @@ fn an_orphan_can_be_released_before_its_grace_is_over() {
     pair.opened(two, contender);
     [L0, L1].into_iter().for_each(|line| pair.heal(one, line));
     let read = pair.read(one, handle, 0, 1);
-    assert_eq!(reason(&mut pair, one, read), Reason::BadHandle);
+    assert_eq!(reason(&mut pair, one, read), Reason::Released);
 }
 
 /// A write that was acknowledged to nobody yet must not land in the file of the next one.

@@ -219,6 +219,32 @@ fn the_newer_bytes_of_a_duplicate_are_over_the_older_ones_of_the_first_handle() 
     assert_eq!(pair.core(who).unsynced_bytes(), 0, "a sync through either covers what both have written");
 }
 
+/// The simulation found it: two processes have the open, each keeps what it has written, and after the loss of the page cache
+/// the one that came back last wrote its older bytes over the other's newer ones.
+#[test]
+fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
+    let (mut pair, who) = start();
+    let mode = OpenMode::READ_WRITE.exclusive();
+    let open = pair.open_as(who, OpenSpec { mode, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
+    let (handle, key) = pair.opened(who, open);
+    let write = pair.write(who, handle, 0, *b"older");
+    pair.finish(who, write);
+    let other = pair.complete_client(1, &LINES);
+    let resume = pair.resume(other, &key.unwrap(), None);
+    let (duplicate, _) = pair.opened(other, resume);
+    let write = pair.write(other, duplicate, 0, *b"newer");
+    let sync = pair.sync(other, duplicate);
+    finish(&mut pair, other, [write, sync]);
+    let sync = pair.sync(other, duplicate);
+    pair.finish(other, sync);
+    pair.reboot_server();
+    assert_eq!(lost(&mut pair, who, handle), [range(0, 5)]);
+    let stat = pair.stat(other, duplicate);
+    pair.finish(other, stat);
+    assert_eq!(&pair.disk.bytes("a")[..5], b"newer");
+    assert_eq!(pair.disk.executions(b"older"), 1);
+}
+
 /// They could be written only at the end, and nobody knows whether they are there.
 #[test]
 fn appended_bytes_of_a_handle_that_can_only_append_are_given_up() {

@@ -76,7 +76,14 @@ impl World {
     }
 
     pub(crate) async fn with_clients(content: &[u8], identity: Arc<Identity>, entries: &[Entry]) -> Self {
-        Self::with_program(program(), content, identity, entries).await
+        Self::with_program(program(), content, identity, entries, |_| {}).await
+    }
+
+    /// A world with one allowed client, whose exported folder is prepared before anything is in it.
+    pub(crate) async fn prepared(content: &[u8], prepare: impl FnOnce(&Path)) -> Self {
+        let identity = new_identity();
+        let entry = Entry::all(identity.public());
+        Self::with_program(program(), content, identity, &[entry], prepare).await
     }
 
     /// A world whose server process may have so many descriptors.
@@ -88,7 +95,7 @@ impl World {
             .arg(env!("CARGO_BIN_EXE_bowline"));
         let identity = new_identity();
         let entry = Entry::all(identity.public());
-        Self::with_program(limited, content, identity, &[entry]).await
+        Self::with_program(limited, content, identity, &[entry], |_| {}).await
     }
 
     async fn with_program(
@@ -96,11 +103,13 @@ impl World {
         content: &[u8],
         identity: Arc<Identity>,
         entries: &[Entry],
+        prepare: impl FnOnce(&Path),
     ) -> Self {
         client_log();
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
+        prepare(&data);
         fs::write(data.join("file"), content).unwrap();
         let server = new_identity();
         key_file::create(&folder.path().join("server.key"), &server.to_text()).unwrap();
@@ -132,8 +141,13 @@ impl World {
 
     /// Starts a server again where the last one was, with the same state.
     pub(crate) fn start_again(&mut self) {
+        self.start_again_as(program());
+    }
+
+    /// As [`World::start_again`], by a command of its own that runs the program.
+    pub(crate) fn start_again_as(&mut self, bowline: Command) {
         let listen: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let (child, addresses) = serve(program(), self.folder.path(), &listen, "process");
+        let (child, addresses) = serve(bowline, self.folder.path(), &listen, "process");
         assert_eq!(addresses, self.addresses);
         self.child = child;
     }
@@ -207,16 +221,18 @@ impl World {
 
     /// Waits until the server's log says so.
     pub(crate) async fn until_log_says(&self, what: &str) {
-        let saying = async {
-            while !self.log().contains(what) {
+        self.until(what, || self.log().contains(what)).await;
+    }
+
+    /// Waits until something is so that announces itself to nobody.
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        assert!(
-            tokio::time::timeout(LONG, saying).await.is_ok(),
-            "the log never says {what}:\n{}",
-            self.log()
-        );
+        let outcome = tokio::time::timeout(LONG, waiting).await;
+        assert!(outcome.is_ok(), "never: {what}; the log:\n{}", self.log());
     }
 
     /// The key of a file, noted as a secret.

@@ -44,8 +44,10 @@ use self::store::Store;
 
 #[path = "pair/calls.rs"]
 mod calls;
+#[path = "pair/crash.rs"]
+pub(crate) mod crash;
 #[path = "pair/disk.rs"]
-mod disk;
+pub(crate) mod disk;
 #[path = "pair/network.rs"]
 mod network;
 #[path = "pair/outage.rs"]
@@ -95,7 +97,7 @@ impl bowline::session::Payload for Payload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Who(pub(crate) usize);
 
-/// How many of the last events a failing run prints.
+/// How many of the last events a failing run prints, where `BOWLINE_TRACE` does not say more.
 const TRACE_LEN: usize = 120;
 /// A core that wants this many time-outs at one moment spins.
 const TIMEOUTS_MAX: u32 = 100;
@@ -118,10 +120,16 @@ pub(crate) struct Pair {
     pub(crate) disk_us: (u64, u64),
     /// Everything that the server's core gave to a writer.
     pub(crate) answers: Vec<Sent>,
+    /// Requests that have arrived at the server, by their sessions and ids, and those of them that it has answered.
+    arrived: BTreeMap<(SessionId, RequestId), bool>,
+    /// How many copies of a request came while their original was executing, and how many after its answer.
+    pub(crate) copies: (u64, u64),
     /// What the server's core has noted.
     pub(crate) notes: Vec<ServerNote>,
     /// What servers that start from now on, and sessions, say of their data store.
     pub(crate) life: (Epoch, Verifier),
+    /// What the present server says of it.
+    server_life: (Epoch, Verifier),
     /// What resumed handles are told, where it is not what the server says.
     pub(crate) meanwhile: Option<Meanwhile>,
     /// Bounds of clients that come from now on.
@@ -139,6 +147,7 @@ pub(crate) struct Pair {
     seed: u64,
     delays: Seed,
     trace: VecDeque<String>,
+    trace_len: usize,
     trace_hash: u64,
 }
 
@@ -176,11 +185,15 @@ struct Client {
     /// Channels that the shell has a connection for.
     connections: BTreeMap<ChannelNumber, ConnectionId>,
     outcomes: BTreeMap<Ticket, Outcome>,
+    /// Requests whose outcomes were taken out.
+    taken: BTreeSet<Ticket>,
     events: Vec<(Time, SessionEvent)>,
     sent: Vec<Sent>,
     /// How many closes were sent: those need no credit.
     closes: u32,
     entropy: Seed,
+    /// Its process has ended.
+    is_dead: bool,
 }
 
 /// Something that will happen.
@@ -277,8 +290,11 @@ impl Pair {
             store_us: (50, 150),
             disk_us: (100, 200),
             answers: Vec::new(),
+            arrived: BTreeMap::new(),
+            copies: (0, 0),
             notes: Vec::new(),
             life: (EPOCH, VERIFIER),
+            server_life: (EPOCH, VERIFIER),
             meanwhile: None,
             client_limits: Limits::default(),
             forgotten: BTreeSet::new(),
@@ -292,6 +308,7 @@ impl Pair {
             seed,
             delays: Seed::new(seed, 2),
             trace: VecDeque::new(),
+            trace_len: std::env::var("BOWLINE_TRACE").map_or(TRACE_LEN, |len| len.parse().unwrap()),
             trace_hash: 0xcbf2_9ce4_8422_2325,
         }
     }
@@ -327,10 +344,12 @@ impl Pair {
             started,
             connections: BTreeMap::from([(ChannelNumber(0), connection)]),
             outcomes: BTreeMap::new(),
+            taken: BTreeSet::new(),
             events: Vec::new(),
             sent: Vec::new(),
             closes: 0,
             entropy,
+            is_dead: false,
         });
         self.drain_client(who);
         who
@@ -349,46 +368,18 @@ impl Pair {
     /// The server's process ends, and a new one starts on its store: it knows nothing of the sessions before. Every
     /// connection breaks; what was not stored and file work that had not begun are gone.
     pub(crate) fn restart_server(&mut self) {
-        self.restart(true);
+        self.restart(true, 0);
     }
 
     /// The same with the whole machine.
     pub(crate) fn reboot_server(&mut self) {
-        self.restart(false);
+        self.restart(false, 0);
     }
 
     /// The same without its store.
     pub(crate) fn replace_server(&mut self) {
         self.store = Store::default();
-        self.restart(true);
-    }
-
-    fn restart(&mut self, is_same_boot: bool) {
-        for (who, line) in self.network.lines.keys().copied().collect::<Vec<_>>() {
-            self.cut(who, line, Cut::NOW);
-            self.heal(who, line);
-        }
-        self.note(format_args!("the server starts anew"));
-        self.life.0.0 += 1;
-        self.events.retain(|_, event| {
-            !matches!(
-                event,
-                Event::Done { .. }
-                    | Event::Committed { .. }
-                    | Event::Lost { at: End::Server, .. }
-                    | Event::AskArrives { .. }
-                    | Event::RestartArrives { .. }
-            )
-        });
-        self.disk.forget_process();
-        if !is_same_boot {
-            self.lose_machine();
-        }
-        let disk = &self.disk;
-        let stored = self.store.load(self.now, is_same_boot, |change| disk.evidence(change));
-        let seed = self.seed ^ self.now.0;
-        self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);
-        self.drain_server();
+        self.restart(true, 0);
     }
 
     /// The list of clients changes.
@@ -458,6 +449,15 @@ impl Pair {
             self.step();
         }
         self.advance(deadline);
+    }
+
+    /// One event happens, if there is one until `deadline`; else that is what the clock shows.
+    pub(crate) fn step_until(&mut self, deadline: Time) -> bool {
+        if self.next_moment().is_some_and(|next| next <= deadline) {
+            return self.step();
+        }
+        self.advance(deadline);
+        false
     }
 
     /// The virtual clock.
@@ -541,6 +541,7 @@ impl Pair {
             Event::AttemptOver { connection, failure } => self.fail_attempt(connection, failure),
             Event::Lost { connection, at } => self.lose(connection, at),
             Event::AskArrives { who, line } => self.ask(who, line),
+            Event::Asked { who, .. } | Event::Restarted { who, .. } if self.clients[who.0].is_dead => {}
             Event::Asked { who, lives } => {
                 self.note(format_args!("c{} hears whether its session lives: {lives:?}", who.0));
                 self.clients[who.0].core.handle_asked(self.now, lives);
@@ -549,8 +550,14 @@ impl Pair {
             Event::RestartArrives { who, line, former } => self.restart_arrives(who, line, former),
             Event::Restarted { who, line, begun } => self.restarted(who, line, begun),
             Event::Done { effect } => {
-                let Some(completion) = self.disk.finish(effect) else { return };
-                self.note(format_args!("{effect:?} is done"));
+                let before = self.disk.writes.len();
+                let Some(completion) = self.disk.finish(effect, self.life.0) else { return };
+                match self.disk.writes.get(before) {
+                    Some(write) => {
+                        self.note(format_args!("{effect:?} has written {write}", write = write.brief()))
+                    }
+                    None => self.note(format_args!("{effect:?} is done")),
+                }
                 self.server.handle_completion(self.now, effect, completion);
                 self.drain_server();
             }
@@ -584,6 +591,7 @@ impl Pair {
             .clients
             .iter()
             .enumerate()
+            .filter(|(_, client)| !client.is_dead)
             .filter_map(|(at, client)| Some((client.core.poll_timeout(self.now)?, Some(Who(at)))));
         let server = self.server.poll_timeout(self.now).map(|at| (at, None));
         clients.chain(server).min().map_or((None, None), |(at, whose)| (Some(at.max(self.now)), whose))
@@ -631,12 +639,15 @@ impl Pair {
                 }
             }
             ServerOutput::Effect { id, effect } => {
-                self.note(format_args!("{id:?} begins"));
+                self.note(format_args!("{id:?} begins: {}", disk::kind_of(&effect)));
                 if !self.disk.begin(id, effect) {
                     self.plan_work(id);
                 }
             }
-            ServerOutput::CloseFile { open } => self.disk.close(open),
+            ServerOutput::CloseFile { open } => {
+                let is_idle = self.disk.close(open);
+                self.check(is_idle, &format!("{open:?} was closed while work of it was executing"));
+            }
             ServerOutput::AdoptFile { open, file, .. } => self.disk.adopt(open, file),
             ServerOutput::Commit { commit, changes } => {
                 self.note(format_args!("{commit:?} begins"));
@@ -686,6 +697,9 @@ impl Pair {
             has_secret: bears_secret(&message),
         };
         self.answers.push(sent);
+        if let Some(is_answered) = self.arrived.get_mut(&(record.session, request)) {
+            *is_answered = true;
+        }
         let record = match message {
             ServerMessage::Control(ServerControl::Attached(_))
             | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
@@ -737,8 +751,10 @@ impl Pair {
                     ticket.0,
                     calls::brief(&outcome)
                 ));
-                let earlier = self.clients[who.0].outcomes.insert(ticket, outcome);
-                self.check(earlier.is_none(), "a request was answered twice");
+                let client = &mut self.clients[who.0];
+                let is_first =
+                    client.outcomes.insert(ticket, outcome).is_none() && !client.taken.contains(&ticket);
+                self.check(is_first, "a request was answered twice");
             }
             ClientOutput::Event(event) => {
                 self.note(format_args!("c{} event: {event:?}", who.0));
@@ -799,7 +815,7 @@ impl Pair {
         for byte in line.bytes() {
             self.trace_hash = (self.trace_hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.trace.len() >= TRACE_LEN {
+        if self.trace.len() >= self.trace_len {
             self.trace.pop_front();
         }
         self.trace.push_back(line);

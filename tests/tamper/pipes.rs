@@ -411,10 +411,10 @@ impl World {
                 }
                 ServerOutput::Effect { id, effect } => {
                     self.disk.begin(id, effect);
-                    let completion = self.disk.finish(id).unwrap();
+                    let completion = self.disk.finish(id, Epoch(1)).unwrap();
                     self.server.handle_completion(self.now, id, completion);
                 }
-                ServerOutput::CloseFile { open } => self.disk.close(open),
+                ServerOutput::CloseFile { open } => drop(self.disk.close(open)),
                 ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
                     panic!("nothing is stored here")
                 }

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use bowline::model::{ByteRange, LockMode, OpenId};
+use bowline::model::{ByteRange, EffectiveProtection, LockMode, OpenId, Protection};
 use bowline::opens::{HolderPhase, OpenPhase};
 use bowline::session::server::{
     ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus,
@@ -29,6 +29,7 @@ pub(in crate::cli) enum Request {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(in crate::cli) enum Line {
     Server(ServerLine),
+    Protection(ProtectionLine),
     Session(SessionLine),
     Channel(ChannelLine),
     Open(OpenLine),
@@ -63,6 +64,16 @@ pub(in crate::cli) struct ServerLine {
     pub(in crate::cli) holders: usize,
     pub(in crate::cli) locks: usize,
     pub(in crate::cli) waits: usize,
+}
+
+/// How data channels are protected at least, with everything stricter taken into account.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct ProtectionLine {
+    /// Whose: `server`, `export` or `client`.
+    pub(in crate::cli) of: String,
+    /// Of the export or client; none: all data channels.
+    pub(in crate::cli) name: Option<String>,
+    pub(in crate::cli) least: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,6 +164,17 @@ pub(super) fn lines_of(page: &ServerStatus, is_first: bool) -> Vec<Line> {
         lines.extend(open.holders.iter().map(|holder| Line::Holder(holder_line(open.open, holder))));
     }
     lines
+}
+
+/// What is in force, one fact a line.
+pub(super) fn protection_lines(effective: &EffectiveProtection) -> Vec<Line> {
+    let line = |of: &str, name: Option<String>, least: Protection| {
+        Line::Protection(ProtectionLine { of: of.to_owned(), name, least: least.to_string() })
+    };
+    let exports =
+        effective.exports.iter().map(|(name, least)| line("export", Some(name.to_string()), *least));
+    let clients = effective.clients.iter().map(|(name, least)| line("client", Some(name.clone()), *least));
+    std::iter::once(line("server", None, effective.server)).chain(exports).chain(clients).collect()
 }
 
 fn server_line(page: &ServerStatus) -> ServerLine {

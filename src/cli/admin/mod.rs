@@ -24,13 +24,13 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use self::lines::lines_of;
 pub(super) use self::lines::{
-    ChannelLine, HolderLine, Line, LockPart, OpenLine, Request, ServerLine, SessionLine,
+    ChannelLine, HolderLine, Line, LockPart, OpenLine, ProtectionLine, Request, ServerLine, SessionLine,
 };
+use self::lines::{lines_of, protection_lines};
 use self::socket::is_same_or_root;
 pub(super) use self::socket::{AdminSocket, SocketProblem, reach};
-use super::Failure;
+use super::failure::Failure;
 use super::places::admin_sockets;
 
 /// How long accepting pauses after it failed.
@@ -61,7 +61,7 @@ pub(super) fn open(wanted: Wanted, exports: &Exports) -> Result<Option<AdminSock
             Ok(opened
                 .inspect_err(|failure| {
                     let hint = failure.hint.as_deref().unwrap_or_default();
-                    tracing::warn!(why = failure.what, r#try = hint, "serving without an admin socket");
+                    tracing::warn!(why = failure.line(), r#try = hint, "serving without an admin socket");
                 })
                 .ok())
         }
@@ -204,7 +204,16 @@ async fn tell(server: &Server, write: &mut (impl AsyncWrite + Unpin)) -> io::Res
     while let Some(query) = next {
         let page = server.status(query);
         next = page.next;
-        say(write, &lines_of(&page, query == first)).await?;
+        let is_first = query == first;
+        let mut lines = lines_of(&page, is_first).into_iter();
+        if is_first {
+            // The server's own line first, then what is in force.
+            say(write, &lines.next().into_iter().collect::<Vec<_>>()).await?;
+            for facts in protection_lines(&server.effective_protection()).chunks(Limits::STATUS_ROWS_MAX) {
+                say(write, facts).await?;
+            }
+        }
+        say(write, &lines.collect::<Vec<_>>()).await?;
     }
     say(write, &[Line::End]).await
 }

@@ -9,11 +9,14 @@ use std::path::PathBuf;
 
 use bowline::model::Limits;
 use bowline::net::Clock;
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::admin::{Line, Request, SocketProblem, reach};
+use super::arguments::{AdminArguments, ReleaseArguments, StatusArguments};
+use super::failure::Failure;
+use super::output::{show, show_either, style};
 use super::places::admin_sockets;
-use super::{AdminArguments, Failure, ReleaseArguments, StatusArguments, show};
 
 /// Longest line of an answer, in bytes: an open with all the locks that it may have takes a third of it.
 const LINE_LEN_MAX: u64 = 1 << 20;
@@ -25,15 +28,26 @@ pub(super) async fn status(arguments: StatusArguments) -> Result<(), Failure> {
     if !matches!(told.end, Line::End) {
         return Err(not_understood());
     }
-    if arguments.json { show(&told.text) } else { show(&text::text(&told.lines()?)) }
+    if style().json { show(&told.text) } else { show(&text::text(&told.lines()?)) }
 }
 
 pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Failure> {
     let told = ask(arguments.at, &Request::Release { open: arguments.open.to_string() }).await?;
     match told.end {
-        Line::Released { open } => show(&format!("released open {}\n", open.escape_debug())),
+        Line::Released { open } => {
+            let shown = Released { kind: "released", open: &open };
+            show_either(&shown, || format!("released open {}\n", open.escape_debug()))
+        }
         _ => Err(not_understood()),
     }
+}
+
+/// An open that was ended, as an object.
+#[derive(Serialize)]
+struct Released<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    open: &'a str,
 }
 
 /// An answer: what was told, a JSON object a line, and how it ended.

@@ -3,11 +3,14 @@
 
 use std::fmt::Write as _;
 
-use super::super::admin::{ChannelLine, HolderLine, Line, LockPart, OpenLine, ServerLine, SessionLine};
+use super::super::admin::{
+    ChannelLine, HolderLine, Line, LockPart, OpenLine, ProtectionLine, ServerLine, SessionLine,
+};
 
 /// A kind of rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Protection,
     Session,
     Channel,
     Open,
@@ -21,7 +24,7 @@ type Row = (Kind, Vec<String>);
 pub(super) fn text(lines: &[Line]) -> String {
     let mut summary = String::new();
     let (mut sessions, mut opens): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
-    let mut locks: Vec<Row> = Vec::new();
+    let (mut locks, mut protection): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
     for line in lines {
         // An open's locks stand behind its holders.
         if !matches!(line, Line::Holder(_)) {
@@ -29,6 +32,7 @@ pub(super) fn text(lines: &[Line]) -> String {
         }
         match line {
             Line::Server(server) => summary = summed_up(server),
+            Line::Protection(fact) => protection.push((Kind::Protection, protection_cells(fact))),
             Line::Session(session) => sessions.push((Kind::Session, session_cells(session))),
             Line::Channel(channel) => sessions.push((Kind::Channel, channel_cells(channel))),
             Line::Open(open) => {
@@ -40,7 +44,7 @@ pub(super) fn text(lines: &[Line]) -> String {
         }
     }
     opens.append(&mut locks);
-    let parts = [summary, aligned(&sessions), aligned(&opens)];
+    let parts = [summary, aligned(&protection), aligned(&sessions), aligned(&opens)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -56,6 +60,14 @@ fn summed_up(server: &ServerLine) -> String {
         counted(server.locks, "lock"),
         shown(version),
     )
+}
+
+fn protection_cells(fact: &ProtectionLine) -> Vec<String> {
+    let of = match &fact.name {
+        Some(name) => format!("{} {}", shown(&fact.of), shown(name)),
+        None => "data channels".to_owned(),
+    };
+    vec![of, format!("at least {}", shown(&fact.least))]
 }
 
 fn session_cells(session: &SessionLine) -> Vec<String> {
@@ -129,11 +141,11 @@ fn lock_cells(lock: &LockPart) -> Vec<String> {
 
 /// Rows with their columns below each other, one kind of rows apart from the other.
 fn aligned(rows: &[Row]) -> String {
-    let kinds = [Kind::Session, Kind::Channel, Kind::Open, Kind::Holder, Kind::Lock];
+    let kinds = [Kind::Protection, Kind::Session, Kind::Channel, Kind::Open, Kind::Holder, Kind::Lock];
     let widths = kinds.map(|kind| widths(rows.iter().filter(|(of, _)| *of == kind)));
     let mut text = String::new();
     for (kind, cells) in rows {
-        let indent = if matches!(kind, Kind::Session | Kind::Open) { "" } else { "  " };
+        let indent = if matches!(kind, Kind::Protection | Kind::Session | Kind::Open) { "" } else { "  " };
         let widths = kinds.iter().zip(&widths).find(|(of, _)| *of == kind);
         let widths = widths.map(|(_, widths)| widths.as_slice()).unwrap_or_default();
         let mut line = indent.to_owned();
@@ -193,6 +205,9 @@ mod tests {
     }
 
     const STATUS: &str = r#"{"type":"server","version":"1.2.3","process_id":7,"key":"k","fingerprint":"ssss","sessions":2,"channels":1,"opens":2,"orphans":1,"holders":1,"locks":2,"waits":0}
+{"type":"protection","of":"server","name":null,"least":"signed"}
+{"type":"protection","of":"export","name":"media","least":"sealed"}
+{"type":"protection","of":"client","name":"edit","least":"sealed"}
 {"type":"session","session":"aa","client":"cccc","client_name":"edit","instance":"ii","process_id":70,"state":"live","kept_ms":null,"channels":1,"handles":1,"requests":0,"bytes":0}
 {"type":"channel","session":"aa","channel":0,"kind":"control","protection":"sealed","unwritten":0}
 {"type":"session","session":"bb","client":"dddd","client_name":null,"instance":"ii","process_id":7,"state":"away","kept_ms":59999,"channels":0,"handles":2,"requests":0,"bytes":0}
@@ -205,6 +220,10 @@ mod tests {
     fn a_status_is_aligned_and_each_open_has_its_holders_and_locks_below_it() {
         let expected = "\
 server ssss: 2 sessions, 1 channel, 2 opens (1 orphaned), 1 holder, 2 locks, 0 waiting; bowline 1.2.3, process 7
+
+data channels  at least signed
+export media   at least sealed
+client edit    at least sealed
 
 session aa  client cccc edit               process 70  live               1 handle   executing 0  bytes 0
   channel 0  control  sealed  unwritten 0

@@ -25,6 +25,7 @@ mod engine;
 mod export;
 mod file;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use self::engine::Engine;
 use super::error::Error;
 use super::options::OpenOptions;
 use super::peers::Peer;
-use super::{ChannelStatus, GrantOffer, LineStatus};
+use super::{ChannelStatus, GrantOffer, KeptOpen, KeyRingError, LineStatus};
 use crate::model::{GrantId, HandleId, Limits, LineSet, ResumeKey, SessionId};
 use crate::secure::Identity;
 
@@ -67,6 +68,14 @@ impl Client {
         Self { client: self.client.with_request_timeout(timeout), ..self }
     }
 
+    /// As [`crate::client::Client::with_key_ring`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_key_ring(self, folder: &Path) -> Result<Self, KeyRingError> {
+        Ok(Self { client: self.client.with_key_ring(folder)?, ..self })
+    }
+
     /// As [`crate::client::Client::connect`].
     ///
     /// # Errors
@@ -76,6 +85,16 @@ impl Client {
         self.engine.watch(session.guard().channel_tasks());
         Ok(Session { session, engine: Arc::clone(&self.engine) })
     }
+}
+
+/// As [`crate::client::Resumed`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// The open.
+    pub kept: KeptOpen,
+    /// The file, with its locks and its rights and a new handle.
+    pub outcome: Result<File, Error>,
 }
 
 /// As [`crate::client::Session`]. Dropped with the last of its files, it says farewell to the server, for which the
@@ -135,6 +154,27 @@ impl Session {
     /// As there, and [`Error::InsideRuntime`].
     pub fn resume(&self, key: &ResumeKey, lines: LineSet) -> Result<File, Error> {
         Ok(File::new(self.engine.run(self.session.resume(key, lines))?, &self.engine))
+    }
+
+    /// As [`crate::client::Session::resume_all`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::InsideRuntime`].
+    pub fn resume_all(&self) -> Result<Vec<Resumed>, Error> {
+        self.resume_some(|_| true)
+    }
+
+    /// As [`crate::client::Session::resume_some`].
+    ///
+    /// # Errors
+    /// As there, and [`Error::InsideRuntime`].
+    pub fn resume_some(&self, is_wanted: impl Fn(&KeptOpen) -> bool + Send) -> Result<Vec<Resumed>, Error> {
+        let resumed = self.engine.run(self.session.resume_some(is_wanted))?;
+        let blocking = |one: super::Resumed| Resumed {
+            kept: one.kept,
+            outcome: one.outcome.map(|file| File::new(file, &self.engine)),
+        };
+        Ok(resumed.into_iter().map(blocking).collect())
     }
 
     /// As [`crate::client::Session::offers`].

@@ -15,7 +15,7 @@ use super::{File, LineConfig, Peer, Peers, PeersError, PeersProblem};
 use crate::model::{LineRole, PublicKey, len_u64};
 use crate::net::KeyFileError;
 use crate::net::replace::Replacement;
-use crate::net::settings::{LEN_MAX, TextProblem, from_toml, is_plain_name, load};
+use crate::net::settings::{LEN_MAX, TextProblem, from_toml, is_plain_name, load, with_entry, without_entry};
 
 /// A server to be pinned.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -187,9 +187,7 @@ impl Pin {
     }
 
     fn with_entry(&self, text: &str, mut peers: Peers) -> (Option<String>, Peers, Pinned) {
-        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let gap = if text.is_empty() { "" } else { "\n" };
-        let edited = format!("{text}{end}{gap}{}", self.entry());
+        let edited = with_entry(text, &self.entry());
         peers.peers.push(Peer {
             name: self.name.clone(),
             key: self.key,
@@ -227,6 +225,28 @@ impl Pin {
         }
         (edited, peers, Pinned::Replaced)
     }
+}
+
+/// Takes the server of this name off the list in the file `path`, and gives its entry back; `None` if the list has none of
+/// this name. Everything else in the file stays as it is.
+///
+/// # Errors
+/// [`PinError`], and nothing was changed.
+pub fn forget(path: &Path, name: &str) -> Result<Option<Peer>, PinError> {
+    let replacement = Replacement::begin(path)?;
+    let (text, mut peers) = load_text(replacement.path())?;
+    let Some(at) = peers.peers.iter().position(|peer| peer.name == name) else { return Ok(None) };
+    let peer = peers.peers.remove(at);
+    let edited =
+        entry_of(&text, name).and_then(|entry| without_entry(&text, "[[peer]]", entry.name.span().start));
+    let is_meant = |text: &String| Peers::parse(text).is_ok_and(|said| said == peers);
+    let Some(edited) = edited.filter(is_meant) else {
+        let write = format!("nothing any more of the [[peer]] with name = \"{name}\"");
+        return Err(PinError::Uneditable { file: path.to_owned(), write });
+    };
+    let file = replacement.path().to_owned();
+    replacement.finish(&edited).map_err(|source| PinError::Write { file, source })?;
+    Ok(Some(peer))
 }
 
 fn load_text(path: &Path) -> Result<(String, Peers), PeersError> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::file::{self, RingFile};
-use super::format::{Entry, Place, Slots};
+use super::format::{self, Entry, Place, Reading, Slots};
 use super::{KeptOpen, KeyRing, KeyRingError};
 use crate::model::{HandleId, OpenId, PublicKey};
 
@@ -107,6 +107,21 @@ pub struct Listed {
 }
 
 impl Survey {
+    /// Looks at the bytes of the ring `path`, whose owner is taken for gone.
+    ///
+    /// # Errors
+    /// [`KeyRingError::Unknown`] if they are no ring of this version. One that was not finished has no opens.
+    pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<Self, KeyRingError> {
+        let slots = match format::read(bytes) {
+            Reading::Ring(slots) => slots,
+            Reading::Unfinished => return Ok(Self::default()),
+            Reading::Unknown => return Err(KeyRingError::Unknown { path: path.to_owned() }),
+        };
+        let problems = damage(path, &slots).into_iter().collect();
+        let listed = |(_, entry): (Place, Entry)| Listed { kept: entry.kept, is_owner_living: false };
+        Ok(Self { opens: slots.live.into_iter().map(listed).collect(), problems })
+    }
+
     /// Looks at the rings in `folder`, and changes nothing. It blocks the thread.
     ///
     /// # Errors

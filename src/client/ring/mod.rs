@@ -15,6 +15,7 @@ mod adopted;
 mod error;
 mod file;
 mod format;
+mod renew;
 mod resume;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use adopted::{Listed, Survey};
 pub use error::KeyRingError;
 use file::RingFile;
 use format::{Entry, HEADER, Place};
+pub(in crate::client) use renew::{Keeper, Keepers};
 pub use resume::Resumed;
 
 use crate::model::{ExportName, ExportPath, InstanceId, Limits, OpenId, OpenMode, PublicKey, len_u64};
@@ -75,7 +77,7 @@ struct Book {
 }
 
 /// An entry of a ring. It stays when this is dropped.
-pub(super) struct Kept {
+struct Kept {
     ring: Arc<KeyRing>,
     place: Place,
 }
@@ -199,7 +201,7 @@ impl Book {
 
 impl Kept {
     /// Wipes the entry: its handle is closed.
-    pub(super) fn forget(self) {
+    fn forget(self) {
         self.ring.forget(self.place);
     }
 }

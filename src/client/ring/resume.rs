@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::adopted::{Adopted, Spot};
 use super::format::Entry;
-use super::{KeptOpen, KeyRing, KeyRingError};
+use super::{Keeper, KeptOpen, KeyRing, KeyRingError};
 use crate::client::{Error, File, Session};
 use crate::model::{ExportName, ExportPath, HandleId, Limits, LineSet, Reason};
 use crate::net::Clock;
@@ -125,11 +125,15 @@ impl File {
             mode: self.state().mode,
             kept_us: Clock.wall_us(),
         };
-        let entry = Entry { kept, store: guard.store(), handle: self.handle(), in_place_of, key };
+        let handle = self.handle();
+        let entry = Entry { kept: kept.clone(), store: guard.store(), handle, in_place_of, key };
         let added = ring.add(&entry)?;
         drop(entry);
-        self.set_kept(added);
-        Ok(ring.settle(&guard.inner().runtime).await?)
+        let keeper = Arc::new(Keeper::new(ring, kept, handle, added));
+        let inner = guard.inner();
+        inner.keepers.insert(self.name(), &keeper);
+        self.set_kept(keeper);
+        Ok(ring.settle(&inner.runtime).await?)
     }
 }
 

@@ -346,3 +346,30 @@ fn a_folder_that_is_not_there_has_no_rings() {
     assert!(Survey::of(&missing).unwrap().opens.is_empty());
     assert!(!missing.exists(), "looking makes nothing");
 }
+
+/// What a fuzzer begins with, and golden bytes at the same time: where the format changes on purpose, write them anew with
+/// `BOWLINE_WRITE_SEEDS=1`, and give the header another number.
+#[test]
+fn the_bytes_of_a_ring_are_the_golden_ones() {
+    let mut replaced = entry(3);
+    replaced.in_place_of = Some(HandleId(101));
+    let mut freed = bytes(&[entry(1), entry(2)]);
+    let first = slot_len(&body(&entry(1)));
+    freed[HEADER.len() + 4..HEADER.len() + first].fill(0);
+    let seeds = [
+        ("two_opens", bytes(&[entry(1), with_path(2, 300)])),
+        ("in_place_of_another", bytes(&[entry(1), replaced])),
+        ("freed", freed),
+        ("empty", HEADER.to_vec()),
+        ("cut", bytes(&[entry(1), entry(2)])[..HEADER.len() + first + 20].to_vec()),
+        ("unknown", b"bowline-key-ring-2\n".to_vec()),
+    ];
+    for (name, bytes) in seeds {
+        let file: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", "key_ring", name].iter().collect();
+        if std::env::var_os("BOWLINE_WRITE_SEEDS").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, &bytes).unwrap();
+        }
+        assert!(fs::read(&file).unwrap() == bytes, "{name} differs: the format has changed");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
+use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use tokio::io::DuplexStream;

@@ -123,9 +123,9 @@ fn a_change_of_the_name_is_one_by_a_client() {
 #[test]
 fn a_first_write_is_an_urgent_change_of_the_records_and_the_next_one_is_none() {
     let mut table = three();
-    table.take_changes();
+    table.take_changes(usize::MAX);
     let marks = |table: &mut OpenTable| -> Vec<(OpenId, bool, bool)> {
-        let changes = table.take_changes();
+        let changes = table.take_changes(usize::MAX);
         assert_eq!(changes.is_urgent, !changes.is_empty());
         let of = |(id, open): &(OpenId, Option<crate::model::StoredOpen>)| {
             open.as_ref().map(|open| (*id, open.wrote, open.others_wrote))
@@ -145,12 +145,12 @@ fn a_first_write_is_an_urgent_change_of_the_records_and_the_next_one_is_none() {
     }
     // A newcomer, and a file that was looked at, are marked again.
     admit(&mut table, second(5), B1, 4, OpenMode::READ).unwrap();
-    table.take_changes();
+    table.take_changes(usize::MAX);
     table.note_change(second(5), HandleId(1));
     assert_eq!(marks(&mut table), [(OpenId(4), false, true)]);
     table.session_away(second(6), A1);
     table.looked_at(OpenId(1), second(6), &unchanged());
-    table.take_changes();
+    table.take_changes(usize::MAX);
     table.note_change(second(7), HandleId(3));
     assert_eq!(marks(&mut table), [(OpenId(1), false, true)]);
 }

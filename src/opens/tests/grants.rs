@@ -262,6 +262,34 @@ fn offers_to_one_identity_are_bounded() {
 }
 
 #[test]
+fn one_giver_does_not_fill_what_others_may_offer() {
+    let limits = Limits { offers_per_client: 4, offers_per_giver: 2, ..Limits::default() };
+    let mut table = OpenTable::new([0x5a; 32], &limits);
+    table.admit(second(0), Admission { rights: ALL, ..admission(A1, 1, FILE, EXCLUSIVE) }).unwrap();
+    table.admit(second(0), Admission { rights: ALL, ..admission(A1, 2, OTHER_FILE, EXCLUSIVE) }).unwrap();
+    let third = FileIdentity { inode: 12, ..FILE };
+    table.admit(second(0), Admission { rights: ALL, ..admission(B1, 3, third, EXCLUSIVE) }).unwrap();
+    let offer = |table: &mut OpenTable, session, handle, n| {
+        let asked = GrantRequest { deliver: true, ..asked(n, CAROL, READER) };
+        table.grant(second(1), session, HandleId(handle), &asked, &stamp()).map(drop)
+    };
+    assert_eq!(offer(&mut table, A1, 1, 1), Ok(()));
+    assert_eq!(offer(&mut table, A1, 2, 2), Ok(()));
+    assert_eq!(offer(&mut table, A1, 2, 3), Err(refused(Reason::Quota)), "also of another open");
+    assert_eq!(offer(&mut table, B1, 3, 4), Ok(()), "another giver has its own share");
+    assert_eq!(table.offers_to(&CAROL).count(), 3);
+    // What is not delivered fills nobody's offers.
+    give(&mut table, A1, 1, &asked(5, CAROL, READER));
+    // One that is taken back, or was taken, makes room.
+    table.revoke(A1, HandleId(1), GrantId(1)).unwrap();
+    assert_eq!(offer(&mut table, A1, 2, 6), Ok(()));
+    assert_eq!(offer(&mut table, A1, 2, 7), Err(refused(Reason::Quota)));
+    let key = table.take_grant(second(2), &CAROL, GrantId(6), &stamp()).unwrap();
+    table.resume(second(2), &key, carol(9)).unwrap();
+    assert_eq!(offer(&mut table, A1, 2, 8), Ok(()));
+}
+
+#[test]
 fn a_move_takes_the_giver_s_handle_and_stands_on_its_own() {
     let mut table = opened();
     let own = issue(&mut table, A1, 1);

@@ -72,6 +72,29 @@ fn every_wrong_bit_of_a_key_is_refused() {
 }
 
 #[test]
+fn t10_a_selector_that_is_there_and_one_that_is_not_cost_one_hash_each() {
+    // `assert_denied` counts the hashes of each attempt.
+    let (mut table, key) = orphan();
+    let absent = ResumeKey { file_id: OpenId(99), ..key.clone() };
+    assert_denied(&mut table, second(20), &absent, claim(A2, 2), ResumeDenial::NoSuchOpen);
+    let never_issued = ResumeKey { generation: 9, ..key.clone() };
+    assert_denied(&mut table, second(20), &never_issued, claim(A2, 2), ResumeDenial::NoSuchKey);
+    for at in [0, SECRET.len() - 1] {
+        let mut wrong = key.clone();
+        wrong.secret[at] ^= 1;
+        assert_denied(&mut table, second(20), &wrong, claim(A2, 2), ResumeDenial::WrongSecret);
+    }
+    assert_denied(&mut table, second(20), &key, claim(B1, 2), ResumeDenial::WrongIdentity);
+    table.release(second(20), OpenId(1));
+    drop(events(&mut table));
+    assert_denied(&mut table, second(21), &absent, claim(A2, 2), ResumeDenial::NoSuchOpen);
+    assert_denied(&mut table, second(21), &key, claim(B1, 2), ResumeDenial::WrongIdentity);
+    let hashed = table.hasher.count.get();
+    assert_eq!(table.resume(second(21), &key, claim(A2, 2)), Err(refused(Reason::Released)));
+    assert_eq!(table.hasher.count.get() - hashed, 1, "what its owner hears costs the same");
+}
+
+#[test]
 fn nothing_matches_the_values_that_stand_in_for_an_absent_open() {
     let mut table = table();
     let nobody = PublicKey([0; 32]);

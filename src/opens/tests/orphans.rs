@@ -46,6 +46,22 @@ fn b16_the_owner_hears_that_another_client_took_the_file_and_nobody_else_does() 
     assert_told(&mut table, second(64), &key, A2, Reason::TakenOver);
 }
 
+/// A session that comes back to its handle has no key to ask with: it is told that and why the handle has ended.
+#[test]
+fn b16_a_session_is_told_why_its_open_has_ended() {
+    for (at, ending) in [(60, Ending::TakenOver), (61 + 86_400, Ending::Expired)] {
+        let mut table = table();
+        admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
+        table.session_away(second(0), A1);
+        table.expire(second(at));
+        drop(admit(&mut table, second(at), B1, 2, EXCLUSIVE));
+        let told = TableEvent::OpenEnded { session: A1, handle: HandleId(1), ending };
+        let all: Vec<_> = core::iter::from_fn(|| table.poll_event()).collect();
+        let at = |event: &TableEvent| all.iter().position(|one| one == event);
+        assert!(at(&told).is_some() && at(&told) < at(&drained(A1, 1)), "{all:?}");
+    }
+}
+
 #[test]
 fn an_orphan_that_is_too_old_is_closed_and_its_owner_hears_it() {
     let limits = Limits { orphan_age_max: Duration::from_secs(1000), ..Limits::default() };
@@ -160,6 +176,23 @@ fn tombstones_are_bounded_and_the_oldest_goes() {
     assert_eq!(table.tombstones_len(), 3);
     assert_told(&mut table, second(1), &keys[1], A1, Reason::ResumeRefused);
     assert_told(&mut table, second(1), &others[0], B1, Reason::Released);
+}
+
+#[test]
+fn an_ending_is_remembered_for_an_age_and_the_oldest_is_forgotten_first() {
+    let limits = Limits { tombstone_age_max: Duration::from_secs(50), ..Limits::default() };
+    let mut table = OpenTable::new([0x5a; 32], &limits);
+    let keys = opens(&mut table, A1, 1..4);
+    for (open, at) in [(1, 1), (2, 2), (3, 40)] {
+        table.release(second(at), OpenId(open));
+    }
+    assert_eq!(table.next_deadline(), Some(second(51)));
+    assert_told(&mut table, second(51), &keys[0], A1, Reason::ResumeRefused);
+    assert_told(&mut table, second(51), &keys[1], A1, Reason::Released);
+    assert_eq!(table.tombstones_len(), 3, "no timer has come by");
+    table.expire(second(52));
+    assert_eq!((table.tombstones_len(), table.next_deadline()), (1, Some(second(90))));
+    assert_told(&mut table, second(89), &keys[2], A1, Reason::Released);
 }
 
 #[test]

@@ -18,6 +18,7 @@ const SESSIONS: [SessionId; 3] = [A1, A2, B1];
 const QUOTA: usize = 3;
 const KEYS: usize = 3;
 const LAPSED: usize = 2;
+const FOREVER: Time = Time(u64::MAX);
 const AGE: Duration = Duration::from_secs(90);
 const MODES: [OpenMode; 4] = [
     OpenMode::READ,
@@ -382,6 +383,7 @@ impl Run {
             locks_per_open: locks::LOCKS,
             locks_per_client: locks::CLIENT_LOCKS,
             lock_waits_per_client: locks::WAITS,
+            tombstone_age_max: Duration::MAX,
             ..Limits::default()
         };
         Self {
@@ -514,7 +516,9 @@ impl Run {
             true => place.0.after(AGE),
             false => place.0,
         });
-        assert_eq!(self.table.next_deadline(), ends.chain(self.model.wait_deadline()).min());
+        // What is left of opens that ended is not modelled; it lasts longer than any run.
+        let due = self.table.next_deadline().filter(|due| *due < FOREVER);
+        assert_eq!(due, ends.chain(self.model.wait_deadline()).min());
         assert!(self.model.opens.iter().all(|a| {
             let mut others = self.model.opens.iter().filter(|b| b.id != a.id && b.file == a.file);
             others.all(|b| a.mode.is_compatible(b.mode))

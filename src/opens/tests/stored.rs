@@ -13,8 +13,8 @@ pub(super) struct Records {
 impl Records {
     /// Stores what has changed.
     pub(super) fn take(&mut self, table: &mut OpenTable) {
-        assert!(table.has_changes() || table.take_changes().is_empty());
-        let changes = table.take_changes();
+        assert!(table.has_changes() || table.take_changes(usize::MAX).is_empty());
+        let changes = table.take_changes(usize::MAX);
         for (id, open) in changes.opens {
             match open {
                 Some(open) => drop(self.opens.insert(id, open)),
@@ -32,7 +32,7 @@ impl Records {
     /// The table of the next server.
     pub(super) fn table(&self, restart: &Restart) -> Result<OpenTable, RestoreError> {
         let mut table = OpenTable::new([0x5a; 32], &Limits::default());
-        table.restore_tombstones(self.tombstones.clone());
+        table.restore_tombstones(restart, self.tombstones.clone());
         for (id, open) in &self.opens {
             table.restore(restart, *id, open)?;
         }
@@ -123,6 +123,36 @@ fn f34_a_key_of_an_earlier_server_is_good_before_and_after_the_deadline_and_a_co
 }
 
 #[test]
+fn what_is_left_of_an_open_lasts_for_a_week_of_the_machine_across_servers() {
+    let week = Limits::default().tombstone_age_max;
+    let mut first = table();
+    admit(&mut first, second(0), A1, 1, EXCLUSIVE).unwrap();
+    let key = issue(&mut first, A1, 1);
+    first.release(second(100), OpenId(1));
+    let end = second(100).after(week);
+    let mut records = stored(&mut first);
+    assert_eq!(records.tombstones[&OpenId(1)].ended, second(100));
+    let heard = |at, same, now| {
+        let mut next = records.table(&restart(at, same)).unwrap();
+        next.resume(now, &key, claim(A2, 2)).unwrap_err().reason
+    };
+    let before = Time(end.0 - 1);
+    assert_eq!(heard(second(200), true, before), Reason::Released);
+    assert_eq!(heard(second(200), true, end), Reason::ResumeRefused, "though no timer has come by");
+    assert_eq!(heard(second(200), false, end), Reason::Released, "a week from the start on");
+    assert_eq!(heard(second(200), false, second(200).after(week)), Reason::ResumeRefused);
+    // And the store hears of it.
+    let mut next = records.table(&restart(second(200), true)).unwrap();
+    assert_eq!(next.next_deadline(), Some(end));
+    next.expire(before);
+    assert_eq!(next.tombstones_len(), 1);
+    next.expire(end);
+    assert_eq!((next.tombstones_len(), next.next_deadline()), (0, None));
+    records.take(&mut next);
+    assert!(records.tombstones.is_empty());
+}
+
+#[test]
 fn what_can_be_told_after_the_server_was_killed() {
     let look = |len, changed_ns| Attributes { len, changed_ns, ..Attributes::default() };
     let told = |records: &Records, identity: &PublicKey, attributes: Attributes| {
@@ -169,14 +199,14 @@ fn only_what_can_be_resumed_is_stored_and_going_away_is_not_urgent() {
     table.admit(second(0), asked).unwrap();
     assert!(!table.has_changes());
     admit(&mut table, second(0), A1, 2, OpenMode::READ).unwrap();
-    assert!(table.take_changes().is_urgent);
+    assert!(table.take_changes(usize::MAX).is_urgent);
     table.session_away(second(1), A1);
-    let changes = table.take_changes();
+    let changes = table.take_changes(usize::MAX);
     assert_eq!((changes.is_urgent, changes.opens.len()), (false, 1));
     table.session_back(A1);
-    assert!(!table.take_changes().is_urgent);
+    assert!(!table.take_changes(usize::MAX).is_urgent);
     table.begin_close(A1, HandleId(2)).unwrap();
-    let changes = table.take_changes();
+    let changes = table.take_changes(usize::MAX);
     assert!(changes.is_urgent && changes.opens == [(OpenId(2), None)]);
 }
 

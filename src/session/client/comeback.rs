@@ -69,6 +69,7 @@ impl<P: Payload> ClientCore<P> {
         self.terms = terms;
         self.phase = Phase::Running;
         self.started_at = now;
+        self.has_served = false;
         self.next_number = 1;
         self.next_request = RequestId::FIRST;
         self.heard = 0;
@@ -96,9 +97,10 @@ impl<P: Payload> ClientCore<P> {
         if self.phase != Phase::Running {
             return;
         }
-        // A server that takes a session and drops it again is not asked without a pause.
-        let is_old = now.since(self.started_at) >= SETTLED_AFTER;
-        self.short_lives = if is_old { 0 } else { self.short_lives.saturating_add(1) };
+        // A server that takes a session and drops it again is not asked without a pause. One that has served it was
+        // good for something meanwhile, however soon it was killed.
+        let is_settled = self.has_served || now.since(self.started_at) >= SETTLED_AFTER;
+        self.short_lives = if is_settled { 0 } else { self.short_lives.saturating_add(1) };
         let wait = self.short_lives.checked_sub(1).map_or(Duration::ZERO, |short| self.back_off(short));
         let retry_at = now.after(wait);
         self.phase = Phase::ComingBack(Return { is_trying: false, retry_at, failures: 0 });

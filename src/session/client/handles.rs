@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use super::output::{Answer, ClientOutput, HandleLoss, Operation, RequestError, SessionEvent, Ticket};
-use super::request::{Purpose, Request, handle_of};
+use super::request::{Purpose, Request, handle_of, rename};
 use super::{ClientCore, Phase};
 use crate::model::{
     Attributes, FileState, HandleId, LineSet, Meanwhile, OpenId, Reason, Refusal, ResumeKey, Rights,
@@ -108,7 +108,8 @@ impl<P: Payload> ClientCore<P> {
     }
 
     /// The name by which callers know what the server calls so.
-    pub(super) fn local(&self, current: HandleId) -> HandleId {
+    #[must_use]
+    pub fn local(&self, current: HandleId) -> HandleId {
         self.names.get(&current).copied().unwrap_or(current)
     }
 
@@ -218,10 +219,20 @@ impl<P: Payload> ClientCore<P> {
     /// Nobody has the handle any more.
     pub(super) fn forget_handle(&mut self, name: HandleId) {
         self.leave_open(name);
-        if let Some(held) = self.handles.remove(&name)
-            && self.names.get(&held.current) == Some(&name)
-        {
+        let Some(held) = self.handles.remove(&name) else { return };
+        if self.names.get(&held.current) == Some(&name) {
             self.names.remove(&held.current);
+        }
+        if held.current == name {
+            return;
+        }
+        // What is still under way goes on under the server's name: its copies must say what its original has said, and
+        // its answer says that.
+        let is_sent = |request: &&mut Request<P>| request.id.is_some();
+        for request in self.requests.values_mut().filter(is_sent) {
+            if handle_of(&request.operation) == Some(name) {
+                rename(&mut request.operation, held.current);
+            }
         }
     }
 

@@ -54,6 +54,8 @@ pub struct ClientCore<P> {
     started_at: Time,
     /// Sessions in a row that the server has dropped soon after it had started them.
     short_lives: u32,
+    /// Whether the present session has done something that a caller had asked for.
+    has_served: bool,
     /// Whether any channel is live.
     is_reached: bool,
     /// Live and connecting channels.
@@ -164,6 +166,7 @@ impl<P: Payload> ClientCore<P> {
             terms: setup.terms,
             started_at: now,
             short_lives: 0,
+            has_served: false,
             is_reached: true,
             channels: BTreeMap::new(),
             history: VecDeque::new(),

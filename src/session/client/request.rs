@@ -3,12 +3,14 @@
 
 use super::handles::Outcome;
 use super::output::{Answer, Operation, Ticket};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, StoreId,
     Time, XattrHow,
 };
+use crate::session::subject::subject;
 use crate::wire::ClientControl;
-use crate::wire::control::{Done, Lock, Open, Target};
+use crate::wire::control::{Done, Open, Target};
 use crate::wire::outcomes::Inquire;
 
 /// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
@@ -72,7 +74,7 @@ pub(super) enum Rewrite {
 
 /// What becomes of a request whose session is gone.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 pub(super) enum Fate<P> {
     /// It is sent once more.
     Again,
@@ -206,7 +208,7 @@ fn is_recorded<P>(operation: &Operation<P>) -> bool {
 fn may_run_twice<P>(operation: &Operation<P>) -> bool {
     match operation {
         Operation::Read(_) | Operation::Write(..) => true,
-        Operation::Append(..) => false,
+        Operation::Append(..) => planted::is(Bug::AppendRepeated),
         Operation::Control(message) | Operation::ControlWith(message, ..) => match message {
             ClientControl::Change(change) => change.change.len.is_none(),
             ClientControl::XattrSet(set) => set.how == XattrHow::Set,
@@ -225,7 +227,7 @@ fn may_run_twice<P>(operation: &Operation<P>) -> bool {
 /// The handle that an operation is about.
 pub(super) fn handle_of<P>(operation: &Operation<P>) -> Option<HandleId> {
     match operation {
-        Operation::Control(message) | Operation::ControlWith(message, ..) => handle_in(message),
+        Operation::Control(message) | Operation::ControlWith(message, ..) => subject(message),
         Operation::Read(read) => Some(read.handle),
         Operation::Write(write, ..) => Some(write.handle),
         Operation::Append(append, ..) => Some(append.handle),
@@ -235,36 +237,6 @@ pub(super) fn handle_of<P>(operation: &Operation<P>) -> Option<HandleId> {
 /// Whether an operation opens a file that must not be there before.
 pub(super) fn makes_new<P>(operation: &Operation<P>) -> bool {
     matches!(operation, Operation::Control(ClientControl::Open(open)) if open.create == Create::New)
-}
-
-fn handle_in(message: &ClientControl) -> Option<HandleId> {
-    match message {
-        ClientControl::IssueKey(message) => Some(message.handle),
-        ClientControl::Close(message) => Some(message.handle),
-        ClientControl::Stat(message) => Some(message.handle),
-        ClientControl::Sync(message) => Some(message.handle),
-        ClientControl::Allocate(message) => Some(message.handle),
-        ClientControl::Seek(message) => Some(message.handle),
-        ClientControl::Lock(Lock { handle, .. }) => Some(*handle),
-        ClientControl::Unlock(message) => Some(message.handle),
-        ClientControl::Grant(message) => Some(message.handle),
-        ClientControl::Revoke(message) => Some(message.handle),
-        _ => match target_in(message)? {
-            Target::Handle(handle) => Some(*handle),
-            Target::Name(_) => None,
-        },
-    }
-}
-
-fn target_in(message: &ClientControl) -> Option<&Target> {
-    match message {
-        ClientControl::Change(message) => Some(&message.target),
-        ClientControl::XattrGet(message) => Some(&message.target),
-        ClientControl::XattrSet(message) => Some(&message.target),
-        ClientControl::XattrList(message) => Some(&message.target),
-        ClientControl::XattrRemove(message) => Some(&message.target),
-        _ => None,
-    }
 }
 
 /// The place in a message where the handle stands that it is about.
@@ -285,6 +257,20 @@ pub(super) fn handle_mut(message: &mut ClientControl) -> Option<&mut HandleId> {
             Target::Handle(handle) => Some(handle),
             Target::Name(_) => None,
         },
+    }
+}
+
+/// Lets an operation be about another handle.
+pub(super) fn rename<P>(operation: &mut Operation<P>, to: HandleId) {
+    match operation {
+        Operation::Control(message) | Operation::ControlWith(message, ..) => {
+            if let Some(handle) = handle_mut(message) {
+                *handle = to;
+            }
+        }
+        Operation::Read(read) => read.handle = to,
+        Operation::Write(write, ..) => write.handle = to,
+        Operation::Append(append, ..) => append.handle = to,
     }
 }
 

@@ -9,6 +9,7 @@ use super::output::{
 };
 use super::request::{Purpose, Request, handle_mut, makes_new};
 use super::{ClientCore, DataQueue, IDS_FOR_CONTROL, Phase, REQUESTS_FOR_CONTROL};
+use crate::model::planted::{self, Bug};
 use crate::model::{ChannelKind, ChannelNumber, HandleId, LineId, LineSet, Reason, RequestId, Time};
 use crate::session::{Input, LossReason, Payload};
 use crate::wire::control::{Close, Closed, EndReason, IssueKey, Stat, Unlock};
@@ -224,7 +225,8 @@ impl<P: Payload> ClientCore<P> {
                 (Some(ticket), free) if free.is_none_or(|free| ticket < free) => {
                     next = ticket.next();
                     let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
-                    has_credit = self.in_flight_requests < self.limits.requests
+                    has_credit = (self.in_flight_requests < self.limits.requests
+                        || planted::is(Bug::CreditExceeded))
                         && self.has_credit_for(bytes)
                         && self.is_in_window(ticket);
                     if !has_credit || self.may_be_unlocked(ticket) {
@@ -386,6 +388,7 @@ impl<P: Payload> ClientCore<P> {
             return;
         };
         let (bytes, is_write) = (request.bytes(), request.is_writing());
+        self.has_served |= request.purpose == Purpose::Caller && outcome.is_ok();
         if let Some(channel) = self.channels.get_mut(&number) {
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
@@ -450,6 +453,14 @@ impl<P: Payload> ClientCore<P> {
             {
                 *refusal = Reason::Unknown.into();
             }
+            // It was sent before the client heard why there is no such handle any more.
+            Err(RequestError::Refused(refusal))
+                if refusal.reason == Reason::BadHandle && self.loss_of(&request.operation).is_some() =>
+            {
+                if let Some(loss) = self.loss_of(&request.operation) {
+                    outcome = self.end_without_handle(&request.operation, loss);
+                }
+            }
             // The handle was closed, and the answer lost.
             Err(RequestError::Refused(refusal))
                 if refusal.reason == Reason::BadHandle && request.is_again(self.started_at) =>
@@ -496,6 +507,7 @@ impl<P: Payload> ClientCore<P> {
         }
         match on {
             Some(on) => {
+                let credit = if planted::is(Bug::CreditKept) { 0 } else { credit };
                 self.in_flight_requests = self.in_flight_requests.saturating_sub(credit);
                 self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
                 if let Some(channel) = self.channels.get_mut(&on) {

@@ -21,6 +21,7 @@ use super::handles::{Outcome, Standing};
 use super::output::{Answer, Operation, RequestError};
 use super::request::{Purpose, Request, Rewrite};
 use super::unsynced::{Change, Resize, Unsynced, merge};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     Allocation, AttributeChange, ByteRange, HandleId, LineSet, Meanwhile, OpenId, RawRange, Refusal,
     Stability, SyncScope, Time,
@@ -182,6 +183,7 @@ impl<P: Payload> ClientCore<P> {
             Meanwhile::Unknown => !written.is_shared,
             Meanwhile::ChangedByClient | Meanwhile::ChangedLocally => false,
         };
+        let is_alone = is_alone || planted::is(Bug::WrittenOverOthers);
         if !is_alone || !self.may_write(name) {
             self.give_up_stale(open);
             self.make_live(now, name);
@@ -388,6 +390,9 @@ impl<P: Payload> ClientCore<P> {
     }
 
     fn note_lost(&mut self, open: OpenId, lost: Vec<ByteRange>) {
+        if planted::is(Bug::LossNotTold) {
+            return;
+        }
         if let Some(written) = self.written.get_mut(&open) {
             written.lost.extend(lost);
             written.lost = merge(core::mem::take(&mut written.lost));

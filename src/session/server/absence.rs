@@ -1,9 +1,11 @@
 //! What a client is told of the time in which no channel reached it: until when it was heard of, and how the file looked
 //! when nothing of it was executing any more. The rules stand in `opens/changes.rs`.
 
+use std::collections::VecDeque;
+
 use super::ServerCore;
 use super::output::{Completion, Effect, ServerOutput};
-use crate::model::{OpenId, SessionId, Time};
+use crate::model::{Limits, OpenId, SessionId, Time};
 
 impl<P: Clone> ServerCore<P> {
     /// Until when the client was heard of that comes back with a key of the session `came_from`; `None` if it was there
@@ -18,14 +20,22 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    /// The file of an orphan is to be looked at.
+    /// The file of an orphan is to be looked at. There may be thousands of them at once, whose turn comes.
     pub(super) fn look_at(&mut self, open: OpenId) {
+        if self.looks.len() >= Limits::LOOKS_MAX {
+            self.looks_waiting.push_back(open);
+            return;
+        }
         let id = self.next_effect_id();
         self.looks.insert(id, open);
         self.outputs.push_back(ServerOutput::Effect { id, effect: Effect::Attributes { open } });
     }
 
     pub(super) fn on_looked(&mut self, open: OpenId, completion: Completion<P>) {
+        match self.looks_waiting.pop_front() {
+            Some(next) => self.look_at(next),
+            None => self.looks_waiting = VecDeque::new(),
+        }
         // Without a look nobody can tell whether the file is as it was, and nobody says so.
         let Completion::Attributes(Ok(attributes)) = completion else { return };
         let heard = |session| self.sessions.get(&session).map_or(Time(0), |session| session.heard);

@@ -6,6 +6,7 @@ use super::output::{
 };
 use super::record::{Channel, Session};
 use super::{ServerCore, ServerMessage};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     ChannelKind, ChannelNumber, Entropy as _, EntropyError, InstanceId, Limits, Locator, Protection,
     PublicKey, RequestId, SessionId, Suite, Time,
@@ -284,7 +285,7 @@ impl<P: Clone> ServerCore<P> {
             bytes: self.limits.bytes,
             payload_max: u32::try_from(Limits::PAYLOAD_LEN_MAX).unwrap_or(u32::MAX),
             suites: self.suites,
-            epoch: self.epoch,
+            epoch: if planted::is(Bug::EpochNotRaised) { crate::model::Epoch(1) } else { self.epoch },
             verifier: self.verifier,
         })
     }

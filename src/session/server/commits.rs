@@ -9,12 +9,16 @@
 //! control channel goes behind it: notices are numbered, a repeated answer must not overtake the first one's commit, and
 //! what an answer takes for granted may be an earlier step's change. Signs of life, notes and the begin and end of sessions and
 //! channels wait for nothing, and neither does the end of a connection on which nothing waits.
+//!
+//! That somebody went away or came back is stored too, and nobody waits for it. There may be thousands of such records at
+//! once, so they go in parts: the next one when the store has the last.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
-use crate::model::{OpenId, Reason, RequestId, Time};
+use crate::model::planted::{self, Bug};
+use crate::model::{Limits, OpenId, Reason, RequestId, Time};
 use crate::wire::control::Refused;
 use crate::wire::{ServerControl, ServerData};
 
@@ -25,6 +29,8 @@ pub(super) struct Commits<P> {
     persists: bool,
     next: u64,
     waiting: VecDeque<Waiting<P>>,
+    /// The commit under way that has records of no urgency.
+    lazy: Option<CommitId>,
     /// How many records for each connection wait.
     connections: HashMap<ConnectionId, usize>,
 }
@@ -40,12 +46,13 @@ struct Waiting<P> {
 
 impl<P> Commits<P> {
     pub(super) fn new(persists: bool) -> Self {
-        Self { persists, next: 0, waiting: VecDeque::new(), connections: HashMap::new() }
+        Self { persists, next: 0, waiting: VecDeque::new(), lazy: None, connections: HashMap::new() }
     }
 
     /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself.
     fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool) -> bool {
         match output {
+            ServerOutput::Send { .. } if planted::is(Bug::ToldBeforeStored) => false,
             ServerOutput::Send { message, .. } => {
                 !is_said_anyway(message)
                     && (is_urgent || !self.waiting.is_empty() && matches!(message, ServerMessage::Control(_)))
@@ -70,6 +77,21 @@ impl<P> Commits<P> {
     /// Whether the table outlives this core.
     pub(super) fn persists(&self) -> bool {
         self.persists
+    }
+
+    /// How many records of no urgency the next commit takes.
+    fn lazy_max(&self, is_stopping: bool) -> usize {
+        match self.lazy {
+            // There is no later one.
+            _ if is_stopping || !self.persists => usize::MAX,
+            Some(_) => 0,
+            None => Limits::LAZY_RECORDS_MAX,
+        }
+    }
+
+    /// The store has done with a commit and all before it.
+    fn on_done(&mut self, commit: CommitId) {
+        self.lazy = self.lazy.filter(|lazy| *lazy > commit);
     }
 
     fn records_of(&self, commit: CommitId) -> (Vec<OpenId>, Vec<u64>) {
@@ -100,6 +122,7 @@ impl<P: Clone> ServerCore<P> {
     /// The store has a commit, and all before it.
     pub fn handle_committed(&mut self, now: Time, commit: CommitId) {
         self.end_expired(now);
+        self.commits.on_done(commit);
         // What this step may have said itself comes behind what it was waited with for.
         self.seal_step();
         let released = self.commits.release(commit);
@@ -111,6 +134,7 @@ impl<P: Clone> ServerCore<P> {
     /// changes of the commit are to be stored once more.
     pub fn handle_commit_refused(&mut self, now: Time, commit: CommitId) {
         self.end_expired(now);
+        self.commits.on_done(commit);
         self.seal_step();
         let (opens, intents) = self.commits.records_of(commit);
         let mut unrecorded = Vec::new();
@@ -154,7 +178,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// Ends a step: what it wants told and done is ready, or waits for what it wants stored.
     pub(super) fn seal_step(&mut self) {
-        let mut changes = self.table.take_changes();
+        let mut changes = self.table.take_changes(self.commits.lazy_max(self.is_stopping));
         let step = core::mem::take(&mut self.outputs);
         if !self.commits.persists {
             self.ready.extend(step);
@@ -165,6 +189,9 @@ impl<P: Clone> ServerCore<P> {
         if !changes.is_empty() {
             self.commits.next = self.commits.next.saturating_add(1);
             let commit = CommitId(self.commits.next);
+            if changes.lazy > 0 {
+                self.commits.lazy = Some(commit);
+            }
             if is_urgent {
                 let opens = changes.opens.iter().map(|(id, _)| *id).collect();
                 let intents = changes.intents.iter().map(|(key, _)| *key).collect();

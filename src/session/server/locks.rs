@@ -10,6 +10,7 @@ use super::effects::{Job, Task};
 use super::output::{Effect, EffectId};
 use super::requests::Ticket;
 use super::{FileTarget, ServerCore};
+use crate::model::planted::{self, Bug};
 use crate::model::{
     AttributeChange, ByteRange, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, Rights, SessionId,
     Time,
@@ -120,8 +121,10 @@ impl<P: Clone> ServerCore<P> {
     /// Work in flight, of other opens of the same file, that a lock excludes.
     pub(super) fn excluded_by_lock(&self, open: OpenId, range: ByteRange, mode: LockMode) -> Vec<EffectId> {
         let file = self.table.file_of(open);
+        let is_meant = !planted::is(Bug::LockBeforeDrain);
         self.work_where(|io| {
-            io.open != open
+            is_meant
+                && io.open != open
                 && io.range.overlaps(range)
                 && (io.is_write || mode == LockMode::Exclusive)
                 && self.table.file_of(io.open) == file

@@ -34,8 +34,8 @@ pub use output::{
 
 pub use release::ReleaseError;
 pub use status::{
-    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerStatus, SessionStatus, StatusCounts,
-    StatusFrom, StatusQuery,
+    ChannelStatus, ClientLabel, HolderStatus, OpenStatus, ServerLoad, ServerStatus, SessionStatus,
+    StatusCounts, StatusFrom, StatusQuery,
 };
 
 use self::commits::Commits;
@@ -102,6 +102,8 @@ pub struct ServerCore<P> {
     appends: Appends<P>,
     /// Looks at the files of orphans, under way.
     looks: HashMap<EffectId, OpenId>,
+    /// Orphans whose files are to be looked at when others were.
+    looks_waiting: VecDeque<OpenId>,
     /// The time of the call that is being handled.
     now: Time,
 }
@@ -166,6 +168,7 @@ impl<P: Clone> ServerCore<P> {
             intents,
             appends: Appends::default(),
             looks: HashMap::new(),
+            looks_waiting: VecDeque::new(),
             now: Time(0),
         };
         if let Some(stored) = setup.stored {
@@ -185,6 +188,14 @@ impl<P: Clone> ServerCore<P> {
         self.next_end_s = Some(0);
         self.end_forbidden_sessions(now);
         self.end_forbidden_opens(now);
+        self.close_weak_channels(now);
+        self.settle_table();
+    }
+
+    /// The server demands something else of data channels than before. Those that are weaker are closed: their clients bind
+    /// them again, with a stronger protection.
+    pub fn handle_minima(&mut self, now: Time, minima: ProtectionMinima) {
+        self.minima = minima;
         self.close_weak_channels(now);
         self.settle_table();
     }
@@ -450,6 +461,9 @@ impl<P: Clone> ServerCore<P> {
                 }
                 TableEvent::HolderEnded { session, handle, reason } => {
                     self.tell_holder_ended(session, handle, reason);
+                }
+                TableEvent::OpenEnded { session, handle, ending } => {
+                    self.tell_holder_ended(session, handle, ending.reason());
                 }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {

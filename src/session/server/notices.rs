@@ -3,7 +3,7 @@
 
 use super::ServerCore;
 use super::output::{ConnectionId, Offence};
-use crate::model::{ChannelKind, RequestId, SessionId, Time};
+use crate::model::{ChannelKind, HandleId, Reason, Refusal, RequestId, SessionId, Time};
 use crate::wire::ServerControl;
 use crate::wire::notices::Notice;
 
@@ -19,6 +19,19 @@ impl<P: Clone> ServerCore<P> {
         session.next_notice = session.next_notice.saturating_add(1);
         session.notices.push_back(notice);
         self.send_notices(id);
+    }
+
+    /// What a request for a handle that has ended is told: why, as long as its client need not have heard of that.
+    pub(super) fn untold(&self, id: SessionId, handle: Option<HandleId>, refusal: Refusal) -> Refusal {
+        if refusal.reason != Reason::BadHandle {
+            return refusal;
+        }
+        let mut notices = self.sessions.get(&id).into_iter().flat_map(|session| &session.notices);
+        let why = notices.find_map(|notice| match notice {
+            Notice::HandleEnded(ended) if Some(ended.handle) == handle => Some(ended.refusal),
+            _ => None,
+        });
+        why.unwrap_or(refusal)
     }
 
     /// The client has heard the notices up to this one.

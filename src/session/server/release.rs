@@ -3,9 +3,7 @@
 use thiserror::Error;
 
 use super::{ServerCore, ServerNote};
-use crate::model::{HandleId, OpenId, Reason, SessionId, Time};
-use crate::opens::HolderPhase;
-use crate::wire::notices::{HandleEnded, Notice};
+use crate::model::{OpenId, Time};
 
 /// Why an open was not released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -29,15 +27,6 @@ impl<P: Clone> ServerCore<P> {
         self.end_expired(now);
         let view = self.table.open(open).ok_or(ReleaseError::NoSuchOpen(open))?;
         let (owner, holders) = (*view.owner, view.holders.len());
-        // Afterwards nobody knows who they were.
-        let told: Vec<(SessionId, HandleId)> = (self.table.holders_of(open))
-            .filter(|holder| holder.phase != HolderPhase::Draining)
-            .map(|holder| (holder.session, holder.handle))
-            .collect();
-        for (session, handle) in told {
-            let refusal = Reason::Released.into();
-            self.notify(session, |notice| Notice::HandleEnded(HandleEnded { notice, handle, refusal }));
-        }
         self.note(ServerNote::OpenReleased { open, owner, holders });
         self.table.release(now, open);
         self.settle_table();

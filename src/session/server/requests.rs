@@ -13,6 +13,7 @@ use crate::model::{
     RequestId, Rights, SessionId, Time,
 };
 use crate::opens::{Claim as KeyClaim, Repeat};
+use crate::session::subject::subject;
 use crate::session::{Claim, Input, LossReason};
 use crate::wire::control::{
     CancelLock, Close, Granted, IssueKey, KeyIssued, Open, Opened, Refused, Resume, Stat, Sync,
@@ -116,6 +117,7 @@ impl<P: Clone> ServerCore<P> {
         message: ClientControl,
         payload: Option<(P, u32)>,
     ) {
+        let handle = subject(&message);
         let served = match message {
             ClientControl::Open(open) => self.serve_open(now, ticket, open),
             ClientControl::Resume(resume) => self.serve_resume(now, ticket, &resume),
@@ -162,7 +164,7 @@ impl<P: Clone> ServerCore<P> {
             | ClientControl::Farewell(_) => Ok(()),
         };
         if let Err(refusal) = served {
-            self.answer_refused(ticket, refusal);
+            self.answer_refused(ticket, self.untold(ticket.session, handle, refusal));
         }
     }
 
@@ -173,6 +175,12 @@ impl<P: Clone> ServerCore<P> {
         ticket: Ticket,
         (message, payload): (ClientData, Option<(P, u32)>),
     ) {
+        let handle = match &message {
+            ClientData::Read(read) => Some(read.handle),
+            ClientData::Write(write) => Some(write.handle),
+            ClientData::Append(append) => Some(append.handle),
+            _ => None,
+        };
         let served = match message {
             ClientData::Read(read) => self.serve_read(now, connection, ticket, read),
             ClientData::Write(write) => self.serve_write(now, ticket, write, payload),
@@ -185,7 +193,7 @@ impl<P: Clone> ServerCore<P> {
             | ClientData::Farewell(_) => Ok(()),
         };
         if let Err(refusal) = served {
-            self.answer_refused(ticket, refusal);
+            self.answer_refused(ticket, self.untold(ticket.session, handle, refusal));
         }
     }
 

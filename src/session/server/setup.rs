@@ -81,7 +81,7 @@ impl core::fmt::Debug for ServerSetup {
 
 pub(super) fn stored_table(stored: &StoredTable, limits: &Limits) -> Result<OpenTable, RestoreError> {
     let mut table = OpenTable::new(*stored.hash_key, limits);
-    table.restore_tombstones(stored.tombstones.iter().cloned());
+    table.restore_tombstones(&stored.restart, stored.tombstones.iter().cloned());
     for (id, open) in &stored.opens {
         table.restore(&stored.restart, *id, open)?;
     }

@@ -80,6 +80,28 @@ pub struct StatusCounts {
     pub waits: usize,
 }
 
+/// How much a server has of everything, by the little that tells it apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ServerLoad {
+    /// Sessions.
+    pub sessions: usize,
+    /// Channels of all sessions, by kind and protection; those of which there are none are left out.
+    pub channels: Vec<(ChannelKind, Protection, usize)>,
+    /// Opens that a channel reaches, or that are about to end.
+    pub held: usize,
+    /// Opens that no channel reaches, within their grace.
+    pub orphaned: usize,
+    /// Opens that no channel reaches, beyond their grace.
+    pub lapsed: usize,
+    /// Holders of all opens.
+    pub holders: usize,
+    /// Ranges that all opens have locked.
+    pub locks: usize,
+    /// Locks that wait, of all opens.
+    pub waits: usize,
+}
+
 /// A client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -228,6 +250,32 @@ impl<P: Clone> ServerCore<P> {
             page.last = StatusFrom::Open(open.open);
         }
         true
+    }
+
+    /// How much there is of everything.
+    #[must_use]
+    pub fn load(&self) -> ServerLoad {
+        let mut channels: Vec<(ChannelKind, Protection, usize)> = Vec::new();
+        for channel in self.channels.values() {
+            let same = |counted: &&mut (ChannelKind, Protection, usize)| {
+                (counted.0, counted.1) == (channel.kind, channel.protection)
+            };
+            match channels.iter_mut().find(same) {
+                Some((_, _, count)) => *count = count.saturating_add(1),
+                None => channels.push((channel.kind, channel.protection, 1)),
+            }
+        }
+        let (orphaned, lapsed) = (self.table.orphans_len(), self.table.lapsed_len());
+        ServerLoad {
+            sessions: self.sessions.len(),
+            channels,
+            held: self.table.opens_len().saturating_sub(orphaned).saturating_sub(lapsed),
+            orphaned,
+            lapsed,
+            holders: self.table.holders_len(),
+            locks: self.table.locks_len(),
+            waits: self.table.waits_len(),
+        }
     }
 
     fn counts(&self) -> StatusCounts {

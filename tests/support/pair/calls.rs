@@ -188,6 +188,14 @@ impl Pair {
         self.clients[who.0].outcomes.get(&request)
     }
 
+    /// Takes out what came of a request, if anything has.
+    pub(crate) fn take_outcome(&mut self, who: Who, request: Ticket) -> Option<Outcome> {
+        let client = &mut self.clients[who.0];
+        let outcome = client.outcomes.remove(&request)?;
+        client.taken.insert(request);
+        Some(outcome)
+    }
+
     /// How many requests of a client have their answers.
     pub(crate) fn answered(&self, who: Who) -> usize {
         self.clients[who.0].outcomes.len()

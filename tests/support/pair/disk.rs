@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, Create, Evidence, ExportPath, FileIdentity, IntendedChange, NameState, OpenId,
-    Reason, Refusal, RenameHow, len_u64,
+    Allocation, Attributes, ByteRange, Create, Epoch, Evidence, ExportPath, FileIdentity, IntendedChange,
+    NameState, OpenId, Reason, Refusal, RenameHow, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -58,6 +58,34 @@ pub(crate) struct Disk {
 pub(crate) struct Executed {
     /// What was written; tests give each write bytes of its own.
     pub(crate) payload: Payload,
+    /// The open whose descriptor it went through.
+    pub(crate) open: OpenId,
+    /// The file.
+    pub(crate) inode: u64,
+    /// Where.
+    pub(crate) offset: u64,
+    /// Whether the server chose where.
+    pub(crate) how: How,
+    /// The server's life in which it was.
+    pub(crate) life: Epoch,
+}
+
+/// How bytes came into a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum How {
+    /// Where the client said.
+    Written,
+    /// At the end.
+    Appended,
+}
+
+impl Executed {
+    /// For the trace.
+    pub(super) fn brief(&self) -> String {
+        let text = String::from_utf8_lossy(&self.payload[..self.payload.len().min(64)]);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        format!("{} at {} of {} through {:?}", words.join(" "), self.offset, self.inode, self.open)
+    }
 }
 
 impl Disk {
@@ -82,6 +110,23 @@ impl Disk {
     /// How often a write of this payload was executed.
     pub(crate) fn executions(&self, payload: &[u8]) -> usize {
         self.writes.iter().filter(|write| write.payload[..] == *payload).count()
+    }
+
+    /// A file's bytes as the next machine would find them.
+    pub(crate) fn durable_bytes(&self, path: &str) -> &[u8] {
+        &self.durable[&self.inodes[path.as_bytes()]]
+    }
+
+    /// Which file a path is.
+    pub(crate) fn inode_of(&self, path: &str) -> u64 {
+        self.inodes[path.as_bytes()]
+    }
+
+    /// Work that changes files and has begun, in its order: a crash may come before or after any of it.
+    pub(super) fn changing(&self) -> Vec<EffectId> {
+        let changes =
+            |effect: &Effect<Payload>| matches!(effect, Effect::Write { .. } | Effect::Append { .. });
+        self.running.iter().filter(|(_, effect)| changes(effect)).map(|(&id, _)| id).collect()
     }
 
     /// How many descriptors are open.
@@ -121,7 +166,7 @@ impl Disk {
     }
 
     /// Executes work: its effect is that of this moment.
-    pub(super) fn finish(&mut self, id: EffectId) -> Option<Completion<Payload>> {
+    pub(super) fn finish(&mut self, id: EffectId, life: Epoch) -> Option<Completion<Payload>> {
         let effect = self.running.remove(&id)?;
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
@@ -157,6 +202,10 @@ impl Disk {
                 let len = len_u64(self.files[&self.inode(open)].len());
                 Completion::Weighed(Ok((len, sum(&payload))))
             }
+            // The file of an orphan is looked at, and somebody takes it meanwhile.
+            Effect::Attributes { open } if !self.opens.contains_key(&open) => {
+                Completion::Attributes(Err(Reason::BadHandle.into()))
+            }
             Effect::Attributes { open } => Completion::Attributes(Ok(self.attributes(self.inode(open)))),
             Effect::Read { open, offset, len, .. } => self.read(open, offset, len),
             Effect::Write { offset, .. } if self.refuse_writes_at == Some(offset) => {
@@ -166,7 +215,7 @@ impl Disk {
                 let inode = self.inode(open);
                 self.write(inode, offset, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload });
+                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life });
                 Completion::Written(Ok(len))
             }
             Effect::Sync { open, .. } => {
@@ -183,7 +232,7 @@ impl Disk {
                 let end = len_u64(self.files[&inode].len());
                 self.write(inode, end, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload });
+                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life });
                 Completion::Appended(Ok((end, len)))
             }
             Effect::Change { target: FileTarget::Open(open), change } => {
@@ -198,18 +247,7 @@ impl Disk {
                 Completion::Attributes(Err(Reason::Unsupported.into()))
             }
             Effect::Allocate { open, range, how } => {
-                let inode = self.inode(open);
-                if how == Allocation::Reserve {
-                    let end = usize::try_from(range.end()).unwrap();
-                    let bytes = self.files.entry(inode).or_default();
-                    bytes.resize(bytes.len().max(end), 0);
-                }
-                if how == Allocation::PunchHole {
-                    let bytes = self.files.entry(inode).or_default();
-                    let at = |offset: u64| usize::try_from(offset).unwrap().min(bytes.len());
-                    let (start, end) = (at(range.start()), at(range.end()));
-                    bytes[start..end].fill(0);
-                }
+                self.allocate(self.inode(open), range, how);
                 Completion::Done(Ok(()))
             }
             Effect::Seek { open, offset, .. } => {
@@ -221,6 +259,18 @@ impl Disk {
             }
             Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
+    }
+
+    fn allocate(&mut self, inode: u64, range: ByteRange, how: Allocation) {
+        let bytes = self.files.entry(inode).or_default();
+        if how == Allocation::Reserve {
+            bytes.resize(bytes.len().max(usize::try_from(range.end()).unwrap()), 0);
+        }
+        if how == Allocation::PunchHole {
+            let at = |offset: u64| usize::try_from(offset).unwrap().min(bytes.len());
+            let (start, end) = (at(range.start()), at(range.end()));
+            bytes[start..end].fill(0);
+        }
     }
 
     fn read(&mut self, open: OpenId, offset: u64, len: u32) -> Completion<Payload> {
@@ -305,15 +355,15 @@ impl Disk {
         Ok(NameReport::Answer(Done {}.into(), None))
     }
 
-    /// The core gives a descriptor up: nothing may be executing on it.
-    pub(super) fn close(&mut self, open: OpenId) {
+    /// The core gives a descriptor up: nothing may be executing on it, and this says whether it is so.
+    #[must_use]
+    pub(super) fn close(&mut self, open: OpenId) -> bool {
         if self.unnamed.remove(&open).is_some() {
-            return;
+            return true;
         }
         assert!(self.opens.remove(&open).is_some(), "{open:?} was closed and not open");
         let busy = self.running.values().any(|effect| match effect {
-            Effect::Attributes { open: on }
-            | Effect::Read { open: on, .. }
+            Effect::Read { open: on, .. }
             | Effect::Write { open: on, .. }
             | Effect::Sync { open: on, .. }
             | Effect::Append { open: on, .. }
@@ -323,12 +373,13 @@ impl Disk {
             | Effect::Seek { open: on, .. } => *on == open,
             Effect::OpenFile { .. }
             | Effect::MakeFile { .. }
+            | Effect::Attributes { .. }
             | Effect::Change { target: FileTarget::Name(_), .. }
             | Effect::Identify { .. }
             | Effect::Name(_) => false,
         });
-        assert!(!busy, "{open:?} was closed while work of it was executing");
         self.closed.push(open);
+        !busy
     }
 
     /// An open is there from before the server started.
@@ -388,4 +439,17 @@ fn sum(bytes: &[u8]) -> [u8; 32] {
         *place = u8::wrapping_add(u8::wrapping_mul(*place, 31), *byte);
     }
     sum
+}
+
+/// What a piece of work is, for the trace.
+pub(super) fn kind_of(effect: &Effect<Payload>) -> String {
+    match effect {
+        Effect::OpenFile { open, .. } => format!("open {open:?}"),
+        Effect::Attributes { open } => format!("look at {open:?}"),
+        Effect::Read { open, .. } => format!("read {open:?}"),
+        Effect::Write { open, .. } => format!("write {open:?}"),
+        Effect::Sync { open, .. } => format!("sync {open:?}"),
+        Effect::Append { open, .. } => format!("append {open:?}"),
+        _ => "other".to_owned(),
+    }
 }

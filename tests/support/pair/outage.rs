@@ -42,8 +42,13 @@ impl Pair {
     }
 
     pub(super) fn terms(&self, session: SessionId, started: &Started) -> Terms {
+        let told = Terms::new(session, started);
+        if self.life == self.server_life {
+            return told;
+        }
+        // A server that has forgotten its sessions without being started anew.
         let (epoch, verifier) = self.life;
-        Terms { epoch, verifier, ..Terms::new(session, started) }
+        Terms { epoch, verifier, ..told }
     }
 
     pub(super) fn is_forgotten(&self, session: SessionId) -> bool {

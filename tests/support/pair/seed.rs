@@ -28,6 +28,11 @@ impl Seed {
         self.next().checked_rem(end).unwrap_or(0)
     }
 
+    /// The index of one of `len` things.
+    pub(crate) fn pick(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(u64::try_from(len).unwrap())).unwrap()
+    }
+
     /// True in `percent` of 100 cases.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

@@ -85,6 +85,19 @@ impl Store {
         }
     }
 
+    /// How many commits have begun and are not done.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The server ends, and so many of the commits that have begun are in the store: each whole, and in their order.
+    pub(super) fn keep_of_pending(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(&(first, _)) = self.pending.front() else { return };
+            self.finish(first);
+        }
+    }
+
     /// What the next server starts with, at `now`.
     pub(super) fn load(
         &mut self,

@@ -1,5 +1,7 @@
 //! What happens on the way: binds, deliveries, and everything that can go wrong with a line.
 
+use std::collections::btree_map::Entry;
+
 use super::*;
 
 /// How a line is cut.
@@ -259,6 +261,7 @@ impl Pair {
                     brief(&input.message),
                     input.request
                 ));
+                self.note_copy(connection, input.request);
                 self.server.handle_input(self.now, connection, input);
                 self.drain_server();
             }
@@ -288,12 +291,27 @@ impl Pair {
                     self.server.handle_written(connection, u64::from(input.payload_len));
                     self.drain_server();
                 }
-                self.note(format_args!("c{} channel {number} brings {:?}", who.0, input.request));
+                self.note(format_args!(
+                    "c{} channel {number} brings {:?}, {}",
+                    who.0,
+                    input.request,
+                    told(&input.message)
+                ));
                 self.clients[who.0].core.handle_input(self.now, number, input);
                 self.drain_client(who);
             }
             Record::Fin => self.end_at_client(connection, ConnectFailure::Refused),
             Record::Hello | Record::Attach | Record::FromClient(_) => {}
+        }
+    }
+
+    /// Counts a request that has arrived before.
+    fn note_copy(&mut self, connection: ConnectionId, request: RequestId) {
+        let Some(known) = self.network.connections.get(&connection) else { return };
+        match self.arrived.entry((known.session, request)) {
+            Entry::Vacant(place) => drop(place.insert(false)),
+            Entry::Occupied(place) if *place.get() => self.copies.1 += 1,
+            Entry::Occupied(_) => self.copies.0 += 1,
         }
     }
 
@@ -376,6 +394,14 @@ fn brief(message: &Result<ClientMessage, bowline::session::UnknownKind>) -> Stri
     match message {
         Ok(ClientMessage::Control(message)) => format!("{message:?}"),
         Ok(ClientMessage::Data(message)) => format!("{message:?}"),
+        Err(unknown) => format!("{unknown:?}"),
+    }
+}
+
+fn told(message: &Result<FromServer, bowline::session::UnknownKind>) -> String {
+    match message {
+        Ok(FromServer::Control(message)) => format!("{message:?}"),
+        Ok(FromServer::Data(message)) => format!("{message:?}"),
         Err(unknown) => format!("{unknown:?}"),
     }
 }

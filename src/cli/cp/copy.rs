@@ -1,0 +1,253 @@
+//! The copy of one file.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bowline::model::len_u64;
+use tokio::task::JoinSet;
+
+use super::How;
+use super::ends::{CHUNK, Ends, Source, State, Target, Trouble};
+use super::journal::{self, Journal};
+use super::plan::{self, Action};
+use super::progress::Progress;
+use crate::cli::failure::{Code, Failure};
+
+/// Bytes that are asked for ahead, and as many that are being written, as a part of the file and in bounds: what a kill takes is less than a hundredth of a
+/// large file, and lines with a long way stay busy.
+const WINDOW_PART: u64 = 128;
+const WINDOW_MIN: u64 = 8 << 20;
+const WINDOW_MAX: u64 = 64 << 20;
+/// Bytes of a resumed copy that are compared before the rest is taken for what it was.
+const COMPARED: usize = 64 << 10;
+/// Bytes after which what was written is put on the disk, so that a crash of the machine costs no more.
+const SYNC_EVERY: u64 = 256 << 20;
+/// How often a small file is begun anew because a server was.
+const TRIES: u32 = 5;
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Copied {
+    pub(super) len: u64,
+    pub(super) moved: u64,
+    pub(super) resumed: u64,
+}
+
+/// Copies a file.
+pub(super) async fn copy_file(
+    ends: &Arc<Ends>,
+    how: How,
+    action: &Action,
+    progress: &Arc<Progress>,
+) -> Result<Copied, Failure> {
+    let Action::File { source, target, len, .. } = action else { return Ok(Copied::default()) };
+    let what = format!("cannot copy {} to {}", source.shown(), target.shown());
+    // Told apart before anything is moved; a name that is taken meanwhile is found out at the end.
+    if how.no_clobber && plan::look(ends, target).await.is_ok() {
+        progress.skipped(*len);
+        return Ok(Copied { len: *len, ..Copied::default() });
+    }
+    for left in (0..TRIES).rev() {
+        let from = match ends.source(source, *len).await {
+            Ok(from) => from,
+            Err(trouble) => return Err(ends.failure(&what, source, &trouble)),
+        };
+        let copied = copy_open(ends, how, action, &from, progress).await;
+        from.close().await;
+        match copied {
+            Ok(copied) => return Ok(copied),
+            Err((trouble, _)) if trouble.is_forgotten() && left > 0 => {}
+            Err((trouble, is_of_source)) => {
+                let place = if is_of_source { source } else { target };
+                let failure = ends.failure(&what, place, &trouble);
+                return Err(match failure.code {
+                    Code::NoSpace => failure
+                        .data("the part is kept under its temporary name, and the final name was not touched")
+                        .try_this("make room, and the same command again: it goes on where it was"),
+                    Code::Changed => failure,
+                    _ => failure.data("the final name was not touched"),
+                });
+            }
+        }
+    }
+    Err(Failure::new(what).because("the server was started anew too often"))
+}
+
+/// A trouble, and whether it is the source's.
+type At = (Trouble, bool);
+
+fn of_source(trouble: Trouble) -> At {
+    (trouble, true)
+}
+
+fn of_target(trouble: impl Into<Trouble>) -> At {
+    (trouble.into(), false)
+}
+
+async fn copy_open(
+    ends: &Ends,
+    how: How,
+    action: &Action,
+    from: &Source,
+    progress: &Progress,
+) -> Result<Copied, At> {
+    let Action::File { source, target, .. } = action else { return Ok(Copied::default()) };
+    let state = match from.opened() {
+        Some(state) => state,
+        None => from.state().await.map_err(of_source)?,
+    };
+    let len = state.version.len;
+    let (to, had) = ends.target(target, state.permissions & 0o777, len).await.map_err(of_target)?;
+    let mut journal = None;
+    let mut done = 0;
+    if len >= journal::LEN_MIN {
+        let opened = Journal::open(source.shown(), target.shown(), state.version.clone(), to.memory());
+        if let Some((opened, earlier)) = opened {
+            journal = Some(opened);
+            done = earlier.min(had);
+        }
+    }
+    if how.restart || (done > 0 && !is_as_it_was(from, &to, done).await?) {
+        done = 0;
+    }
+    if done == 0 && had > 0 {
+        // What an earlier run has left is of no use.
+        to.set_len(0).await.map_err(of_target)?;
+        if let Some(journal) = &mut journal {
+            journal.begin_anew();
+        }
+    }
+    progress.skipped(done);
+    let mut run = Run { to: &to, journal, progress, moved: 0, resumed: done, synced: done };
+    run.copy(from, &state, done).await?;
+    let Run { journal, moved, .. } = run;
+    // Also cuts what a longer source had left, and makes the hole at the end.
+    to.set_len_if_needed(len, had.max(done), &state).await.map_err(of_target)?;
+    if how.sync {
+        to.sync().await.map_err(of_target)?;
+    }
+    // What was copied is one version of the source, or nothing that anybody asked for.
+    let now = from.state().await.map_err(of_source)?;
+    if now.version != state.version {
+        return Err(of_source(Trouble::Changed));
+    }
+    to.finish(how, how.preserve.then_some(&state)).await.map_err(of_target)?;
+    if let Some(journal) = journal {
+        journal.remove();
+    }
+    Ok(Copied { len, moved, resumed: done })
+}
+
+/// Whether the last bytes that an earlier run has copied are those of the source.
+async fn is_as_it_was(from: &Source, to: &Target, done: u64) -> Result<bool, At> {
+    let start = done.saturating_sub(len_u64(COMPARED));
+    let (ours, theirs) = tokio::join!(from.bytes(start, COMPARED), to.bytes(start, COMPARED));
+    let (mut ours, mut theirs) = (ours.map_err(of_source)?, theirs.map_err(of_target)?);
+    let compared = usize::try_from(done.saturating_sub(start)).unwrap_or(COMPARED);
+    ours.truncate(compared);
+    theirs.truncate(compared);
+    Ok(ours == theirs)
+}
+
+/// A copy that is under way.
+struct Run<'a> {
+    to: &'a Target,
+    journal: Option<Journal>,
+    progress: &'a Progress,
+    moved: u64,
+    resumed: u64,
+    synced: u64,
+}
+
+impl Run<'_> {
+    /// Copies everything from `done` on that is no hole.
+    async fn copy(&mut self, from: &Source, state: &State, done: u64) -> Result<(), At> {
+        let len = state.version.len;
+        let is_sparse = state.allocated < len;
+        let window = (len / WINDOW_PART).clamp(WINDOW_MIN, WINDOW_MAX);
+        let mut writes = JoinSet::new();
+        // Where the writes begin that are under way: before the first of them everything is done.
+        let mut under_way = BTreeSet::new();
+        let mut at = done;
+        while at < len {
+            let piece =
+                if is_sparse { from.next_data(at, len).await.map_err(of_source)? } else { Some((at, len)) };
+            let Some((start, end)) = piece else {
+                self.progress.skipped(len.saturating_sub(at));
+                break;
+            };
+            self.progress.skipped(start.saturating_sub(at));
+            at = start;
+            let mut chunks = from.chunks(start, end, window);
+            while at < end {
+                let Some(bytes) = chunks.next().await.map_err(of_source)? else {
+                    // It has become shorter.
+                    return Err(of_source(Trouble::Changed));
+                };
+                while len_u64(writes.len()).saturating_mul(CHUNK) >= window {
+                    self.written(&mut writes, &mut under_way, at).await?;
+                }
+                let count = len_u64(bytes.len());
+                let (start, write) = (at, self.to.write(at, bytes));
+                under_way.insert(start);
+                writes.spawn(async move { write.await.map(|()| (start, count)) });
+                at = at.saturating_add(count);
+                if at.saturating_sub(self.synced) >= SYNC_EVERY && self.journal.is_some() {
+                    self.settle(&mut writes, &mut under_way, at).await?;
+                }
+            }
+        }
+        while !writes.is_empty() {
+            self.written(&mut writes, &mut under_way, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one write.
+    async fn written(
+        &mut self,
+        writes: &mut JoinSet<Result<(u64, u64), Trouble>>,
+        under_way: &mut BTreeSet<u64>,
+        at: u64,
+    ) -> Result<(), At> {
+        let Some(ended) = writes.join_next().await else { return Ok(()) };
+        let ended = ended.map_err(|error| of_target(std::io::Error::other(error)))?;
+        let (start, count) = ended.map_err(of_target)?;
+        under_way.remove(&start);
+        self.moved = self.moved.saturating_add(count);
+        self.progress.moved(count);
+        let done = under_way.first().copied().unwrap_or(at);
+        if let Some(journal) = &mut self.journal {
+            journal.note(done.max(self.resumed));
+        }
+        Ok(())
+    }
+
+    /// Puts on the disk what was written so far.
+    async fn settle(
+        &mut self,
+        writes: &mut JoinSet<Result<(u64, u64), Trouble>>,
+        under_way: &mut BTreeSet<u64>,
+        at: u64,
+    ) -> Result<(), At> {
+        while !writes.is_empty() {
+            self.written(writes, under_way, at).await?;
+        }
+        self.to.sync().await.map_err(of_target)?;
+        self.synced = at;
+        if let Some(journal) = &mut self.journal {
+            journal.note_synced(at);
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    /// Gives the file its length where writing has not: it ends in a hole, or was longer.
+    async fn set_len_if_needed(&self, len: u64, had: u64, state: &State) -> Result<(), Trouble> {
+        if had > len || state.allocated < len {
+            self.set_len(len).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! What is copied where: trees are walked, and their directories are made.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use bowline::client::Error;
+use bowline::model::{ExportPath, FileKind, Reason};
+
+use super::How;
+use super::ends::{Ends, Trouble};
+use crate::cli::failure::{Code, Failure};
+use crate::cli::remote::Place;
+use crate::cli::sessions::tell;
+
+/// Permissions of directories that are made, before masks.
+const DIRECTORY_PERMISSIONS: u32 = 0o777;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Copy the bytes of a file.
+    File { source: Place, target: Place, len: u64 },
+    /// Make a symbolic link like the source.
+    Link { source: Place, target: Place },
+}
+
+impl Action {
+    /// From where to where, for people.
+    pub(super) fn shown(&self) -> (String, String) {
+        let (Self::File { source, target, .. } | Self::Link { source, target }) = self;
+        (source.shown(), target.shown())
+    }
+}
+
+/// What is to be copied.
+pub(super) struct Plan<'a> {
+    ends: &'a Ends,
+    how: How,
+    target: &'a Place,
+    /// The target is a directory: what is copied goes into it.
+    is_into: bool,
+    pub(super) actions: VecDeque<Action>,
+    /// Links come last: no file is written through one that this copy has made.
+    links: VecDeque<Action>,
+    /// How many things cannot be copied; they were told.
+    pub(super) failed: u64,
+}
+
+/// A name and what it is.
+pub(super) struct Found {
+    name: Vec<u8>,
+    kind: FileKind,
+    len: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// A plan for `sources` things to be copied to `target`.
+    pub(super) async fn new(
+        ends: &'a Ends,
+        how: How,
+        target: &'a Place,
+        sources: usize,
+    ) -> Result<Self, Failure> {
+        let what = format!("cannot copy to {}", target.shown());
+        let is_into = match look(ends, target).await {
+            Ok(found) => found.kind == FileKind::Directory,
+            Err(trouble) if trouble.is_missing() => false,
+            Err(trouble) => return Err(ends.failure(&what, target, &trouble)),
+        };
+        if sources > 1 && !is_into {
+            return Err(Failure::coded(Code::Settings, what)
+                .because("several files need a directory to go into, and this is none")
+                .data("nothing was copied")
+                .try_this(match target {
+                    Place::Remote(remote) => format!("bowline mkdir {}", remote.shown()),
+                    Place::Local(path) => format!("mkdir {}", super::ends::shown(path)),
+                }));
+        }
+        let (actions, links) = (VecDeque::new(), VecDeque::new());
+        Ok(Self { ends, how, target, is_into, actions, links, failed: 0 })
+    }
+
+    /// Adds a source with all that is in it.
+    pub(super) async fn add(&mut self, source: &Place) -> Result<(), Failure> {
+        let what = format!("cannot copy {}", source.shown());
+        let found = match look(self.ends, source).await {
+            Ok(found) => found,
+            Err(trouble) => return self.cannot(self.ends.failure(&what, source, &trouble)),
+        };
+        let name = last_name(source);
+        let target = match (self.is_into, &name[..]) {
+            // The root of an export has no name: what is in it is copied.
+            (true, b"") | (false, _) => self.target.clone(),
+            (true, name) => match join(self.target, name) {
+                Ok(target) => target,
+                Err(trouble) => return self.cannot(self.ends.failure(&what, source, &trouble)),
+            },
+        };
+        match found.kind {
+            FileKind::Directory if self.how.recursive => self.walk(source.clone(), target).await,
+            FileKind::Directory => {
+                self.cannot(Failure::new(what).because("it is a directory").try_this("bowline cp -r"))
+            }
+            FileKind::File => {
+                self.actions.push_back(Action::File { source: source.clone(), target, len: found.len });
+                Ok(())
+            }
+            _ => self.cannot(Failure::new(what).because("it is neither a file nor a directory")),
+        }
+    }
+
+    async fn walk(&mut self, source: Place, target: Place) -> Result<(), Failure> {
+        let mut left = vec![(source, target)];
+        while let Some((source, target)) = left.pop() {
+            if let Err(trouble) = make(self.ends, &target).await {
+                let what = format!("cannot make the directory {}", target.shown());
+                self.cannot(self.ends.failure(&what, &target, &trouble))?;
+                continue;
+            }
+            let listed = match list(self.ends, &source).await {
+                Ok(listed) => listed,
+                Err(trouble) => {
+                    let what = format!("cannot list {}", source.shown());
+                    self.cannot(self.ends.failure(&what, &source, &trouble))?;
+                    continue;
+                }
+            };
+            for Found { name, kind, len } in listed {
+                let places = join(&source, &name).and_then(|from| Ok((from, join(&target, &name)?)));
+                let (from, to) = match places {
+                    Ok(places) => places,
+                    Err(trouble) => {
+                        let what = format!("cannot copy a name in {}", source.shown());
+                        self.cannot(self.ends.failure(&what, &source, &trouble))?;
+                        continue;
+                    }
+                };
+                match kind {
+                    FileKind::Directory => left.push((from, to)),
+                    FileKind::File => self.actions.push_back(Action::File { source: from, target: to, len }),
+                    FileKind::Symlink => self.links.push_back(Action::Link { source: from, target: to }),
+                    FileKind::Other => self.cannot(
+                        Failure::new(format!("cannot copy {}", from.shown()))
+                            .because("it is a pipe, a socket or a device"),
+                    )?,
+                }
+            }
+        }
+        self.actions.append(&mut self.links);
+        Ok(())
+    }
+
+    fn cannot(&mut self, failure: Failure) -> Result<(), Failure> {
+        // Alone, it is what the command ends with.
+        if self.actions.is_empty() && !self.how.recursive {
+            return Err(failure);
+        }
+        self.failed = self.failed.saturating_add(1);
+        tell(&failure)
+    }
+}
+
+/// The last component of a place, empty for the root of an export.
+fn last_name(place: &Place) -> Vec<u8> {
+    match place {
+        Place::Remote(remote) => remote.path.split_last().map_or_else(Vec::new, |(_, name)| name.to_vec()),
+        Place::Local(path) => path.file_name().map_or_else(Vec::new, |name| name.as_bytes().to_vec()),
+    }
+}
+
+fn join(place: &Place, name: &[u8]) -> Result<Place, Trouble> {
+    match place {
+        Place::Remote(remote) => {
+            let folder = remote.path.as_bytes();
+            let joined = if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() };
+            Ok(Place::Remote(remote.at(ExportPath::new(joined).map_err(Error::from)?)))
+        }
+        Place::Local(path) => Ok(Place::Local(path.join(OsStr::from_bytes(name)))),
+    }
+}
+
+/// What a place is; symbolic links that a user names are followed.
+pub(super) async fn look(ends: &Ends, place: &Place) -> Result<Found, Trouble> {
+    match place {
+        Place::Remote(remote) => {
+            let of = ends.export(remote)?.metadata(remote.path.as_bytes()).await?;
+            Ok(Found { name: Vec::new(), kind: of.kind, len: of.len })
+        }
+        Place::Local(path) => {
+            let of = tokio::fs::metadata(path).await?;
+            Ok(Found { name: Vec::new(), kind: kind_of(of.file_type()), len: of.len() })
+        }
+    }
+}
+
+fn kind_of(of: std::fs::FileType) -> FileKind {
+    if of.is_dir() {
+        FileKind::Directory
+    } else if of.is_file() {
+        FileKind::File
+    } else if of.is_symlink() {
+        FileKind::Symlink
+    } else {
+        FileKind::Other
+    }
+}
+
+/// Makes a directory, if it is not there. Something else of its name, a link to a directory among it, is in the way:
+/// nothing is written through a link that a server may have named.
+async fn make(ends: &Ends, place: &Place) -> Result<(), Trouble> {
+    match place {
+        Place::Remote(remote) if remote.path.is_root() => Ok(()),
+        Place::Remote(remote) => {
+            let export = ends.export(remote)?;
+            match export.create_dir(remote.path.as_bytes(), DIRECTORY_PERMISSIONS).await {
+                Err(error) if error.reason() == Some(Reason::Exists) => {
+                    let there = export.symlink_metadata(remote.path.as_bytes()).await?;
+                    if there.kind == FileKind::Directory { Ok(()) } else { Err(error.into()) }
+                }
+                made => Ok(made?),
+            }
+        }
+        Place::Local(path) => match tokio::fs::create_dir(path).await {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(path).await => Ok(()),
+            made => Ok(made?),
+        },
+    }
+}
+
+async fn is_directory(path: &Path) -> bool {
+    tokio::fs::symlink_metadata(path).await.is_ok_and(|of| of.is_dir())
+}
+
+async fn list(ends: &Ends, place: &Place) -> Result<Vec<Found>, Trouble> {
+    let mut found = Vec::new();
+    match place {
+        Place::Remote(remote) => {
+            let mut listing = ends.export(remote)?.read_dir_with_attributes(remote.path.as_bytes()).await?;
+            while let Some(entry) = listing.next_entry().await? {
+                let len = entry.attributes().map_or(0, |of| of.len);
+                found.push(Found { name: entry.name().as_bytes().to_vec(), kind: entry.kind(), len });
+            }
+        }
+        Place::Local(path) => {
+            let mut listing = tokio::fs::read_dir(path).await?;
+            while let Some(entry) = listing.next_entry().await? {
+                let of = entry.metadata().await?;
+                let (name, kind) = (entry.file_name().as_bytes().to_vec(), kind_of(of.file_type()));
+                found.push(Found { name, kind, len: of.len() });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

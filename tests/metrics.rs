@@ -1,0 +1,179 @@
+//! `bowline serve --metrics`: each metric moves with what it counts, and none tells a name.
+#![cfg(feature = "program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic fails the test"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use bowline::client::{Client, OpenOptions, Peers, Session};
+use bowline::model::{ByteRange, LockMode};
+use program::{Server, User, export};
+use support::{LONG, new_identity};
+
+mod support;
+
+#[path = "support/program.rs"]
+#[allow(dead_code, reason = "this file uses a part of it")]
+mod program;
+
+/// What a server answers to a request of its metrics' address.
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The samples, by name and labels.
+fn scrape(address: SocketAddr) -> BTreeMap<String, f64> {
+    let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: server\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    for word in ["media", "edit-station", "film.mov", "gone.mov", "/tmp"] {
+        assert!(!body.contains(word), "{word} is told: {body}");
+    }
+    let samples = body.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+/// Asks until a sample is as it should be.
+fn until(address: SocketAddr, name: &str, is_right: impl Fn(f64) -> bool) {
+    for _ in 0..4_000 {
+        if scrape(address).get(name).copied().is_some_and(&is_right) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{name}: {:#?}", scrape(address));
+}
+
+/// A server with metrics, and two sessions of a client of its.
+async fn scene() -> (User, Server, SocketAddr, [Session; 2]) {
+    let store = User::new();
+    let key = store.make_key();
+    fs::create_dir(store.at("media")).unwrap();
+    fs::write(store.at("media/film.mov"), "0123456789").unwrap();
+    let identity = new_identity();
+    store.set(
+        "clients.toml",
+        &format!(
+            "[[client]]\nkey = \"{}\"\nname = \"edit-station\"\nexports = [\"media\"]\nrights = [\"read\", \"write\", \"lock\"]\n",
+            identity.public()
+        ),
+    );
+    let media = export("media", &store.at("media"));
+    let arguments = [&media, "--until-stdin-closes", "--metrics", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let server = store.serve_logging(&arguments, "info");
+    let line = server.out_has("metrics on ");
+    let address = line.strip_prefix("metrics on http://").unwrap().strip_suffix("/metrics").unwrap();
+    let peers = store.at("peers.toml");
+    let entry =
+        format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = [\"{}\"]\n", server.addresses()[0]);
+    fs::write(&peers, entry).unwrap();
+    let peers = Peers::load(&peers).unwrap();
+    let connect =
+        async || Client::new(identity.clone()).unwrap().connect(peers.named("store").unwrap()).await.unwrap();
+    let sessions = [connect().await, connect().await];
+    (store, server, address.parse().unwrap(), sessions)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_metric_moves_with_what_it_counts() {
+    let (store, server, address, [first, second]) = scene().await;
+    let options = OpenOptions::new().read(true).write(true);
+    let file = first.open("media", "film.mov", &options).await.unwrap();
+    let other = second.open("media", "film.mov", &options).await.unwrap();
+    let gone = first.open("media", "gone.mov", &options.clone().create(true)).await.unwrap();
+    fs::remove_file(store.at("media/gone.mov")).unwrap();
+    gone.write_at(0, b"kept").await.unwrap();
+    assert!(first.open("media", "missing", &options).await.is_err());
+    let range = ByteRange::between(0, 4).unwrap();
+    file.lock(range, LockMode::Exclusive, Duration::ZERO).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        other.lock(range, LockMode::Exclusive, LONG).await.unwrap();
+        other
+    });
+    let before = scrape(address);
+    file.write_at(4, b"abc").await.unwrap();
+    assert_eq!(file.read_at(0, &mut [0; 10]).await.unwrap(), 10);
+    let after = scrape(address);
+    let rise = |name: &str| after[name] - before.get(name).copied().unwrap_or(0.0);
+    assert_eq!(rise("bowline_written_bytes_total"), 3.0);
+    assert_eq!(rise("bowline_read_bytes_total"), 10.0);
+    assert_eq!(rise("bowline_requests_total{kind=\"Write\",outcome=\"done\"}"), 1.0);
+    assert_eq!(rise("bowline_requests_total{kind=\"Read\",outcome=\"done\"}"), 1.0);
+    assert_eq!(after["bowline_requests_total{kind=\"Open\",outcome=\"done\"}"], 3.0);
+    assert_eq!(after["bowline_requests_total{kind=\"Open\",outcome=\"refused\"}"], 1.0);
+    assert_eq!(after["bowline_sessions"], 2.0);
+    assert_eq!(after["bowline_channels{kind=\"control\",protection=\"sealed\"}"], 2.0);
+    assert_eq!(after["bowline_opens{state=\"held\"}"], 3.0);
+    assert_eq!(after["bowline_holders"], 3.0);
+    assert_eq!(after["bowline_locks"], 1.0);
+    until(address, "bowline_lock_waits", |waits| waits == 1.0);
+    assert!(after["bowline_descriptors{state=\"open\"}"] >= 2.0, "{after:#?}");
+    assert!(after["bowline_handshakes_total{outcome=\"proven\"}"] >= 2.0);
+    assert!(after["bowline_handshake_steps_total"] >= 4.0);
+    assert!(
+        after["bowline_store_commit_seconds_count"] >= 3.0 && after["bowline_store_commit_seconds_sum"] > 0.0
+    );
+
+    file.unlock(range).await.unwrap();
+    let other = waiting.await.unwrap();
+    until(address, "bowline_lock_waits", |waits| waits == 0.0);
+
+    // A session that is gone.
+    drop((other, second));
+    until(address, "bowline_sessions", |sessions| sessions == 1.0);
+
+    // A connection that says nothing, then many that say nonsense.
+    let silent = TcpStream::connect(server.addresses()[0]).unwrap();
+    until(address, "bowline_half_open_connections", |half_open| half_open == 1.0);
+    drop(silent);
+    let refused = "bowline_handshakes_total{outcome=\"no_hello\"}";
+    until(address, refused, |count| count >= 1.0);
+    let turned_away = "bowline_turned_away_total{reason=\"no_token\"}";
+    let listen = server.addresses()[0];
+    let fails = |_| {
+        drop(TcpStream::connect(listen).unwrap());
+        scrape(address)[turned_away] > 0.0
+    };
+    assert!((0..4_000).any(fails), "a network that fails is turned away");
+    drop((file, gone, first));
+
+    // All of this was logged, and no name of a file is in it.
+    let mut server = server;
+    server.close_input();
+    let (status, _, log) = server.ended();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.iter().any(|line| line.contains("channel bound")), "{log:#?}");
+    for name in ["film.mov", "gone.mov", "missing"] {
+        assert!(log.iter().all(|line| !line.contains(name)), "{name} is in the log: {log:#?}");
+    }
+    drop(store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_the_metrics_is_answered() {
+    let (_store, server, address, _sessions) = scene().await;
+    let status = |request: &str| ask(address, request).lines().next().unwrap_or_default().to_owned();
+    assert_eq!(status("GET /etc/passwd HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
+    assert_eq!(status("DELETE /metrics HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status("hello\r\n\r\n"), "HTTP/1.1 400 Bad Request");
+    assert!(scrape(address)["bowline_sessions"] >= 1.0, "it goes on");
+    drop(server);
+}
