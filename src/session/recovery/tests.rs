@@ -55,7 +55,7 @@ fn t32_what_makes_a_name_is_decided_by_what_the_name_stands_for() {
     check(&IntendedChange::HardLink(name("a", None), file(F).unwrap()), own);
     check(
         &IntendedChange::HardLink(name("a", file(F)), file(F).unwrap()),
-        &[(&[file(F)], NotExecuted, NotExecuted), (&[None], Unknown, Unknown)],
+        &[(&[file(F)], NotExecuted, Unknown), (&[None], Unknown, Unknown)],
     );
     check(
         &IntendedChange::MakeDirectory(name("a", None)),
@@ -63,7 +63,7 @@ fn t32_what_makes_a_name_is_decided_by_what_the_name_stands_for() {
     );
     check(
         &IntendedChange::MakeDirectory(name("a", file(T))),
-        &[(&[file(T)], NotExecuted, NotExecuted), (&[file(F)], Unknown, Unknown), (&[None], Unknown, Unknown)],
+        &[(&[file(T)], NotExecuted, Unknown), (&[file(F)], Unknown, Unknown), (&[None], Unknown, Unknown)],
     );
     let target = LinkTarget::new(*b"there").unwrap();
     let symlink = IntendedChange::Symlink(name("a", None), target.clone());

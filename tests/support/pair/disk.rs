@@ -330,9 +330,12 @@ impl Disk {
                 }
                 self.inodes.remove(remove.place.path.as_bytes());
             }
-            NameWork::Rename { rename, expected } if rename.how == RenameHow::Replace => {
+            NameWork::Rename { rename, expected } if rename.how != RenameHow::Exchange => {
                 if [&rename.from, &rename.to].map(|name| self.identity(name)) != expected {
                     return Ok(NameReport::Moved);
+                }
+                if rename.how == RenameHow::NoReplace && expected[1].is_some() {
+                    return Err(Reason::Exists.into());
                 }
                 let inode = self.inodes.remove(rename.from.as_bytes()).unwrap();
                 self.inodes.insert(rename.to.as_bytes().to_vec(), inode);
