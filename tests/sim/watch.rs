@@ -18,7 +18,7 @@ use bowline::model::{
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
-use super::pair::disk::How;
+use super::pair::disk::{Executed, How};
 use super::pair::{Pair, Who};
 use super::seen::{Seen, Tally};
 use super::shadow::{BLOCK, FILES, Life, Shadow, range_of, version_of};
@@ -212,7 +212,10 @@ impl Watch {
             let place = (write.payload.to_vec(), write.how);
             let before = self.executed.insert(place.clone(), (1, write.life));
             if let Some((times, life)) = before {
-                let is_again = write.how == How::Written && life < write.life;
+                // What a machine has lost was not executed, as far as anybody can see.
+                let is_same = |other: &&Executed| other.payload == write.payload && !other.is_lost;
+                let is_once = || pair.disk.writes.iter().filter(is_same).count() == 1;
+                let is_again = life < write.life && (write.how == How::Written || is_once());
                 pair.check(is_again, "something was executed twice");
                 self.executed.insert(place, (times + 1, write.life));
             }

@@ -68,6 +68,8 @@ pub(crate) struct Executed {
     pub(crate) how: How,
     /// The server's life in which it was.
     pub(crate) life: Epoch,
+    /// Whether the machine has ended since, and its bytes were not on the disk.
+    pub(crate) is_lost: bool,
 }
 
 /// How bytes came into a file.
@@ -100,6 +102,11 @@ impl Disk {
     /// The machine has ended: what was not synced is gone.
     pub(crate) fn lose_cache(&mut self) {
         self.files.clone_from(&self.durable);
+        for write in &mut self.writes {
+            let from = usize::try_from(write.offset).unwrap();
+            let there = self.files.get(&write.inode).and_then(|bytes| bytes.get(from..from + write.payload.len()));
+            write.is_lost |= there != Some(&write.payload[..]);
+        }
     }
 
     /// A file's bytes.
@@ -215,7 +222,7 @@ impl Disk {
                 let inode = self.inode(open);
                 self.write(inode, offset, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life });
+                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life, is_lost: false });
                 Completion::Written(Ok(len))
             }
             Effect::Sync { open, .. } => {
@@ -232,7 +239,7 @@ impl Disk {
                 let end = len_u64(self.files[&inode].len());
                 self.write(inode, end, &payload);
                 let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life });
+                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life, is_lost: false });
                 Completion::Appended(Ok((end, len)))
             }
             Effect::Change { target: FileTarget::Open(open), change } => {
