@@ -129,9 +129,7 @@ impl NameIn<'_> {
 
     /// Makes a file in the name's directory that has no name yet, and opens it.
     pub(super) fn create_unnamed(&self, access: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        // A file cannot be made for reading alone: then it is opened once more behind it.
-        let wanted = if access == OFlags::RDONLY { OFlags::RDWR } else { access };
-        open(&self.directory, b"", wanted | OFlags::TMPFILE | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
+        open(&self.directory, b"", access | OFlags::TMPFILE | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
     }
 }
 

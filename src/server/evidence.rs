@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use blake2::digest::Digest as _;
 use blake2::Blake2s256;
+use blake2::digest::Digest as _;
 use bytes::BytesMut;
 
 use super::exports::{Exports, OpenedFile};
 use super::names::state_of;
-use crate::model::{Evidence, ExportName, IntendedChange, Limits, LinkTarget, OpenId, Reason, Refusal, Rights};
+use crate::model::{
+    Evidence, ExportName, IntendedChange, Limits, LinkTarget, OpenId, Reason, Refusal, Rights,
+};
 
 /// The hash of bytes that are to be appended.
 pub(super) fn sum(bytes: &[u8]) -> [u8; 32] {
@@ -39,7 +41,8 @@ fn find(exports: &Exports, change: &IntendedChange) -> Result<Evidence, Refusal>
             evidence.len = Some(exports.open_file(&at.export, &at.path, Rights::READ)?.attributes.len);
         }
         IntendedChange::Append { at, offset, len, .. } => {
-            let OpenedFile { file, attributes, .. } = exports.open_file(&at.export, &at.path, Rights::READ)?;
+            let OpenedFile { file, attributes, .. } =
+                exports.open_file(&at.export, &at.path, Rights::READ)?;
             evidence.len = Some(attributes.len);
             if attributes.len >= offset.saturating_add(u64::from(*len)) {
                 let mut bytes = BytesMut::new();

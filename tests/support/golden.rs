@@ -393,7 +393,12 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", &["Opened_again_without_key"], 69, Field::Variant(4)),
     ("ServerControl", &["KeyIssued", "KeyIssued_again"], 0, Field::Tag),
     ("ServerControl", &["Granted", "Granted_without_key"], 16, Field::Tag),
-    ("ServerControl", &["Outcome", "Outcome_appended", "Outcome_none", "Outcome_unknown"], 0, Field::Carrying(4)),
+    (
+        "ServerControl",
+        &["Outcome", "Outcome_appended", "Outcome_none", "Outcome_unknown"],
+        0,
+        Field::Carrying(4),
+    ),
     ("ServerControl", &["GrantOffered"], 47, Field::Bits(0x7f)),
     ("ServerControl", &["GrantOffered"], 48, Field::Text(5)),
     ("ServerControl", &["GrantOffered"], 61, Field::Text(8)),

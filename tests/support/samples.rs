@@ -19,13 +19,13 @@ use bowline::wire::data::{
     Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Rekey, Trailer, Write, WriteDone,
 };
 use bowline::wire::grants::{Grant, Revoke, TakeGrant};
-use bowline::wire::outcomes::{Became, Inquire, Outcome};
 use bowline::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use bowline::wire::names::{
     Cookie, Found, HardLink, Link, List, Listed, Lookup, MakeDirectory, Place, ReadLink, Remove, Rename,
     SpaceStated, StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
 };
 use bowline::wire::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
+use bowline::wire::outcomes::{Became, Inquire, Outcome};
 use bowline::wire::{ClientControl, ClientData, DecodeError, Message, ServerControl, ServerData};
 
 pub(crate) const HANDLE: HandleId = HandleId(0x0102_0304_0506_0708);

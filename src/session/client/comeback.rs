@@ -14,9 +14,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::output::{
-    Answer, ClientOutput, ConnectFailure, Operation, SessionEvent, Terms, Ticket,
-};
+use super::output::{Answer, ClientOutput, ConnectFailure, Operation, SessionEvent, Terms, Ticket};
 use super::request::{Fate, Former, Purpose};
 use super::{ClientCore, Phase};
 use crate::model::{Epoch, LineId, LineSet, Reason, RequestId, Stability, StoreId, Time};
@@ -160,7 +158,9 @@ impl<P: Payload> ClientCore<P> {
                     (Some(Err(Reason::Interrupted.into())), None)
                 }
                 (Fate::Again | Fate::Ask, None) => (None, None),
-                (Fate::Again | Fate::Ask, Some(loss)) => (Some(self.end_without_handle(&request.operation, loss)), None),
+                (Fate::Again | Fate::Ask, Some(loss)) => {
+                    (Some(self.end_without_handle(&request.operation, loss)), None)
+                }
                 (Fate::End(outcome, then), _) => (Some(outcome), then),
             };
             // What is asked about is queued when it is known not to have been executed.

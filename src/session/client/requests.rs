@@ -330,7 +330,9 @@ impl<P: Payload> ClientCore<P> {
         self.in_flight_requests = self.in_flight_requests.saturating_add(request.credit());
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
         let mut operation = request.operation.clone();
-        if let (true, Operation::Control(ClientControl::Change(asked))) = (request.is_executed, &mut operation) {
+        if let (true, Operation::Control(ClientControl::Change(asked))) =
+            (request.is_executed, &mut operation)
+        {
             // It has the length, and others may have written since.
             asked.change.len = None;
         }

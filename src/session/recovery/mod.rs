@@ -21,8 +21,8 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::model::{
-    Evidence, ExportName, ExportPath, FileIdentity, IntendedChange, IntendedName, IntentOutcome, NameState, RenameHow,
-    StoredIntent,
+    Evidence, ExportName, ExportPath, FileIdentity, IntendedChange, IntendedName, IntentOutcome, NameState,
+    RenameHow, StoredIntent,
 };
 
 /// Decides what became of recorded changes, and returns the records that say something else now. Evidence is asked for
@@ -34,10 +34,15 @@ pub fn recover(
     mut evidence: impl FnMut(&IntendedChange) -> Evidence,
 ) -> Vec<(u64, StoredIntent)> {
     let mut uses: HashMap<(&ExportName, &ExportPath), usize> = HashMap::new();
-    for name in records.iter().filter(|(_, intent)| intent.outcome.is_none()).flat_map(|(_, intent)| intent.change.names()) {
+    for name in records
+        .iter()
+        .filter(|(_, intent)| intent.outcome.is_none())
+        .flat_map(|(_, intent)| intent.change.names())
+    {
         *uses.entry((&name.export, &name.path)).or_default() += 1;
     }
-    let is_contested = |name: &IntendedName| uses.get(&(&name.export, &name.path)).is_some_and(|uses| *uses > 1);
+    let is_contested =
+        |name: &IntendedName| uses.get(&(&name.export, &name.path)).is_some_and(|uses| *uses > 1);
     let mut changed = Vec::new();
     for (key, intent) in records {
         let outcome = match intent.outcome {
@@ -73,10 +78,16 @@ pub fn judge(change: &IntendedChange, evidence: &Evidence, is_contested: bool) -
     let now = |at: usize| evidence.names.get(at).copied().unwrap_or_default();
     let verdict = match change {
         // Something was in its way, and it was or would have been refused.
-        IntendedChange::MakeDirectory(at) | IntendedChange::Symlink(at, _) | IntendedChange::HardLink(at, _)
+        IntendedChange::MakeDirectory(at)
+        | IntendedChange::Symlink(at, _)
+        | IntendedChange::HardLink(at, _)
             if at.before.file.is_some() =>
         {
-            if now(0).file == at.before.file { Verdict::NotExecuted } else { Verdict::Unknown }
+            if now(0).file == at.before.file {
+                Verdict::NotExecuted
+            } else {
+                Verdict::Unknown
+            }
         }
         IntendedChange::Make { file, .. } => judge_made(*file, now(0)),
         // Nothing tells who has made it.
@@ -120,11 +131,7 @@ fn judge_made(file: Option<FileIdentity>, now: NameState) -> Verdict {
     if is_it { Verdict::Certain } else { if_absent(now, Verdict::Unknown) }
 }
 
-fn judge_renamed(
-    (from, to): (&IntendedName, &IntendedName),
-    how: RenameHow,
-    now: [NameState; 2],
-) -> Verdict {
+fn judge_renamed((from, to): (&IntendedName, &IntendedName), how: RenameHow, now: [NameState; 2]) -> Verdict {
     let (first, second) = (from.before.file, to.before.file);
     let behind = match how {
         RenameHow::Exchange => [second, first],

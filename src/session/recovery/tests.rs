@@ -76,7 +76,11 @@ fn t32_what_makes_a_name_is_decided_by_what_the_name_stands_for() {
 fn t32_what_takes_a_name_away_is_decided_by_what_the_names_stand_for() {
     check(
         &IntendedChange::Remove(name("a", file(F))),
-        &[(&[None], Executed, Unknown), (&[file(OTHER)], Executed, Unknown), (&[file(F)], NotExecuted, Unknown)],
+        &[
+            (&[None], Executed, Unknown),
+            (&[file(OTHER)], Executed, Unknown),
+            (&[file(F)], NotExecuted, Unknown),
+        ],
     );
     let rename = |to: Option<FileIdentity>, how| IntendedChange::Rename {
         from: name("a", file(F)),
@@ -151,7 +155,14 @@ fn t32_what_changes_bytes_is_decided_by_length_and_hash() {
 
 fn record(change: IntendedChange, outcome: Option<IntentOutcome>) -> StoredIntent {
     let client = PublicKey([1; 32]);
-    StoredIntent { client, session: SessionId([2; 16]), request: RequestId(3), epoch: Epoch(4), change, outcome }
+    StoredIntent {
+        client,
+        session: SessionId([2; 16]),
+        request: RequestId(3),
+        epoch: Epoch(4),
+        change,
+        outcome,
+    }
 }
 
 #[test]
@@ -177,7 +188,10 @@ fn t32_two_that_were_under_way_on_one_name_hide_each_other() {
     let remove = || IntendedChange::Remove(name("a", file(F)));
     let outcomes = |second: Option<IntentOutcome>| -> Vec<_> {
         let records = [(1, record(remove(), None)), (2, record(remove(), second))];
-        recover(&records, true, |_| seen(&[None])).into_iter().map(|(key, intent)| (key, intent.outcome)).collect()
+        recover(&records, true, |_| seen(&[None]))
+            .into_iter()
+            .map(|(key, intent)| (key, intent.outcome))
+            .collect()
     };
     assert_eq!(outcomes(None), [(1, Some(Unknown)), (2, Some(Unknown))]);
     assert_eq!(outcomes(Some(NotExecuted)), [(1, Some(Executed))], "the other one was done before");

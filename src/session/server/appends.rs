@@ -15,8 +15,11 @@ use super::effects::{Job, Task};
 use super::output::Effect;
 use super::requests::Ticket;
 use crate::model::{
-    ByteRange, FileIdentity, HandleId, IntendedChange, IntendedName, NameState, OpenId, Reason, Refusal, Time,
+    ByteRange, FileIdentity, HandleId, IntendedChange, IntendedName, NameState, OpenId, Reason, Refusal,
+    Stability, Time,
 };
+use crate::wire::ServerData;
+use crate::wire::data::AppendDone;
 
 /// The appends of all files that have any; the first of each is under way.
 #[derive(Debug)]
@@ -60,8 +63,25 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
+    /// An append was made, or has failed; `turn`: the file whose next one waits for it.
+    pub(super) fn on_appended(
+        &mut self,
+        ticket: Ticket,
+        (handle, turn): (HandleId, Option<FileIdentity>),
+        result: Result<(u64, u32), Refusal>,
+    ) {
+        let answer = |(offset, written)| {
+            let done = AppendDone { offset, written, stability: Stability::Received };
+            (ServerData::from(done).into(), None)
+        };
+        self.end(ticket, handle, result.map(answer));
+        if let Some(file) = turn {
+            self.end_turn(file);
+        }
+    }
+
     /// The append whose turn it was is done: the next one's begins.
-    pub(super) fn end_turn(&mut self, file: FileIdentity) {
+    fn end_turn(&mut self, file: FileIdentity) {
         if let Some(turns) = self.appends.0.get_mut(&file) {
             turns.pop_front();
         }

@@ -7,13 +7,13 @@ use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    Attributes, ByteRange, Create, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode, Meanwhile,
-    OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
+    Attributes, ByteRange, Create, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode,
+    Meanwhile, OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
 use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
 use crate::wire::control::{Changed, Closed, Done, Open, Opened, Sought, Stated, Synced};
-use crate::wire::data::{AppendDone, ReadDone, WriteDone};
+use crate::wire::data::{ReadDone, WriteDone};
 use crate::wire::{ServerControl, ServerData};
 
 /// File work that is under way, and for whom.
@@ -204,14 +204,7 @@ impl<P: Clone> ServerCore<P> {
                 self.on_weighed(now, ticket, (handle, file), weighed, result);
             }
             (Task::Append { handle, turn }, Completion::Appended(result)) => {
-                let answer = |(offset, written)| {
-                    let done = AppendDone { offset, written, stability: Stability::Received };
-                    (ServerData::from(done).into(), None)
-                };
-                self.end(ticket, handle, result.map(answer));
-                if let Some(file) = turn {
-                    self.end_turn(file);
-                }
+                self.on_appended(ticket, (handle, turn), result);
             }
             (Task::Allocate { handle }, Completion::Done(result)) => {
                 self.end(ticket, handle, plain(result.map(|()| Done {})));

@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::effects::{Job, Opening, Task};
 use super::output::{Completion, Effect, ServerMessage, ServerOutput};
 use super::requests::Ticket;
-use super::{ServerCore, ServerControl, ServerData};
+use super::{ServerControl, ServerCore, ServerData};
 use crate::model::{
-    Create, CreateId, Epoch, FileIdentity, IntendedChange, IntendedName, IntentOutcome, NameState, Limits, PublicKey, Reason, Refusal,
-    RequestId, SessionId, StoredIntent, Time,
+    Create, CreateId, Epoch, FileIdentity, IntendedChange, IntendedName, IntentOutcome, Limits, NameState,
+    PublicKey, Reason, Refusal, RequestId, SessionId, StoredIntent, Time,
 };
 use crate::opens::TableChanges;
 use crate::wire::control::Open;

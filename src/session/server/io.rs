@@ -7,8 +7,8 @@ use super::output::{ConnectionId, Effect, FileTarget, NameWork};
 use super::requests::Ticket;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    Allocation, AttributeChange, ByteRange, FileIdentity, HandleId, IntendedChange, Limits, OpenId, Protection, RawRange, Reason, Refusal,
-    Rights, Stability, SyncScope, Time,
+    Allocation, AttributeChange, ByteRange, FileIdentity, HandleId, IntendedChange, Limits, OpenId,
+    Protection, RawRange, Reason, Refusal, Rights, Stability, SyncScope, Time,
 };
 use crate::wire::control::{Allocate, Change, Seek, Synced, Target};
 use crate::wire::data::{AppendDone, Read, ReadDone, Write, WriteDone};
@@ -335,7 +335,10 @@ impl<P: Clone> ServerCore<P> {
         (payload, turn): (P, Option<FileIdentity>),
     ) {
         let io = Io { open, range, is_write: true };
-        self.start(Job::on_bytes(ticket, Task::Append { handle, turn }, io), Effect::Append { open, payload });
+        self.start(
+            Job::on_bytes(ticket, Task::Append { handle, turn }, io),
+            Effect::Append { open, payload },
+        );
     }
 }
 

@@ -38,8 +38,8 @@ pub use status::{
     StatusCounts, StatusFrom, StatusQuery,
 };
 
-use self::commits::Commits;
 use self::appends::Appends;
+use self::commits::Commits;
 use self::effects::{Job, Sequel};
 use self::intents::Intents;
 use self::locks::Fence;
@@ -128,8 +128,7 @@ impl<P: Clone> ServerCore<P> {
             let left = (core::mem::take(&mut stored.intents), stored.horizon);
             Intents::new(setup.epoch, stored.restart.now, left)
         });
-        let intents =
-            intents.unwrap_or_else(|| Intents::new(setup.epoch, Time(0), (Vec::new(), None)));
+        let intents = intents.unwrap_or_else(|| Intents::new(setup.epoch, Time(0), (Vec::new(), None)));
         let table = match &setup.stored {
             Some(stored) => setup::stored_table(stored, &setup.limits)?,
             None => OpenTable::new(setup.entropy.bytes()?, &setup.limits),
@@ -303,7 +302,12 @@ impl<P: Clone> ServerCore<P> {
             let end_us = self.policy.clients.get(&session.client)?.expires_s?.saturating_mul(1_000_000);
             Some(Time(end_us.saturating_sub(self.wall_start_us)))
         });
-        pulses.chain(away).chain(expiry).chain(self.table.next_deadline()).chain(self.intents.deadline()).min()
+        pulses
+            .chain(away)
+            .chain(expiry)
+            .chain(self.table.next_deadline())
+            .chain(self.intents.deadline())
+            .min()
     }
 
     /// Whether [`Self::poll_timeout`] may say an earlier time than before, since this was asked last, without a note that

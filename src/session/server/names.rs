@@ -11,8 +11,8 @@ use super::effects::{Job, Task, named};
 use super::output::{Effect, NameReport, NameWork};
 use super::requests::Ticket;
 use crate::model::{
-    ExportName, ExportPath, FileIdentity, IntendedChange, IntendedName, NameState, Reason, Refusal, RenameHow,
-    Rights, Time,
+    ExportName, ExportPath, FileIdentity, IntendedChange, IntendedName, NameState, Reason, Refusal,
+    RenameHow, Rights, Time,
 };
 use crate::wire::ClientControl;
 use crate::wire::names::{

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use crate::model::{
     Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, ExportName,
-    ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable, SessionId,
-    SyncScope, XattrHow, XattrName,
+    ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable,
+    SessionId, SyncScope, XattrHow, XattrName,
 };
 use crate::opens::{ResumeDenial, TableChanges};
 use crate::session::LossReason;

@@ -104,7 +104,8 @@ impl Disk {
         self.files.clone_from(&self.durable);
         for write in &mut self.writes {
             let from = usize::try_from(write.offset).unwrap();
-            let there = self.files.get(&write.inode).and_then(|bytes| bytes.get(from..from + write.payload.len()));
+            let there =
+                self.files.get(&write.inode).and_then(|bytes| bytes.get(from..from + write.payload.len()));
             write.is_lost |= there != Some(&write.payload[..]);
         }
     }
@@ -177,23 +178,8 @@ impl Disk {
         let effect = self.running.remove(&id)?;
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
-                let found = self.inodes.get(path.as_bytes()).copied();
-                let made = self.unnamed.remove(&open);
-                let inode = match (found, create) {
-                    (Some(_), Create::New) => return Some(Completion::Opened(Err(Reason::Exists.into()))),
-                    (Some(inode), _) => inode,
-                    (None, Create::Never) => return Some(Completion::Opened(Err(Reason::NotFound.into()))),
-                    (None, _) if made.is_some() => {
-                        let inode = made.unwrap();
-                        self.inodes.insert(path.as_bytes().to_vec(), inode);
-                        inode
-                    }
-                    (None, _) => self.make(path.as_bytes()),
-                };
-                assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
-                self.opened += 1;
-                let file = identity_of(inode);
-                Completion::Opened(Ok((file, self.attributes(inode))))
+                let opened = self.open_file(open, &path, create);
+                Completion::Opened(opened.map_err(Into::into))
             }
             Effect::MakeFile { open, path, .. } => {
                 let before = self.state(&path);
@@ -219,11 +205,7 @@ impl Disk {
                 Completion::Written(Err(Reason::NoSpace.into()))
             }
             Effect::Write { open, offset, payload } => {
-                let inode = self.inode(open);
-                self.write(inode, offset, &payload);
-                let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life, is_lost: false });
-                Completion::Written(Ok(len))
+                Completion::Written(Ok(self.put_bytes((open, offset), payload, How::Written, life)))
             }
             Effect::Sync { open, .. } => {
                 let inode = self.inode(open);
@@ -235,11 +217,8 @@ impl Disk {
                 Completion::Synced(Ok(()))
             }
             Effect::Append { open, payload } => {
-                let inode = self.inode(open);
-                let end = len_u64(self.files[&inode].len());
-                self.write(inode, end, &payload);
-                let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life, is_lost: false });
+                let end = len_u64(self.files[&self.inode(open)].len());
+                let len = self.put_bytes((open, end), payload, How::Appended, life);
                 Completion::Appended(Ok((end, len)))
             }
             Effect::Change { target: FileTarget::Open(open), change } => {
@@ -290,6 +269,36 @@ impl Disk {
         Completion::Read(Ok((Payload::from(read), len)))
     }
 
+    fn open_file(
+        &mut self,
+        open: OpenId,
+        path: &ExportPath,
+        create: Create,
+    ) -> Result<(FileIdentity, Attributes), Reason> {
+        let found = self.inodes.get(path.as_bytes()).copied();
+        let inode = match (found, create, self.unnamed.remove(&open)) {
+            (Some(_), Create::New, _) => return Err(Reason::Exists),
+            (Some(inode), ..) => inode,
+            (None, Create::Never, _) => return Err(Reason::NotFound),
+            (None, _, Some(made)) => {
+                self.inodes.insert(path.as_bytes().to_vec(), made);
+                made
+            }
+            (None, _, None) => self.make(path.as_bytes()),
+        };
+        assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
+        self.opened += 1;
+        Ok((identity_of(inode), self.attributes(inode)))
+    }
+
+    fn put_bytes(&mut self, (open, offset): (OpenId, u64), payload: Payload, how: How, life: Epoch) -> u32 {
+        let inode = self.inode(open);
+        self.write(inode, offset, &payload);
+        let len = u32::try_from(payload.len()).unwrap();
+        self.writes.push(Executed { payload, open, inode, offset, how, life, is_lost: false });
+        len
+    }
+
     /// Which file a name stands for.
     fn identity(&self, name: &ExportPath) -> Option<FileIdentity> {
         self.inodes.get(name.as_bytes()).map(|&inode| identity_of(inode))
@@ -309,7 +318,7 @@ impl Disk {
         if let (IntendedChange::Append { offset, len, .. }, Some(bytes)) = (change, bytes) {
             let from = usize::try_from(*offset).unwrap();
             let part = bytes.get(from..from + usize::try_from(*len).unwrap());
-            evidence.sum = part.map(|part| sum(part));
+            evidence.sum = part.map(sum);
         }
         evidence
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bowline::model::{Epoch, Evidence, IntendedChange, OpenId, StoredIntent, StoredOpen, StoredTombstone, Time};
+use bowline::model::{
+    Epoch, Evidence, IntendedChange, OpenId, StoredIntent, StoredOpen, StoredTombstone, Time,
+};
 use bowline::opens::{Restart, TableChanges};
 use bowline::session::recovery::recover;
 use bowline::session::server::{CommitId, StoredTable};
@@ -49,9 +51,8 @@ impl Store {
         assert_eq!(*first, commit);
         let is_new =
             |(id, open): &(OpenId, Option<StoredOpen>)| open.is_some() && !self.opens.contains_key(id);
-        let is_new_intent = |(key, intent): &(u64, Option<StoredIntent>)| {
-            intent.is_some() && !self.intents.contains_key(key)
-        };
+        let is_new_intent =
+            |(key, intent): &(u64, Option<StoredIntent>)| intent.is_some() && !self.intents.contains_key(key);
         let is_refused = changes.opens.iter().any(is_new) || changes.intents.iter().any(is_new_intent);
         if is_refused {
             self.pending.pop_front();
