@@ -2,9 +2,14 @@
 //!
 //! Act 1, the split: line 1 carries readable bulk data and nothing else; the open, its resume key and the request
 //! for the duplicate handle go encrypted over line 2. Act 2, the sum: a duplicate handle reads the whole file over
-//! both lines. A recorder between the two processes shows what each line carried.
+//! both lines. Act 3, the loss: line 1 is cut in the middle, line 2 finishes. A recorder between the two processes shows
+//! what each line carried.
 //!
 //! The program runs itself a second time as the server. `cargo run --release --example two_interfaces`
+//!
+//! Between real machines, with a server that is running and in the list of peers, and a file of it:
+//! `cargo run --release --example two_interfaces -- --peer store --via eth0 --via eth1 media/clips/first.mov`. Act 3 then
+//! waits for somebody to pull the cable of line 1.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -12,6 +17,8 @@
     reason = "an example stops where it fails"
 )]
 
+#[path = "two_interfaces/real.rs"]
+mod real;
 #[path = "../tests/support/recorder.rs"]
 mod recorder;
 
@@ -24,8 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blake2::{Blake2s256, Digest as _};
-use bowline::client::{ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, LineRole, LineSet, PublicKey, ResumeKey, len_u64};
+use bowline::client::{ChannelState, ChannelStatus, Client, File, LineConfig, OpenOptions, Peer, Session};
+use bowline::model::{ChannelKind, Limits, LineRole, LineSet, PublicKey, ResumeKey, len_u64};
 use bowline::net::{Clock, SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server, ServerConfig, parse_clients};
@@ -49,7 +56,12 @@ fn main() -> Outcome<()> {
             runtime.shutdown_background();
             Ok(())
         }
-        _ => runtime.block_on(play()),
+        (None, _) => runtime.block_on(play()),
+        (Some(first), second) => {
+            let all = [Some(first), second].into_iter().flatten().chain(arguments);
+            let all: Option<Vec<String>> = all.map(|argument| argument.into_string().ok()).collect();
+            runtime.block_on(real::play(real::Stage::parse(&all.ok_or(real::USAGE)?)?))
+        }
     }
 }
 
@@ -80,6 +92,7 @@ async fn play() -> Outcome<()> {
 
     let key = act_1(&server.public(), &client, &addresses, &digest).await?;
     act_2(&server.public(), &client, &addresses, &digest, &key).await?;
+    act_3(&server.public(), &client, &addresses, &digest).await?;
 
     drop(child.stdin.take());
     let status = child.wait()?;
@@ -155,6 +168,61 @@ async fn act_2(
     println!("  both lines together: {rate} MiB/s, digest of every byte included");
     let carried = session.channels().into_iter().filter(|channel| channel.kind == ChannelKind::Data);
     expect("both lines carried a part", carried.filter(|channel| channel.read_bytes > 1 << 20).count() == 2)?;
+    file.close().await?;
+    session.close().await;
+    println!();
+    Ok(())
+}
+
+/// Act 3: line 1 is lost in the middle of the file, and line 2 finishes it.
+async fn act_3(
+    server: &PublicKey,
+    client: &Arc<Identity>,
+    addresses: &[SocketAddr],
+    digest: &[u8],
+) -> Outcome<()> {
+    println!("Act 3: the loss. Line 1 is cut in the middle of the file.");
+    let recorders = [
+        Recorder::keeping(LINES[0], addresses[0], 1 << 20).await?,
+        Recorder::keeping(LINES[1], addresses[1], 1 << 20).await?,
+    ];
+    let recorded = [recorders[0].address(), recorders[1].address()];
+    let peer = peer(server, &recorded, [LineRole::Both; 2]);
+    let session = Client::new(Arc::clone(client))?.connect(&peer).await?;
+    session.all_lines_up(Duration::from_secs(10)).await?;
+    let file = session.open("data", "film.raw", &OpenOptions::new().read(true)).await?;
+    let mut read = Blake2s256::new();
+    let (mut len, mut is_cut) = (0, false);
+    let mut bytes = file.read_ahead(0, None);
+    while let Some(chunk) = bytes.next().await? {
+        read.update(&chunk);
+        len += chunk.len();
+        if len >= FILE_LEN / 2 && !is_cut {
+            // Whoever tries it again is turned away as well.
+            recorders[0].refuse(true);
+            println!(
+                "  {} of {} MiB read: {} connections of line 1 cut",
+                len >> 20,
+                FILE_LEN >> 20,
+                recorders[0].cut_all()
+            );
+            is_cut = true;
+        }
+    }
+    drop(bytes);
+    check("the bytes over what was left", &read.finalize(), digest)?;
+    table(&session);
+    let channels = session.channels();
+    let lost = channels.iter().filter(|channel| matches!(channel.state, ChannelState::Lost(_)));
+    expect("line 1 was lost", lost.count() >= 1)?;
+    // A byte counts where it was answered, so what was read twice would be above the file's length.
+    let answered: u64 = channels.iter().map(|channel| channel.read_bytes).sum();
+    expect("every byte was read once", answered == len_u64(FILE_LEN))?;
+    let limits = Limits::default();
+    let repeats: u64 = channels.iter().map(|channel| channel.repeats).sum();
+    let in_flight = limits.channel_bytes / u64::from(limits.chunk);
+    println!("  requests that were in flight on line 1 and were sent again on line 2: {repeats}");
+    expect("nothing else was asked for twice", repeats <= in_flight)?;
     file.close().await?;
     session.close().await;
     Ok(())
