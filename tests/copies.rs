@@ -176,6 +176,66 @@ fn what_is_in_the_way_is_said_and_untouched() {
     assert_eq!(fs::read_dir(scene.station.at("outside")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_copy_has_an_end_and_each_target_one_source() {
+    let scene = Scene::start();
+    for folder in ["tree/deep", "other", "treetop", "into"] {
+        fs::create_dir_all(scene.remote(folder)).unwrap();
+    }
+    fs::write(scene.remote("tree/file"), "one").unwrap();
+    fs::write(scene.remote("other/file"), "other").unwrap();
+    for (source, target) in [
+        ("store:media/tree", "store:media/tree/deep"),
+        ("store:media", "store:media/into"),
+        ("store:media/tree", "store:media/tree/new"),
+    ] {
+        let done = scene.cp(&["-r", source, target]);
+        assert!(done.err.contains("is in it") && !done.status.success(), "{done:?}");
+    }
+    assert_eq!(fs::read_dir(scene.remote("tree")).unwrap().count(), 2, "nothing was made");
+    scene.cp(&["store:media/tree/file", "store:media/tree/file"]).failure_with(2, &["are the same"]);
+    // A name that only begins so is another one.
+    scene.cp(&["-r", "store:media/tree", "store:media/treetop"]).success();
+    assert!(scene.remote("treetop/tree/file").exists());
+
+    let both = scene.cp(&["store:media/tree/file", "store:media/other/file", "store:media/into"]);
+    assert_eq!(both.status.code(), Some(4), "{both:?}");
+    assert!(both.err.contains("another one of these would be store:media/into/file too"), "{}", both.err);
+    assert_eq!(fs::read(scene.remote("into/file")).unwrap(), b"one");
+    let missing = scene.cp(&["store:media/tree/file", &scene.local("no/such/folder")]);
+    assert!(!missing.failure_with(3, &["error[not-found]"]).contains("copied"));
+}
+
+/// What an earlier run of the same words has left somewhere else is not gone on with.
+#[test]
+fn a_relative_target_is_one_in_its_own_folder() {
+    let scene = Scene::start();
+    let content = pattern(24 << 20);
+    fs::write(scene.remote("file"), &content).unwrap();
+    for folder in ["one", "two"] {
+        fs::create_dir(scene.station.at(folder)).unwrap();
+    }
+    let copy = |folder: &str| {
+        let mut command = scene.station.command(&["--json", "cp", "store:media/file", "file"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir(scene.station.at(folder)).spawn().unwrap()
+    };
+    let mut child = copy("one");
+    let part = scene.station.at("one/.file.bowline-part");
+    while fs::metadata(&part).map_or(0, |part| part.len()) < 12 << 20 {
+        assert!(child.try_wait().unwrap().is_none(), "{:?}", finish_child(child));
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A part as long, of holes but for its end.
+    let other = File::create(scene.station.at("two/.file.bowline-part")).unwrap();
+    other.write_all_at(&content[8 << 20..], 8 << 20).unwrap();
+    let (moved, resumed) = Scene::moved(finish_child(copy("two")));
+    assert_eq!((moved, resumed), (24 << 20, 0));
+    assert!(fs::read(scene.station.at("two/file")).unwrap() == content);
+}
+
 /// Size of the file that is killed again and again, in MiB; a soak sets more.
 fn killed_len() -> u64 {
     std::env::var("BOWLINE_KILLED_MIB").map_or(192, |mib| mib.parse().unwrap()) << 20

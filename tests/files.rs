@@ -185,6 +185,7 @@ fn names_are_made_moved_and_removed() {
     scene.run(&["mv", "store:media/a/b/file", "store:media/taken"]).success();
     assert_eq!(fs::read(media.join("taken")).unwrap(), b"bytes");
 
+    scene.run(&["mv", "store:media/a", "store:media/a/b/a"]).failure_with(2, &["cannot go into itself"]);
     scene
         .run(&["rm", "store:media/a"])
         .failure_with(1, &["it is a directory", "bowline rm -r store:media/a"]);
@@ -297,6 +298,11 @@ fn settings_come_from_files_variables_and_arguments_in_this_order() {
     assert_eq!((&of("via")["value"], of("key").get("value")), (&"127.0.0.1".into(), None));
     let denied = finish(scene.station.command(&["cat", "store:media/file"]).env("BOWLINE_PEERS", "/none"));
     denied.failure_with(3, &["/none does not exist"]);
+    scene.station.set("config.toml", "jobs = 0\n");
+    let copy = scene.station.at("copy");
+    let copy = ["cp", "store:media/file", copy.to_str().unwrap()];
+    finish(scene.station.command(&copy).env("BOWLINE_PEERS", &elsewhere))
+        .failure_with(2, &["\"jobs\"", "from 1 to 1024", "--jobs"]);
     scene.station.set("config.toml", "peer = \"/none\"\n");
     scene
         .run(&["ls", "store:media"])

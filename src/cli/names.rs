@@ -41,6 +41,13 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
             .data("nothing was moved")
             .try_this("bowline cp to this machine and from there, then bowline rm"));
     }
+    let is_within =
+        to.path.as_bytes().strip_prefix(from.path.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+    if is_within {
+        return Err(Failure::coded(Code::Settings, what)
+            .because("a directory cannot go into itself")
+            .data("nothing was moved"));
+    }
     let connected = connect(&client, &from.peer, &what).await?;
     let failure = |error: Error| connected.failure(&what, &error).data("nothing was moved");
     let export = connected.session.export(&from.export).map_err(failure)?;

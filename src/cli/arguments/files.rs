@@ -61,10 +61,10 @@ pub(in crate::cli) struct CopyArguments {
     /// Begin anew, also where a part is there already.
     #[arg(long)]
     pub(in crate::cli) restart: bool,
-    /// How many files are copied at a time.
-    #[arg(long, short, value_name = "FILES", default_value = "64", env = "BOWLINE_JOBS",
+    /// How many files are copied at a time; if nothing is said, 64.
+    #[arg(long, short, value_name = "FILES", env = "BOWLINE_JOBS",
         value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(in crate::cli) jobs: u16,
+    pub(in crate::cli) jobs: Option<u16>,
     /// Do not wait until what was copied is on the disk: the end of a machine may take it.
     #[arg(long)]
     pub(in crate::cli) no_sync: bool,

@@ -101,7 +101,8 @@ async fn copy_open(
     let mut journal = None;
     let mut done = 0;
     if len >= journal::LEN_MIN {
-        let opened = Journal::open(source.shown(), target.shown(), state.version.clone(), to.memory());
+        let opened =
+            Journal::open(ends.lasting(source), ends.lasting(target), state.version.clone(), to.memory());
         if let Some((opened, earlier)) = opened {
             journal = Some(opened);
             done = earlier.min(had);

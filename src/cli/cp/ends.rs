@@ -113,6 +113,17 @@ impl Ends {
         found.ok_or_else(|| Trouble::Local(io::ErrorKind::NotConnected.into()))
     }
 
+    /// A place under a name that means the same in every run: with the server's key, and from the root of this machine.
+    pub(super) fn lasting(&self, place: &Place) -> String {
+        match place {
+            Place::Remote(remote) => {
+                let key = self.of(&remote.peer).map(|connected| connected.peer.key.to_string());
+                format!("{} {}", key.unwrap_or_default(), remote.shown())
+            }
+            Place::Local(path) => local(&std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        }
+    }
+
     /// The export that a place of a server is in.
     pub(super) fn export(&self, remote: &Remote) -> Result<Export, Trouble> {
         Ok(self.of(&remote.peer)?.session.export(&remote.export)?)
@@ -186,7 +197,7 @@ impl Ends {
                         export,
                         temporary,
                         path: remote.path.clone(),
-                        memory: format!("{} {memory}", remote.peer),
+                        memory: memory.to_string(),
                     },
                     had,
                 ))

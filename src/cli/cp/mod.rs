@@ -15,10 +15,12 @@ mod progress;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bowline::model::len_u64;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::arguments::CopyArguments;
+use super::config;
 use super::failure::{Code, Failure};
 use super::output::{line, say, show, style};
 use super::remote::Place;
@@ -82,14 +84,14 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     }
     let Plan { actions, failed, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
-    let outcome = copy_all(&ends, how, jobs, actions, &progress).await;
+    let outcome = copy_all(&ends, how, jobs_of(jobs)?, actions, &progress).await;
     let seconds = progress.stop();
     let (files, broken) = outcome?;
     let failed = failed.saturating_add(broken.0);
     let (bytes, moved) = progress.bytes();
     if style().json {
         show(&line(&Summary { kind: "copy_summary", files, failed, bytes, moved, seconds }))?;
-    } else {
+    } else if files > 0 || failed == 0 {
         say(&progress::summary(files, bytes, moved, seconds));
     }
     if let Some(ends) = Arc::into_inner(ends) {
@@ -106,11 +108,30 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
             let code =
                 last.filter(|last| last.code == Code::NoSpace).map_or(Code::SomeFailed, |last| last.code);
             Err(Failure::coded(code, format!("{failed} of {total} files were not copied"))
-                .data("all others are complete; parts are kept under temporary names")
+                .data(format!("{files} are complete; parts are kept under temporary names"))
                 .try_this("the same command again: it goes on where it was"))
         }
     }
 }
+
+/// How many files are copied at a time: as the arguments say, or else the settings.
+fn jobs_of(given: Option<u16>) -> Result<u16, Failure> {
+    let Some(text) = given.map(|jobs| jobs.to_string()).or_else(|| config::in_files("jobs")) else {
+        return Ok(JOBS);
+    };
+    text.parse().ok().filter(|jobs| (1..=JOBS_MAX).contains(jobs)).ok_or_else(|| {
+        Failure::coded(Code::Settings, "cannot use the setting \"jobs\"")
+            .because(format!("\"{text}\" is no number from 1 to {JOBS_MAX}"))
+            .data("nothing was copied")
+            .try_this(format!("--jobs {JOBS}"))
+    })
+}
+
+/// Files that are copied at a time where nothing is said: a round trip of 20 ms then costs a file a third of a
+/// millisecond.
+const JOBS: u16 = 64;
+/// Most of them.
+const JOBS_MAX: u16 = 1024;
 
 fn is_local(place: &Place) -> bool {
     matches!(place, Place::Local(_))
@@ -155,6 +176,7 @@ async fn copy_all(
                 failed = failed.saturating_add(1);
                 // Nothing more finds room, or reaches the server: it would only fail once for each file.
                 if matches!(failure.code, Code::NoSpace | Code::SessionEnded) {
+                    failed = failed.saturating_add(len_u64(left.len()));
                     left.clear();
                 }
                 if let Some(earlier) = last.replace(failure) {

@@ -1,6 +1,6 @@
 //! What is copied where: trees are walked, and their directories are made.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -45,6 +45,8 @@ pub(super) struct Plan<'a> {
     pub(super) actions: VecDeque<Action>,
     /// Links come last: no file is written through one that this copy has made.
     links: VecDeque<Action>,
+    /// What the sources of the command become.
+    targets: BTreeSet<String>,
     /// How many things cannot be copied; they were told.
     pub(super) failed: u64,
 }
@@ -80,7 +82,7 @@ impl<'a> Plan<'a> {
                 }));
         }
         let (actions, links) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { ends, how, target, is_into, actions, links, failed: 0 })
+        Ok(Self { ends, how, target, is_into, actions, links, targets: BTreeSet::new(), failed: 0 })
     }
 
     /// Adds a source with all that is in it.
@@ -99,6 +101,10 @@ impl<'a> Plan<'a> {
                 Err(trouble) => return self.cannot(self.ends.failure(&what, source, &trouble)),
             },
         };
+        if let Some(why) = self.in_the_way(source, &target) {
+            return self
+                .cannot(Failure::coded(Code::Settings, what).because(why).data("nothing of it was copied"));
+        }
         match found.kind {
             FileKind::Directory if self.how.recursive => self.walk(source.clone(), target).await,
             FileKind::Directory => {
@@ -110,6 +116,24 @@ impl<'a> Plan<'a> {
             }
             _ => self.cannot(Failure::new(what).because("it is neither a file nor a directory")),
         }
+    }
+
+    /// Why a source cannot have this target, if that is so: it is the source itself, or in it, so that the copy would have
+    /// no end; or another source has it.
+    fn in_the_way(&mut self, source: &Place, target: &Place) -> Option<String> {
+        if let (Place::Remote(from), Place::Remote(to)) = (source, target)
+            && (&from.peer, &from.export) == (&to.peer, &to.export)
+            && let Some(rest) = to.path.as_bytes().strip_prefix(from.path.as_bytes())
+        {
+            match rest {
+                b"" => return Some(format!("it and {} are the same", target.shown())),
+                [b'/', ..] => return Some(format!("{} is in it", target.shown())),
+                _ if from.path.is_root() => return Some(format!("{} is in it", target.shown())),
+                _ => {}
+            }
+        }
+        let is_new = self.targets.insert(target.shown());
+        (!is_new).then(|| format!("another one of these would be {} too", target.shown()))
     }
 
     async fn walk(&mut self, source: Place, target: Place) -> Result<(), Failure> {

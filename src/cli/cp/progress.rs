@@ -129,7 +129,10 @@ pub(super) fn summary(files: u64, bytes: u64, moved: u64, seconds: f64) -> Strin
     if moved < bytes {
         text.push_str(&format!(" ({} moved)", HumanBytes(moved)));
     }
-    let span = HumanDuration(Duration::from_secs_f64(seconds));
+    let span = match Duration::from_secs_f64(seconds) {
+        short if short < Duration::from_secs(10) => format!("{seconds:.1} seconds"),
+        long => HumanDuration(long).to_string(),
+    };
     let rate = if seconds >= 1.0 { per_second(moved, seconds) } else { String::new() };
     format!("{text} in {span}{rate}\n")
 }
