@@ -126,6 +126,39 @@ fn t32_f40_a_server_that_is_killed_at_any_moment_leaves_nothing_done_twice() {
     }
 }
 
+/// What was executed and not acknowledged is looked for in the file. A process that ends leaves it there, and a machine
+/// what was synced: that is answered. What a machine has taken along is not there, and so is done, once for all that anybody
+/// can see.
+#[test]
+fn t32_an_append_is_made_again_only_if_its_machine_has_lost_it() {
+    for (has_machine_ended, is_synced) in [(false, false), (true, true), (true, false)] {
+        let mut pair = Pair::new(4);
+        pair.disk.put("a", vec![7; 64]);
+        let who = pair.complete_client(1, &LINES);
+        let handle = pair.handle(who, "a");
+        let request = pair.append(who, handle, *b"appended");
+        pair.run_until("it was executed", seconds(1), |pair| pair.disk.executions(b"appended") == 1);
+        assert!(!pair.is_answered(who, request));
+        if is_synced {
+            pair.disk.sync_locally("a");
+        }
+        if has_machine_ended {
+            pair.reboot_server();
+        } else {
+            pair.restart_server();
+        }
+        let told = matches!(pair.finish(who, request), Answer::Appended(done) if (done.offset, done.written) == (64, 8));
+        assert!(told, "{has_machine_ended} {is_synced}");
+        let is_lost = has_machine_ended && !is_synced;
+        assert_eq!(pair.disk.executions(b"appended"), 1 + usize::from(is_lost));
+        assert_eq!(
+            pair.disk.bytes("a"),
+            [&[7; 64][..], b"appended"].concat(),
+            "once, as far as anybody can see"
+        );
+    }
+}
+
 /// The records of what the client has the answers of are not kept.
 #[test]
 fn a_record_goes_when_its_client_has_the_answer() {
