@@ -21,7 +21,8 @@ use super::table::OpenTable;
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time,
+    ByteRange, FileIdentity, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen,
+    StoredTombstone, Time,
 };
 
 /// What is to be stored after a call.
@@ -35,6 +36,8 @@ pub struct TableChanges {
     pub opens: Vec<(OpenId, Option<StoredOpen>)>,
     /// The same of opens that ended.
     pub tombstones: Vec<(OpenId, Option<StoredTombstone>)>,
+    /// Files of which the records now say who has written: no change of them may execute before that is stored.
+    pub marked: Vec<FileIdentity>,
 }
 
 impl TableChanges {
@@ -92,7 +95,8 @@ impl OpenTable {
         if let Some(&rest) = lazy.iter().nth(lazy_max) {
             self.dirty_lazily = lazy.split_off(&rest);
         }
-        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), ..TableChanges::default() };
+        let marked = core::mem::take(&mut self.newly_marked);
+        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), marked, ..TableChanges::default() };
         changes.opens.extend(opens.into_iter().chain(lazy).map(|id| (id, self.stored(id))));
         for id in tombstones {
             let stored = self.tombstones.find(id).map(|(order, tombstone)| tombstone.stored(order));
@@ -183,6 +187,13 @@ impl OpenTable {
     /// The record of an open has changed, and somebody is to be told.
     pub(super) fn touch(&mut self, id: OpenId) {
         self.touch_as(id, true);
+    }
+
+    /// The record of an open has changed, and no change of its file may execute before that is stored.
+    pub(super) fn touch_before_writes(&mut self, id: OpenId) {
+        self.touch(id);
+        let file = self.opens.get(&id).filter(|open| open.resumable).map(|open| open.file);
+        self.newly_marked.extend(file);
     }
 
     /// The record of an open has changed, and nobody is told.

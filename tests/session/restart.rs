@@ -130,6 +130,32 @@ fn b16_f37_the_next_server_knows_that_another_client_has_written() {
     assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient));
 }
 
+/// Also of writes that follow the first one at once, whenever the server's process ends.
+#[test]
+fn b16_whatever_was_acknowledged_of_another_client_the_next_server_knows_of_it() {
+    let mut acknowledged = 0;
+    for wait in 0..8 {
+        let (mut pair, first) = start(4);
+        let open = pair.open(first, "a");
+        let (_, key) = pair.opened(first, open);
+        let other = pair.complete_client(2, &LINES);
+        let foreign = pair.handle(other, "a");
+        pair.store_us = (20_000, 20_000);
+        let writes: Vec<Ticket> = (0..4).map(|at| pair.write(other, foreign, at * 10, *b"else")).collect();
+        pair.run_for(millis(wait * 10));
+        let is_told = writes.iter().any(|&write| pair.outcome(other, write).is_some());
+        acknowledged += usize::from(is_told);
+        pair.restart_server();
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key.unwrap(), None);
+        pair.opened(heir, resumed);
+        if is_told {
+            assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient), "after {wait}");
+        }
+    }
+    assert!((1..8).contains(&acknowledged), "{acknowledged}");
+}
+
 #[test]
 fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
     type Change = fn(&mut Pair);
