@@ -8,6 +8,7 @@
 //! | `sim/settle.rs` | what an answer may be, and what follows from it |
 //! | `sim/shadow.rs` | what clients were told: opens, locks, the versions of each block |
 //! | `sim/watch.rs` | what must hold of the server after each single step |
+//! | `sim/causes.rs` | whether "changed by another client" has a cause |
 //! | `sim/seen.rs` | what must happen in some seed |
 //! | `sim/planted.rs` | faults that are put into the cores, each of which has to be found |
 //!
@@ -25,6 +26,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[path = "sim/asks.rs"]
 mod asks;
+#[path = "sim/causes.rs"]
+mod causes;
 #[path = "support/pair.rs"]
 #[allow(dead_code, reason = "tests of single cases use the rest")]
 mod pair;

@@ -306,8 +306,9 @@ impl Open {
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
-            // What had come of it was noted as a change by others.
-            is_joint: stored.others_wrote,
+            // Where there are several, each of them has to hear of what others wrote; where there is one, it does when it
+            // comes back, and once.
+            is_joint: stored.others_wrote && stored.holders.len() > 1,
             is_restored: true,
             renewals,
             grants: Grants::default(),

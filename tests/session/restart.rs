@@ -188,6 +188,38 @@ fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
     }
 }
 
+/// What another client wrote before the server started anew is told once, and not each time from then on.
+#[test]
+fn b17_after_a_restart_a_change_by_another_client_is_told_once() {
+    let (mut pair, first) = start(9);
+    let open = pair.open(first, "a");
+    let (_, key) = pair.opened(first, open);
+    pair.close_session(first);
+    pair.run_for(seconds(1));
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    let write = pair.write(other, foreign, 0, *b"else");
+    pair.finish(other, write);
+    pair.close_session(other);
+    pair.restart_server();
+    let mut key = key.unwrap();
+    let expected = [Meanwhile::ChangedByClient, Meanwhile::Unchanged, Meanwhile::Unchanged];
+    for (time, expected) in expected.into_iter().enumerate() {
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key, None);
+        let (_, next) = pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(expected), "the time {time}");
+        key = next.unwrap();
+        pair.close_session(heir);
+        pair.run_for(seconds(1));
+    }
+    pair.restart_server();
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key, None);
+    pair.opened(heir, resumed);
+    assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::Unchanged));
+}
+
 /// Without its store the server knows nothing, and says no more than to a stranger.
 #[test]
 fn a_server_without_its_store_refuses_every_key() {
