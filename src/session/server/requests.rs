@@ -22,6 +22,10 @@ use crate::wire::data::Pong;
 use crate::wire::notices::Heard;
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData, message};
 
+/// When a session that has not heard enough of what it was told is to ask for an open again: many times what its client
+/// takes to hear all that waits.
+const HEARING_RETRY: Duration = Duration::from_secs(1);
+
 /// A request that was claimed and is being served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
@@ -194,6 +198,9 @@ impl<P: Clone> ServerCore<P> {
 
     fn serve_open(&mut self, now: Time, ticket: Ticket, open: Open) -> Result<(), Refusal> {
         let session = self.sessions.get(&ticket.session).ok_or(Reason::NotFound)?;
+        if !Self::hears(session) {
+            return Err(Refusal::busy(HEARING_RETRY));
+        }
         let allowed = self.export_rights(now, session, &open.export).ok_or(Reason::NotFound)?;
         let lock = opening_lock(&open, allowed)?;
         if !allowed.permits(open.mode.rights) {
