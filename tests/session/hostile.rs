@@ -605,3 +605,32 @@ fn t16_a_client_that_hears_nothing_cannot_have_opens_end_without_bound() {
     bare.open(1);
     assert!(bare.closed.is_empty());
 }
+
+/// A line that comes and goes makes orphans of the same opens again and again, faster than their files can be looked at.
+#[test]
+fn an_open_that_comes_and_goes_waits_once_to_be_looked_at() {
+    let mut bare = Bare::new();
+    let opens = Limits::LOOKS_MAX + 40;
+    for number in 2..=u8::try_from(opens).unwrap() {
+        bare.open(number);
+    }
+    let mut connection = OTHER;
+    for number in 3..20 {
+        for lost in [CONTROL, DATA, connection] {
+            bare.server.handle_lost(NOW, lost, LossReason::Closed);
+        }
+        bare.drain();
+        connection = ConnectionId(u64::from(number));
+        assert_eq!(bare.bind(connection, number, number), None);
+    }
+    bare.server.handle_lost(NOW, connection, LossReason::Closed);
+    bare.drain();
+    let mut looks = 0;
+    while let Some((effect, work)) = bare.work.pop() {
+        assert!(matches!(work, Effect::Attributes { .. }));
+        bare.done(effect, Completion::Attributes(Ok(Attributes::default())));
+        looks += 1;
+    }
+    // Those that were under way when it went away once more are looked at once more.
+    assert!((opens..=opens + Limits::LOOKS_MAX).contains(&looks), "{looks} looks");
+}

@@ -22,7 +22,7 @@ mod setup;
 mod status;
 mod throttle;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, CloseManner, CommitId, Completion, ConnectionId, Effect,
@@ -95,7 +95,7 @@ pub struct ServerCore<P> {
     /// Looks at the files of orphans, under way.
     looks: HashMap<EffectId, OpenId>,
     /// Orphans whose files are to be looked at when others were.
-    looks_waiting: VecDeque<OpenId>,
+    looks_waiting: BTreeSet<OpenId>,
     /// The time of the call that is being handled.
     now: Time,
 }
@@ -152,7 +152,7 @@ impl<P: Clone> ServerCore<P> {
             ready,
             commits: Commits::new(persists),
             looks: HashMap::new(),
-            looks_waiting: VecDeque::new(),
+            looks_waiting: BTreeSet::new(),
             now: Time(0),
         };
         if let Some(stored) = setup.stored {
