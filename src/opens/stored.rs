@@ -163,7 +163,7 @@ impl OpenTable {
     }
 
     /// Puts the tombstones back in, whichever order they come in. Where the machine was started anew nobody knows how long
-    /// ago their opens ended: they are remembered as if they had just ended.
+    /// ago their opens ended: they are remembered as if they had just ended. Only those are stored once more.
     pub fn restore_tombstones(
         &mut self,
         at: &Restart,
@@ -171,7 +171,7 @@ impl OpenTable {
     ) {
         let in_order: BTreeMap<u64, _> =
             stored.into_iter().map(|(id, stored)| (stored.order, (id, stored))).collect();
-        for (id, stored) in in_order.into_values() {
+        for (order, (id, stored)) in in_order {
             let key = |(generation, hash, bearer): &(u32, [u8; 32], Option<PublicKey>)| EndedKey {
                 generation: *generation,
                 hash: KeyHash::restored(*hash),
@@ -180,7 +180,8 @@ impl OpenTable {
             let keys = stored.keys.iter().map(key).collect();
             let ended = if at.is_same_boot { stored.ended.min(at.now) } else { at.now };
             let tombstone = Tombstone { owner: stored.owner, keys, ending: stored.ending, ended };
-            self.tombstones.insert(id, tombstone, self.tombstone_bounds);
+            let is_stored = ended == stored.ended;
+            self.tombstones.restore((order, id), tombstone, self.tombstone_bounds, is_stored);
         }
     }
 
