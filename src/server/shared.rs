@@ -253,6 +253,9 @@ impl Shared {
                 }
                 ServerOutput::Note(note) => {
                     log(&note);
+                    if let ServerNote::OrphanEnded { ending, .. } = note {
+                        self.counters.orphan_ended(ending);
+                    }
                     self.wake.notify_one();
                 }
             }
@@ -366,6 +369,9 @@ fn log(note: &ServerNote) {
         }
         ServerNote::OpenReleased { open, owner, holders } => {
             tracing::warn!(%open, ?owner, holders, "the administrator has ended the open");
+        }
+        ServerNote::OrphanEnded { open, owner, ending } => {
+            tracing::info!(%open, ?owner, ?ending, "an orphan whose grace was over has ended");
         }
         ServerNote::Offence { session, what } => {
             tracing::warn!(%session, ?what, "the peer broke the protocol")

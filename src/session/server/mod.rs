@@ -438,6 +438,9 @@ impl<P: Clone> ServerCore<P> {
                 TableEvent::OpenEnded { session, handle, ending } => {
                     self.tell_holder_ended(session, handle, ending.reason());
                 }
+                TableEvent::OrphanEnded { open, owner, ending } => {
+                    self.note(ServerNote::OrphanEnded { open, owner, ending });
+                }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {
                     self.note(ServerNote::ResumeRefused { session, why });
