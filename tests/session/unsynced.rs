@@ -337,6 +337,28 @@ fn a_failed_sync_that_nobody_asked_for_is_told_by_the_next_one() {
     pair.finish(who, sync);
 }
 
+/// A sync that nobody asked for goes through any handle of its open, and that one may be closed just then.
+#[test]
+fn a_sync_that_comes_behind_the_close_of_its_handle_is_asked_for_through_another_one() {
+    let (mut pair, who) = start_with(8 << 10);
+    let open = pair.open_as(who, OpenSpec { mode: ALONE, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
+    let (first, key) = pair.opened(who, open);
+    let resume = pair.resume(who, &key.unwrap(), None);
+    let (duplicate, _) = pair.opened(who, resume);
+    // It is the lowest one that is asked.
+    let (closed, kept) = (first.min(duplicate), first.max(duplicate));
+    let write = pair.write(who, kept, 0, vec![b'x'; 6 << 10]);
+    // The close has its answer after the write, and executes before it.
+    (pair.disk_us, pair.store_us) = ((5_000, 0), (20_000, 0));
+    let close = pair.close(who, closed);
+    finish(&mut pair, who, [write, close]);
+    pair.run_until("a sync is over", seconds(5), |pair| pair.core(who).unsynced_bytes() == 0);
+    pair.disk.lose_cache();
+    assert_eq!(pair.disk.bytes("a").len(), 6 << 10, "what is kept no more is durable");
+    let sync = pair.sync(who, kept);
+    pair.finish(who, sync);
+}
+
 #[test]
 fn a_sync_that_was_under_way_covers_what_had_to_be_written_again() {
     let (mut pair, who) = start();

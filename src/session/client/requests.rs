@@ -420,7 +420,7 @@ impl<P: Payload> ClientCore<P> {
                     }
                 }
             }
-            Purpose::Sync(open) => self.on_own_sync(now, open, request.covers, &outcome),
+            Purpose::Sync(open) => self.on_own_sync(now, open, &request, &outcome),
             Purpose::Rewrite(open, what) => self.on_rewritten(now, open, what, &outcome),
         }
     }
