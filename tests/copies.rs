@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use bowline::net::Clock;
 use program::{Done, Server, User, export, finish_child};
 use rustix::process::geteuid;
+use schema::objects;
 use serde_json::Value;
 use support::{LONG, pattern};
 
@@ -26,6 +27,9 @@ mod support;
 #[path = "support/program.rs"]
 #[allow(dead_code, reason = "this file uses a part of it")]
 mod program;
+
+#[path = "support/schema.rs"]
+mod schema;
 
 /// A server of the export `media` on two lines, and a client that knows it as `store`.
 struct Scene {
@@ -92,10 +96,34 @@ fn is_same(a: &Path, b: &Path) -> bool {
     compared.status.success()
 }
 
-/// The temporary file beside `path`.
-fn part_of(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap().to_str().unwrap();
-    path.with_file_name(format!(".{name}.bowline-part"))
+/// The temporary files beside `path`.
+fn parts_of(path: &Path) -> Vec<PathBuf> {
+    let start = format!(".{}.", path.file_name().unwrap().to_str().unwrap());
+    let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_part = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(&start) && name.ends_with(".bowline-part")
+    };
+    names.filter(is_part).collect()
+}
+
+/// The one temporary file beside `path`, and its length; 0 while there is none.
+fn part_len(path: &Path) -> u64 {
+    let parts = parts_of(path);
+    assert!(parts.len() <= 1, "{parts:?}");
+    parts.first().map_or(0, |part| fs::metadata(part).map_or(0, |part| part.len()))
+}
+
+/// Kills a copy when it has written so much of its target's part.
+fn kill_at(mut child: Child, len: impl Fn() -> u64, until: u64) {
+    let begun = Clock.now();
+    while len() < until {
+        assert!(Clock.now().since(begun) < LONG, "the copy does not get on");
+        assert!(child.try_wait().unwrap().is_none(), "{:?}", finish_child(child));
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -155,7 +183,7 @@ fn what_is_in_the_way_is_said_and_untouched() {
         .cp(&["store:media/folder", &scene.local("x")])
         .failure_with(1, &["it is a directory", "bowline cp -r"]);
     let two = scene.cp(&["store:media/file", "store:media/folder", &scene.local("file")]);
-    two.failure_with(2, &["several files need a directory"]);
+    two.failure_with(2, &["needs a directory to go into"]);
     scene.cp(&["-n", "store:media/file", &scene.local("file")]).success();
     assert_eq!(fs::read(scene.station.at("file")).unwrap(), b"old");
     scene.cp(&["store:media/file", &scene.local("file")]).success();
@@ -166,14 +194,100 @@ fn what_is_in_the_way_is_said_and_untouched() {
     fs::write(scene.remote("tree/sub/file"), "evil").unwrap();
     fs::create_dir_all(scene.station.at("target")).unwrap();
     fs::create_dir(scene.station.at("outside")).unwrap();
-    symlink(scene.station.at("outside"), scene.station.at("target/sub")).unwrap();
-    fs::create_dir(scene.station.at("target/tree")).unwrap();
-    fs::remove_dir(scene.station.at("target/tree")).unwrap();
     symlink(scene.station.at("outside"), scene.station.at("target/tree")).unwrap();
     let done = scene.cp(&["-r", "store:media/tree", &scene.local("target")]);
     assert_eq!(done.status.code(), Some(4), "{done:?}");
     assert!(done.err.contains("cannot make the directory"), "{}", done.err);
     assert_eq!(fs::read_dir(scene.station.at("outside")).unwrap().count(), 0);
+    // Nor does what is in a directory that a link stands for, when that directory is deeper.
+    fs::remove_file(scene.station.at("target/tree")).unwrap();
+    fs::create_dir(scene.station.at("target/tree")).unwrap();
+    symlink(scene.station.at("outside"), scene.station.at("target/tree/sub")).unwrap();
+    fs::write(scene.remote("tree/beside"), "good").unwrap();
+    let done = scene.cp(&["-r", "store:media/tree", &scene.local("target")]);
+    done.failure_with(4, &["cannot make the directory", "2 of 3 files were not copied"]);
+    assert_eq!(fs::read_dir(scene.station.at("outside")).unwrap().count(), 0);
+    assert_eq!(fs::read(scene.station.at("target/tree/beside")).unwrap(), b"good");
+    // The target that the user names may be a link.
+    symlink(scene.station.at("outside"), scene.station.at("link")).unwrap();
+    scene.cp(&["-r", "store:media/tree", &scene.local("link")]).success();
+    assert_eq!(fs::read(scene.station.at("outside/tree/sub/file")).unwrap(), b"evil");
+    scene.cp(&["-r", "store:media/", &scene.local("link")]).success();
+    assert_eq!(fs::read(scene.station.at("outside/file")).unwrap(), b"new");
+}
+
+/// What can be copied is, and the rest is said.
+#[test]
+fn one_of_several_that_is_missing_does_not_keep_the_others() {
+    let scene = Scene::start();
+    fs::write(scene.remote("good"), "good").unwrap();
+    fs::create_dir(scene.station.at("into")).unwrap();
+    for sources in [["store:media/no", "store:media/good"], ["store:media/good", "store:media/no"]] {
+        let done = scene.cp(&[&sources[..], &[&scene.local("into")]].concat());
+        done.failure_with(4, &["error[not-found]", "1 of 2 files were not copied"]);
+        assert_eq!(fs::read(scene.station.at("into/good")).unwrap(), b"good");
+        fs::remove_file(scene.station.at("into/good")).unwrap();
+    }
+}
+
+#[test]
+fn a_slash_at_the_end_means_a_directory() {
+    let scene = Scene::start();
+    fs::write(scene.remote("file"), "new").unwrap();
+    fs::write(scene.station.at("file"), "local").unwrap();
+    for (source, target) in [
+        ("store:media/file", scene.local("no/")),
+        ("store:media/file", scene.local("file/")),
+        (&*scene.local("file"), "store:media/no/".to_owned()),
+        (&*scene.local("file"), "store:media/file/".to_owned()),
+    ] {
+        let done = scene.cp(&[source, &target]);
+        assert!(!done.status.success() && done.err.contains("directory"), "{target}: {done:?}");
+    }
+    assert_eq!(fs::read(scene.station.at("file")).unwrap(), b"local");
+    assert_eq!(fs::read(scene.remote("file")).unwrap(), b"new");
+    assert!(!scene.remote("no").exists() && !scene.station.at("no").exists());
+    let mv = scene.station.run(&["mv", "store:media/file", "store:media/no/"]);
+    mv.failure_with(2, &["is a directory, and it is none", "nothing was moved"]);
+    // A directory that is made may be written so.
+    fs::create_dir(scene.remote("folder")).unwrap();
+    scene.station.run(&["mv", "store:media/folder", "store:media/moved/"]).success();
+    scene.cp(&["-r", "store:media/moved", &scene.local("new/")]).success();
+    assert!(scene.remote("moved").is_dir() && scene.station.at("new").is_dir());
+}
+
+/// What is there already is told from what was copied.
+#[test]
+fn no_clobber_leaves_files_and_links() {
+    let scene = Scene::start();
+    fs::create_dir(scene.remote("tree")).unwrap();
+    fs::write(scene.remote("tree/old"), "new").unwrap();
+    fs::write(scene.remote("tree/new"), "new").unwrap();
+    fs::write(scene.remote("tree/.x.01234567.bowline-part"), "part").unwrap();
+    symlink("elsewhere", scene.remote("tree/link")).unwrap();
+    fs::create_dir(scene.station.at("tree")).unwrap();
+    fs::write(scene.station.at("tree/old"), "old").unwrap();
+    symlink("here", scene.station.at("tree/link")).unwrap();
+    let here = scene.local(".");
+    let copy = |more: &[&str]| {
+        let source_and_target = ["-r", "store:media/tree", here.as_str()];
+        scene.station.run(&[&["--json", "cp"], more, &source_and_target[..]].concat())
+    };
+    let objects = objects(&copy(&["-n"]));
+    let of = |kind: &str| objects.iter().filter(|object| object["type"] == kind).count();
+    assert_eq!((of("copied"), of("skipped"), of("copy_summary")), (1, 2, 1), "{objects:?}");
+    let summary = objects.last().unwrap();
+    assert_eq!(
+        (&summary["files"], &summary["skipped"], &summary["moved"]),
+        (&1.into(), &2.into(), &3.into())
+    );
+    assert_eq!(fs::read(scene.station.at("tree/old")).unwrap(), b"old");
+    assert_eq!(fs::read_link(scene.station.at("tree/link")).unwrap(), Path::new("here"));
+    assert_eq!(fs::read_dir(scene.station.at("tree")).unwrap().count(), 3, "no part of another copy");
+    // Without it the file is replaced, and a link that leads elsewhere is said.
+    let failed = copy(&[]);
+    assert_eq!(failed.status.code(), Some(4), "{failed:?}");
+    assert_eq!(fs::read(scene.station.at("tree/old")).unwrap(), b"new");
 }
 
 #[test]
@@ -210,7 +324,7 @@ fn a_copy_has_an_end_and_each_target_one_source() {
 #[test]
 fn a_relative_target_is_one_in_its_own_folder() {
     let scene = Scene::start();
-    let content = pattern(24 << 20);
+    let content = pattern(64 << 20);
     fs::write(scene.remote("file"), &content).unwrap();
     for folder in ["one", "two"] {
         fs::create_dir(scene.station.at(folder)).unwrap();
@@ -220,20 +334,60 @@ fn a_relative_target_is_one_in_its_own_folder() {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.current_dir(scene.station.at(folder)).spawn().unwrap()
     };
-    let mut child = copy("one");
-    let part = scene.station.at("one/.file.bowline-part");
-    while fs::metadata(&part).map_or(0, |part| part.len()) < 12 << 20 {
-        assert!(child.try_wait().unwrap().is_none(), "{:?}", finish_child(child));
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let target = scene.station.at("one/file");
+    kill_at(copy("one"), || part_len(&target), 12 << 20);
+    let parts = parts_of(&target);
+    assert!(parts.len() == 1 && !target.exists());
     // A part as long, of holes but for its end.
-    let other = File::create(scene.station.at("two/.file.bowline-part")).unwrap();
+    let other = File::create(scene.station.at("two").join(parts[0].file_name().unwrap())).unwrap();
     other.write_all_at(&content[8 << 20..], 8 << 20).unwrap();
     let (moved, resumed) = Scene::moved(finish_child(copy("two")));
-    assert_eq!((moved, resumed), (24 << 20, 0));
+    assert_eq!((moved, resumed), (64 << 20, 0));
     assert!(fs::read(scene.station.at("two/file")).unwrap() == content);
+}
+
+/// Each source has a part of its own, and what one run has noted holds no more when another one begins anew.
+#[test]
+fn parts_are_never_mixed() {
+    for is_upload in [false, true] {
+        let scene = Scene::start();
+        let place = |name: &str| {
+            if is_upload { scene.local(name) } else { format!("store:media/{name}") }
+        };
+        let at = |name: &str| if is_upload { scene.station.at(name) } else { scene.remote(name) };
+        let (to, target) = match is_upload {
+            true => ("store:media/target".to_owned(), scene.remote("target")),
+            false => (scene.local("target"), scene.station.at("target")),
+        };
+        let one = pattern(64 << 20);
+        let other: Vec<u8> = one.iter().map(|byte| !byte).collect();
+        fs::write(at("one"), &one).unwrap();
+        fs::write(at("other"), &other).unwrap();
+        fs::set_permissions(at("one"), Permissions::from_mode(0o444)).unwrap();
+        kill_at(scene.begin(&place("one"), &to), || part_len(&target), 24 << 20);
+        let first = parts_of(&target).pop().unwrap();
+        // The part can be written to, whatever the source is.
+        assert_eq!(fs::metadata(&first).unwrap().mode() & 0o700, 0o600);
+        let len_of_other = || {
+            let parts = parts_of(&target);
+            let len = |part: &PathBuf| fs::metadata(part).map_or(0, |part| part.len());
+            parts.iter().find(|&part| *part != first).map_or(0, len)
+        };
+        kill_at(scene.begin(&place("other"), &to), len_of_other, 32 << 20);
+        // Somebody cleans up, and the next run is killed before it has got as far.
+        fs::remove_file(&first).unwrap();
+        let len_of_first = || fs::metadata(&first).map_or(0, |part| part.len());
+        kill_at(scene.begin(&place("one"), &to), len_of_first, 4 << 20);
+        assert!(!target.exists());
+        File::options().write(true).open(&first).unwrap().set_len(48 << 20).unwrap();
+        let (moved, resumed) = Scene::moved(finish_child(scene.begin(&place("one"), &to)));
+        assert!(moved + resumed == 64 << 20 && resumed < 24 << 20, "{moved} {resumed}");
+        assert!(fs::read(&target).unwrap() == one);
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o444);
+        let (moved, resumed) = Scene::moved(finish_child(scene.begin(&place("other"), &to)));
+        assert!(moved + resumed == 64 << 20 && resumed > 0, "{moved} {resumed}");
+        assert!(fs::read(&target).unwrap() == other && parts_of(&target).is_empty());
+    }
 }
 
 /// Size of the file that is killed again and again, in MiB; a soak sets more.
@@ -258,22 +412,12 @@ fn b11_a_copy_that_is_killed_ten_times_goes_on_where_it_was() {
         drop(file);
         let (local, remote) = (local.to_str().unwrap().to_owned(), "store:media/file".to_owned());
         let (from, to) = if is_upload { (&local, &remote) } else { (&remote, &local) };
-        let part = part_of(target);
         let mut resumed = 0;
         for kill in 1..=10_u64 {
-            let mut child = scene.begin(from, to);
-            let until = len * kill / 11;
-            let begun = Clock.now();
             // A part has the length up to which it was written.
-            while fs::metadata(&part).map_or(0, |part| part.len()) < until {
-                assert!(Clock.now().since(begun) < LONG, "the copy does not get on");
-                assert!(child.try_wait().unwrap().is_none(), "{:?}", finish_child(child));
-                std::thread::yield_now();
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
+            kill_at(scene.begin(from, to), || part_len(target), len * kill / 11);
             assert!(!target.exists(), "no final name on a part");
-            let had = fs::metadata(&part).unwrap().len();
+            let had = part_len(target);
             assert!(had >= resumed, "a part does not shrink");
             resumed = had;
         }
@@ -282,7 +426,7 @@ fn b11_a_copy_that_is_killed_ten_times_goes_on_where_it_was() {
         // A step of the journal and what was being written when it was killed; a hundredth of a large file.
         let again = resumed.saturating_sub(resumed_bytes);
         assert!(again <= (len / 100).max(10 << 20), "{again} of {resumed} bytes were copied again");
-        assert!(is_same(source, target) && !part.exists());
+        assert!(is_same(source, target) && parts_of(target).is_empty());
     }
 }
 
@@ -291,14 +435,9 @@ fn b26_a_source_that_changes_is_not_copied_half_and_half() {
     let scene = Scene::start();
     let source = scene.remote("file");
     fs::write(&source, pattern(64 << 20)).unwrap();
-    let part = part_of(&scene.station.at("file"));
-    let mut child = scene.begin("store:media/file", &scene.local("file"));
-    while fs::metadata(&part).map_or(0, |part| part.len()) < 8 << 20 {
-        assert!(child.try_wait().unwrap().is_none(), "{:?}", finish_child(child));
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let target = scene.station.at("file");
+    kill_at(scene.begin("store:media/file", &scene.local("file")), || part_len(&target), 8 << 20);
+    assert!(part_len(&target) > 0 && !target.exists());
     // Another version: what was copied of the old one is no part of it.
     let new: Vec<u8> = pattern(64 << 20).into_iter().rev().collect();
     fs::write(&source, &new).unwrap();
@@ -331,8 +470,7 @@ fn f55_a_full_disk_ends_a_copy_with_10_and_keeps_the_part() {
         &["error[no-space]", "on this machine", "data: the part is kept", "the same command again"],
     );
     assert!(!full.contains("panicked"));
-    let part = part_of(Path::new(target));
-    let kept = fs::metadata(&part).unwrap().len();
+    let kept = part_len(Path::new(target));
     assert!(!Path::new(target).exists() && kept > 8 << 20, "{kept}");
     remount(small.path(), "size=64m");
     let (moved, resumed) = Scene::moved(finish_child(scene.begin("store:media/file", target)));
@@ -347,7 +485,7 @@ fn f55_a_full_disk_ends_a_copy_with_10_and_keeps_the_part() {
     served
         .cp(&[&served.local("file"), "store:media/file"])
         .failure_with(10, &["error[no-space]", "server \"store\"", "data: the part is kept"]);
-    assert!(!Path::new(target).exists() && part.exists());
+    assert!(!Path::new(target).exists() && part_len(Path::new(target)) > 8 << 20);
     remount(small.path(), "size=64m");
     let (moved, resumed) =
         Scene::moved(finish_child(served.begin(&served.local("file"), "store:media/file")));

@@ -27,6 +27,8 @@ mod grants;
 mod guesses;
 #[path = "session/hostile.rs"]
 mod hostile;
+#[path = "session/intents.rs"]
+mod intents;
 #[path = "session/locks.rs"]
 mod locks;
 #[path = "session/opens.rs"]

@@ -154,12 +154,17 @@ struct Shown<'a> {
 /// Prints every setting, its value, and where that comes from.
 pub(super) fn show_all(with_origin: bool) -> Result<(), Failure> {
     let files = files()?;
+    // Lines are described in one place: a variable that says something of them is all that counts.
+    let is_line = |name: &str| name.ends_with("via");
+    let mut lines = SETTINGS.iter().filter(|setting| is_line(setting.name));
+    let are_lines_given = lines.any(|setting| std::env::var_os(setting.variable).is_some());
     for Setting { name, variable, usual } in SETTINGS {
         let (value, origin) = match std::env::var(variable) {
             Ok(value) => (Some(value), format!("environment: {variable}")),
             Err(_) => files
                 .iter()
                 .rev()
+                .filter(|_| !(are_lines_given && is_line(name)))
                 .find_map(|(path, given)| given.get(name).map(|(value, at)| (value, at, path)))
                 .map(|(value, at, path)| (Some(value.clone()), format!("{}: line {at}", path.display())))
                 .unwrap_or_else(|| (None, "usual".to_owned())),
@@ -211,6 +216,17 @@ mod tests {
         assert!(SETTINGS.is_sorted_by(|a, b| a.name < b.name));
         for setting in &SETTINGS {
             assert_eq!(setting.variable, format!("BOWLINE_{}", setting.name.to_uppercase()));
+        }
+        // And each variable is heard by some command.
+        fn variables(command: &clap::Command, into: &mut Vec<String>) {
+            let of = command.get_arguments().filter_map(|argument| argument.get_env());
+            into.extend(of.map(|variable| variable.to_string_lossy().into_owned()));
+            command.get_subcommands().for_each(|part| variables(part, into));
+        }
+        let mut heard = Vec::new();
+        variables(&<crate::cli::arguments::Arguments as clap::CommandFactory>::command(), &mut heard);
+        for setting in &SETTINGS {
+            assert!(heard.iter().any(|variable| variable == setting.variable), "{}", setting.variable);
         }
     }
 }

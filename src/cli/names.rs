@@ -51,7 +51,12 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     let connected = connect(&client, &from.peer, &what).await?;
     let failure = |error: Error| connected.failure(&what, &error).data("nothing was moved");
     let export = connected.session.export(&from.export).map_err(failure)?;
-    let target = into_directory(&export, &from.path, &to.path).await.map_err(failure)?;
+    let Some(target) = into_directory(&export, &from.path, &to).await.map_err(failure)? else {
+        return Err(Failure::coded(Code::Settings, what)
+            .because("the slash at the end of the new name says that it is a directory, and it is none")
+            .data("nothing was moved")
+            .try_this(format!("bowline mkdir {}", to.shown())));
+    };
     let (old, new) = (from.path.as_bytes(), target.as_bytes());
     let moved =
         if no_clobber { export.rename_no_replace(old, new).await } else { export.rename(old, new).await };
@@ -61,19 +66,27 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `to`, or the old name in it if it is a directory.
-async fn into_directory(export: &Export, from: &ExportPath, to: &ExportPath) -> Result<ExportPath, Error> {
-    let is_directory = match export.metadata(to.as_bytes()).await {
-        Ok(attributes) => attributes.kind == FileKind::Directory,
-        Err(error) if error.reason() == Some(Reason::NotFound) => false,
+/// `to`, or the old name in it if it is a directory; `None` if it is written as one and is none. A directory may be given
+/// a new name that is written so.
+async fn into_directory(
+    export: &Export,
+    from: &ExportPath,
+    to: &Remote,
+) -> Result<Option<ExportPath>, Error> {
+    let there = match export.metadata(to.path.as_bytes()).await {
+        Ok(attributes) => Some(attributes.kind),
+        Err(error) if error.reason() == Some(Reason::NotFound) => None,
         Err(error) => return Err(error),
     };
-    if !is_directory {
-        return Ok(to.clone());
+    if there == Some(FileKind::Directory) {
+        let name = from.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let joined =
+            if to.path.is_root() { name.to_vec() } else { [to.path.as_bytes(), b"/", name].concat() };
+        return Ok(Some(ExportPath::new(joined)?));
     }
-    let name = from.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    let joined = if to.is_root() { name.to_vec() } else { [to.as_bytes(), b"/", name].concat() };
-    Ok(ExportPath::new(joined)?)
+    let is_right = !to.is_directory
+        || (there.is_none() && export.symlink_metadata(from.as_bytes()).await?.kind == FileKind::Directory);
+    Ok(is_right.then(|| to.path.clone()))
 }
 
 pub(super) async fn make(arguments: MakeArguments) -> Result<(), Failure> {

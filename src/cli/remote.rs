@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bowline::client::{Client, Error, Peer, Peers, PeersError, PeersProblem, Session};
-use bowline::model::{ExportPath, NameError, Reason};
+use bowline::model::{ExportPath, NameError, PublicKey, Reason};
 use bowline::secure::Identity;
 use thiserror::Error;
 
+use super::admin::{self, Shown};
 use super::arguments::ClientArguments;
 use super::failure::{Code, Failure};
 use super::lines::{Interfaces, with_vias};
@@ -23,6 +24,8 @@ pub(super) struct Remote {
     pub(super) peer: String,
     pub(super) export: String,
     pub(super) path: ExportPath,
+    /// It was written with a slash at its end: it is a directory, or else a mistake.
+    pub(super) is_directory: bool,
 }
 
 /// Why an argument names no file of a server.
@@ -47,9 +50,9 @@ impl Remote {
         };
         let path = path.get(1..).unwrap_or_default();
         // A slash at the end says "directory", as it does elsewhere.
-        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let (path, is_directory) = path.strip_suffix(b"/").map_or((path, false), |path| (path, true));
         let path = ExportPath::new(path).map_err(|error| wrong(&error.to_string()))?;
-        Ok(Self { peer: text(peer, "peer")?, export: text(export, "export")?, path })
+        Ok(Self { peer: text(peer, "peer")?, export: text(export, "export")?, path, is_directory })
     }
 
     /// A file in an export, not the export itself.
@@ -74,7 +77,7 @@ impl Remote {
 
     /// The same place of the server, another path.
     pub(super) fn at(&self, path: ExportPath) -> Self {
-        Self { path, ..self.clone() }
+        Self { path, is_directory: false, ..self.clone() }
     }
 }
 
@@ -83,6 +86,7 @@ pub(super) struct Connected {
     pub(super) session: Session,
     pub(super) peer: Peer,
     own: Arc<Identity>,
+    _shown: Shown,
 }
 
 /// Connects to a peer of the list of known ones; `what` says what fails without.
@@ -94,7 +98,10 @@ pub(super) async fn connect(
     let (peer, own) = known_peer(arguments, name)?;
     let client = Client::new(Arc::clone(&own)).map_err(|error| Failure::of("cannot start", &error))?;
     match client.connect(&peer).await {
-        Ok(session) => Ok(Connected { session, peer, own }),
+        Ok(session) => {
+            let shown = admin::show(&peer, &own, &session);
+            Ok(Connected { session, peer, own, _shown: shown })
+        }
         Err(error) => Err(describe(what, &error, &peer, &own)),
     }
 }
@@ -121,6 +128,11 @@ pub(super) fn unknown_peer(name: &str, known: &Peers, file: &Path) -> Failure {
 }
 
 impl Connected {
+    /// The key that this client is known by.
+    pub(super) fn own_key(&self) -> PublicKey {
+        self.own.public()
+    }
+
     /// What a user reads when `what` fails with this error.
     pub(super) fn failure(&self, what: &str, error: &Error) -> Failure {
         describe(what, error, &self.peer, &self.own)
@@ -286,6 +298,14 @@ impl Place {
             return Err(RemoteError("the path is empty".to_owned()));
         }
         Ok(Self::Local(argument.into()))
+    }
+
+    /// Whether it was written with a slash at its end: it is a directory, or else a mistake.
+    pub(super) fn is_meant_as_directory(&self) -> bool {
+        match self {
+            Self::Remote(remote) => remote.is_directory,
+            Self::Local(path) => path.as_os_str().as_bytes().ends_with(b"/"),
+        }
     }
 
     /// How people read it.

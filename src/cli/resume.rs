@@ -10,8 +10,10 @@ use bowline::net::{Clock, with_sources};
 use bowline::secure::Identity;
 use serde::Serialize;
 
+use super::admin;
 use super::arguments::ResumeArguments;
 use super::failure::{Code, Failure};
+use super::lines::{Interfaces, with_vias};
 use super::output::{say, show_either};
 use super::places::{identity, key_rings, place};
 use super::remote::{describe, unknown_peer};
@@ -50,10 +52,14 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let own = identity(client.key)?;
+    let lines = client.lines.or_settings()?;
     let mut failed = 0_usize;
     for server in servers {
         failed += match known.iter().find(|peer| peer.key == server) {
-            Some(peer) => from(peer, &own, &folder, (id, keep)).await?,
+            Some(peer) => {
+                let peer = with_vias(peer, &lines, &Interfaces::of_system)?;
+                from(&peer, &own, &folder, (id, keep)).await?
+            }
             None => {
                 let fingerprint = server.fingerprint();
                 say(&format!(
@@ -85,6 +91,7 @@ async fn from(
     let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
     let asking = format!("cannot ask \"{}\"", peer.name);
     let session = client.connect(peer).await.map_err(|error| describe(&asking, &error, peer, own))?;
+    let _shown = admin::show(peer, own, &session);
     let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
     let resumed = session.resume_some(is_wanted).await.map_err(|error| cannot(&error))?;
     let mut failed = 0;

@@ -20,7 +20,7 @@ use super::ring::{Keepers, KeyRing};
 use super::{ChannelStatus, Client, SessionEvent};
 use crate::model::{
     ChannelKind, ChannelNumber, Epoch, Limits, LineId, LineRole, LineSet, Protection, PublicKey, RequestId,
-    SessionId, StoreId, Time,
+    SessionId, StoreId, Time, Verifier,
 };
 use crate::net::{Meter, Outbound, Queue};
 use crate::session::client::{
@@ -215,6 +215,13 @@ impl Session {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.guard.inner.lock().core.terms().epoch
+    }
+
+    /// While this stays as it was, bytes that the server has acknowledged and that were not synced can still be in its
+    /// memory. A session that was made anew can have another one.
+    #[must_use]
+    pub fn verifier(&self) -> Verifier {
+        self.guard.inner.lock().core.terms().verifier
     }
 
     /// The lines, in the order of the peer's entry.

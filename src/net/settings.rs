@@ -162,14 +162,19 @@ pub(crate) fn with_entry(text: &str, entry: &str) -> String {
     format!("{text}{end}{gap}{entry}")
 }
 
-/// `text` without the entry that the byte at `inside` is in: the lines from its `header` to the next one. `None` if it is
-/// in none that begins so.
+/// `text` without the entry that the byte at `inside` is in: the lines from its `header` to the next one, or to the comment
+/// above that. `None` if it is in none that begins so.
 pub(crate) fn without_entry(text: &str, header: &str, inside: usize) -> Option<String> {
     let is_line_start =
         |at: &usize| text.get(..*at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
     let headers = || text.match_indices(header).map(|(at, _)| at).filter(is_line_start);
     let start = headers().filter(|&at| at < inside).last()?;
-    let end = headers().find(|&at| at > inside).unwrap_or(text.len());
+    let mut end = headers().find(|&at| at > inside).unwrap_or(text.len());
+    if end < text.len() {
+        let above = text.get(inside..end)?.split_inclusive('\n').rev();
+        let comment = above.take_while(|line| line.starts_with('#')).map(str::len);
+        end = end.saturating_sub(comment.fold(0, usize::saturating_add));
+    }
     Some([text.get(..start)?, text.get(end..)?].concat())
 }
 

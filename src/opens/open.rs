@@ -128,8 +128,12 @@ pub struct OpenView<'a> {
     pub owner: &'a PublicKey,
     /// The export through which the file was opened.
     pub export: &'a ExportName,
+    /// Where in it the file is, as far as renames came through the server.
+    pub path: &'a ExportPath,
     /// Which file it is.
     pub file: FileIdentity,
+    /// Whether it can be resumed with a key.
+    pub resumable: bool,
     /// The mode in which the file is open.
     pub mode: OpenMode,
     /// How it stands.
@@ -357,7 +361,9 @@ impl Open {
             open,
             owner: &self.owner,
             export: &self.export,
+            path: &self.path,
             file: self.file,
+            resumable: self.resumable,
             mode: self.mode,
             phase: self.phase,
             deadline: self.deadline,

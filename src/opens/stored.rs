@@ -21,8 +21,8 @@ use super::table::OpenTable;
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, FileIdentity, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen,
-    StoredTombstone, Time,
+    ByteRange, Epoch, FileIdentity, HandleId, OpenId, PublicKey, StoredHolder, StoredIntent, StoredKey,
+    StoredOpen, StoredTombstone, Time,
 };
 
 /// What is to be stored after a call.
@@ -36,6 +36,11 @@ pub struct TableChanges {
     pub opens: Vec<(OpenId, Option<StoredOpen>)>,
     /// The same of opens that ended.
     pub tombstones: Vec<(OpenId, Option<StoredTombstone>)>,
+    /// The same of changes of the file system that were begun, by the numbers that their server gives them from 1 on. The
+    /// table itself has none.
+    pub intents: Vec<(u64, Option<StoredIntent>)>,
+    /// Up to which life of the server intents were given up, where that has changed.
+    pub horizon: Option<Epoch>,
     /// Files of which the records now say who has written: no change of them may execute before that is stored.
     pub marked: Vec<FileIdentity>,
 }
@@ -44,7 +49,10 @@ impl TableChanges {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.opens.is_empty() && self.tombstones.is_empty()
+        self.opens.is_empty()
+            && self.tombstones.is_empty()
+            && self.intents.is_empty()
+            && self.horizon.is_none()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::counters::{Counters, kind_of};
 use super::descriptors::{Descriptors, Lease};
+use super::evidence::Unnamed;
 use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     wake: Notify,
     pub(super) names: Names,
     pub(super) files: Arc<Descriptors>,
+    /// Files that have no name yet.
+    pub(super) made: Unnamed,
     /// Where the core's table is kept.
     pub(super) persistence: Persistence,
     /// What runs on the blocking pool.
@@ -99,6 +102,7 @@ impl Shared {
             wake: Notify::new(),
             names,
             files,
+            made: Unnamed::default(),
             persistence,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
@@ -241,6 +245,8 @@ impl Shared {
                 ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),
                 ServerOutput::CloseFile { open } => {
                     closing.extend(self.files.remove(open));
+                    // One that nobody names is small, and so is its end.
+                    drop(self.made.take(open));
                     // With its last open a session may have its last reason to stay.
                     self.wake.notify_one();
                 }
@@ -259,6 +265,9 @@ impl Shared {
                     self.wake.notify_one();
                 }
             }
+        }
+        if state.core.take_new_deadline() {
+            self.wake.notify_one();
         }
     }
 

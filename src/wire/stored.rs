@@ -3,7 +3,7 @@
 
 use super::DecodeError;
 use super::codec::{decode_record, encode_record};
-use crate::model::{StoredOpen, StoredTombstone};
+use crate::model::{Epoch, StoredIntent, StoredOpen, StoredTombstone};
 
 /// The bytes of an open's record.
 #[must_use]
@@ -30,6 +30,34 @@ pub fn encode_tombstone(tombstone: &StoredTombstone) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError`]: the bytes are not its encoding.
 pub fn decode_tombstone(bytes: &[u8]) -> Result<StoredTombstone, DecodeError> {
+    decode_record(bytes)
+}
+
+/// The bytes of an intent's record.
+#[must_use]
+pub fn encode_intent(intent: &StoredIntent) -> Vec<u8> {
+    encode_record(intent)
+}
+
+/// The intent that a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_intent(bytes: &[u8]) -> Result<StoredIntent, DecodeError> {
+    decode_record(bytes)
+}
+
+/// The bytes of the record that says up to which life of the server intents were given up.
+#[must_use]
+pub fn encode_horizon(horizon: &Epoch) -> Vec<u8> {
+    encode_record(horizon)
+}
+
+/// The life that such a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_horizon(bytes: &[u8]) -> Result<Epoch, DecodeError> {
     decode_record(bytes)
 }
 

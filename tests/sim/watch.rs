@@ -4,7 +4,7 @@
 //! - an orphan stays until its grace is over, across restarts as well, and a guarded one keeps everybody out;
 //! - an open and a lock that were told are there until they are given back or lawfully broken;
 //! - a write runs once in a life of the server, never behind a newer one that was acknowledged, never within somebody
-//!   else's lock; an append runs once for ever;
+//!   else's lock; an append runs once for ever, or again while nobody was told of it and a machine has taken its bytes;
 //! - epochs rise; no key goes over a data channel; nothing grows beyond its bound.
 //!
 //! The rules are written anew here, with the plainest means: nothing of them is taken from the table itself.
@@ -211,14 +211,15 @@ impl Watch {
     }
 
     fn look_at_files(&mut self, pair: &Pair, shadow: &Shadow, tally: &mut Tally) {
-        for write in &pair.disk.writes[self.writes..] {
+        for (at, write) in pair.disk.writes[self.writes..].iter().enumerate() {
             let Some(file) = FILES.iter().position(|path| pair.disk.inode_of(path) == write.inode) else {
                 continue;
             };
             let place = (write.payload.to_vec(), write.how);
             let before = self.executed.insert(place.clone(), (1, write.life));
             if let Some((times, life)) = before {
-                let is_again = write.how == How::Written && life < write.life;
+                let is_again = life < write.life
+                    && (write.how == How::Written || is_all_lost_but(pair, self.writes + at));
                 pair.check(is_again, "something was executed twice");
                 self.executed.insert(place, (times + 1, write.life));
             }
@@ -230,6 +231,9 @@ impl Watch {
                 }
             }
             if write.how == How::Appended {
+                let asked = shadow.appends.get(&write.payload[..]);
+                let is_awaited = asked.is_some_and(|&(who, ticket)| !pair.is_answered(who, ticket));
+                pair.check(is_awaited, "an append runs behind its answer");
                 continue;
             }
             let block = usize::try_from(write.offset).unwrap() / BLOCK;
@@ -291,6 +295,20 @@ fn known(open: &bowline::opens::OpenView<'_>, protected_until: Time) -> Known {
         holders: open.holders.iter().fold(0, |sum, handle| sum ^ handle.0),
         protected_until,
     }
+}
+
+/// Whether of an append that has just been executed nothing is left but this time: whatever was executed of it in earlier
+/// lives was not synced when their machines ended.
+///
+/// An append is acknowledged as received, and so is not promised to outlive the machine. If the machine ends between the
+/// append and its answer, the file may be as it was before: the next life finds the end where the record says that it
+/// was, tells *not executed*, and the client appends once more. That is no second time, for the bytes of the first are
+/// nowhere: whoever counts them in the file finds one. A process that ends takes nothing along, so what it has appended
+/// is never appended again; nor is what was synced.
+fn is_all_lost_but(pair: &Pair, last: usize) -> bool {
+    let (earlier, last) = (&pair.disk.writes[..last], &pair.disk.writes[last]);
+    let mut same = earlier.iter().filter(|write| write.payload == last.payload);
+    same.all(|write| write.is_lost && write.life < last.life)
 }
 
 /// Locks that were told, and whose open is there, are there.

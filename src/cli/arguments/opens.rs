@@ -33,7 +33,7 @@ pub(in crate::cli) struct ResumeArguments {
     pub(in crate::cli) keep: bool,
     /// The folder with the programs' key rings; if nothing is said, keys in $XDG_STATE_HOME/bowline
     /// (~/.local/state/bowline).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "BOWLINE_RING")]
     pub(in crate::cli) ring: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) client: ClientArguments,
@@ -102,7 +102,7 @@ pub(in crate::cli) struct ReleaseArguments {
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct AdminArguments {
     /// The server's admin socket, if it is not in the usual place.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "BOWLINE_ADMIN_SOCKET")]
     pub(in crate::cli) socket: Option<PathBuf>,
     /// As whom the server runs, if that is neither root nor you. Only root gets an answer then.
     #[arg(long, value_name = "UID")]

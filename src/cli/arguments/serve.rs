@@ -51,7 +51,7 @@ pub(in crate::cli) struct ServeArguments {
     pub(in crate::cli) no_enrolment: bool,
     /// Where `bowline status` and `bowline release` reach the server. Without it, bowline/admin.sock in $XDG_RUNTIME_DIR
     /// or else in the state directory, unless another server has that.
-    #[arg(long, value_name = "PATH", conflicts_with = "no_admin_socket")]
+    #[arg(long, value_name = "PATH", env = "BOWLINE_ADMIN_SOCKET", conflicts_with = "no_admin_socket")]
     pub(in crate::cli) admin_socket: Option<PathBuf>,
     /// Have no admin socket.
     #[arg(long)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bowline::model::len_u64;
+use bowline::model::{SyncScope, len_u64};
 use tokio::task::JoinSet;
 
 use super::How;
-use super::ends::{CHUNK, Ends, Source, State, Target, Trouble};
+use super::ends::{CHUNK, Ends, Room, Source, State, Target, Trouble};
 use super::journal::{self, Journal};
 use super::plan::{self, Action};
 use super::progress::Progress;
@@ -28,6 +28,8 @@ const TRIES: u32 = 5;
 /// What was copied.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Copied {
+    /// Nothing: something was there, and was to be left.
+    pub(super) is_left: bool,
     pub(super) len: u64,
     pub(super) moved: u64,
     pub(super) resumed: u64,
@@ -43,9 +45,9 @@ pub(super) async fn copy_file(
     let Action::File { source, target, len, .. } = action else { return Ok(Copied::default()) };
     let what = format!("cannot copy {} to {}", source.shown(), target.shown());
     // Told apart before anything is moved; a name that is taken meanwhile is found out at the end.
-    if how.no_clobber && plan::look(ends, target).await.is_ok() {
+    if how.no_clobber && plan::is_there(ends, target).await {
         progress.skipped(*len);
-        return Ok(Copied { len: *len, ..Copied::default() });
+        return Ok(Copied { is_left: true, ..Copied::default() });
     }
     for left in (0..TRIES).rev() {
         let from = match ends.source(source, *len).await {
@@ -97,12 +99,12 @@ async fn copy_open(
         None => from.state().await.map_err(of_source)?,
     };
     let len = state.version.len;
-    let (to, had) = ends.target(target, state.permissions & 0o777, len).await.map_err(of_target)?;
+    let origin = ends.lasting(source);
+    let (to, had) = ends.target(target, &origin, &state).await.map_err(of_target)?;
     let mut journal = None;
     let mut done = 0;
     if len >= journal::LEN_MIN {
-        let opened =
-            Journal::open(ends.lasting(source), ends.lasting(target), state.version.clone(), to.memory());
+        let opened = Journal::open(origin, ends.lasting(target), state.version.clone(), to.memory());
         if let Some((opened, earlier)) = opened {
             journal = Some(opened);
             done = earlier.min(had);
@@ -111,32 +113,33 @@ async fn copy_open(
     if how.restart || (done > 0 && !is_as_it_was(from, &to, done).await?) {
         done = 0;
     }
+    if let Some(journal) = &mut journal {
+        journal.go_on_from(done).map_err(of_target)?;
+    }
     if done == 0 && had > 0 {
         // What an earlier run has left is of no use.
         to.set_len(0).await.map_err(of_target)?;
-        if let Some(journal) = &mut journal {
-            journal.begin_anew();
-        }
     }
     progress.skipped(done);
     let mut run = Run { to: &to, journal, progress, moved: 0, resumed: done, synced: done };
-    run.copy(from, &state, done).await?;
+    run.copy(from, &state, done, ends.room()).await?;
     let Run { journal, moved, .. } = run;
     // Also cuts what a longer source had left, and makes the hole at the end.
     to.set_len_if_needed(len, had.max(done), &state).await.map_err(of_target)?;
+    to.put_on(&state, how.preserve).await.map_err(of_target)?;
     if how.sync {
-        to.sync().await.map_err(of_target)?;
+        to.sync(SyncScope::All).await.map_err(of_target)?;
     }
     // What was copied is one version of the source, or nothing that anybody asked for.
     let now = from.state().await.map_err(of_source)?;
     if now.version != state.version {
         return Err(of_source(Trouble::Changed));
     }
-    to.finish(how, how.preserve.then_some(&state)).await.map_err(of_target)?;
+    to.finish(how).await.map_err(of_target)?;
     if let Some(journal) = journal {
         journal.remove();
     }
-    Ok(Copied { len, moved, resumed: done })
+    Ok(Copied { is_left: false, len, moved, resumed: done })
 }
 
 /// Whether the last bytes that an earlier run has copied are those of the source.
@@ -162,7 +165,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Copies everything from `done` on that is no hole.
-    async fn copy(&mut self, from: &Source, state: &State, done: u64) -> Result<(), At> {
+    async fn copy(&mut self, from: &Source, state: &State, done: u64, room: &Room) -> Result<(), At> {
         let len = state.version.len;
         let is_sparse = state.allocated < len;
         let window = (len / WINDOW_PART).clamp(WINDOW_MIN, WINDOW_MAX);
@@ -179,9 +182,9 @@ impl Run<'_> {
             };
             self.progress.skipped(start.saturating_sub(at));
             at = start;
-            let mut chunks = from.chunks(start, end, window);
+            let mut chunks = from.chunks(start, end, window, room);
             while at < end {
-                let Some(bytes) = chunks.next().await.map_err(of_source)? else {
+                let Some((bytes, held)) = chunks.next().await.map_err(of_source)? else {
                     // It has become shorter.
                     return Err(of_source(Trouble::Changed));
                 };
@@ -191,7 +194,11 @@ impl Run<'_> {
                 let count = len_u64(bytes.len());
                 let (start, write) = (at, self.to.write(at, bytes));
                 under_way.insert(start);
-                writes.spawn(async move { write.await.map(|()| (start, count)) });
+                writes.spawn(async move {
+                    let written = write.await.map(|()| (start, count));
+                    drop(held);
+                    written
+                });
                 at = at.saturating_add(count);
                 if at.saturating_sub(self.synced) >= SYNC_EVERY && self.journal.is_some() {
                     self.settle(&mut writes, &mut under_way, at).await?;
@@ -234,7 +241,7 @@ impl Run<'_> {
         while !writes.is_empty() {
             self.written(writes, under_way, at).await?;
         }
-        self.to.sync().await.map_err(of_target)?;
+        self.to.sync(SyncScope::Data).await.map_err(of_target)?;
         self.synced = at;
         if let Some(journal) = &mut self.journal {
             journal.note_synced(at);

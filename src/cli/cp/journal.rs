@@ -4,7 +4,7 @@
 //! where its bytes are in the target's temporary file, and whose memory may still hold them: bytes that only memory had are
 //! copied again when that memory is gone.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use blake2::{Blake2s256, Digest as _};
@@ -32,7 +32,7 @@ struct Entry {
     source: String,
     target: String,
     version: Version,
-    /// What holds the target's bytes until they are synced: a boot of this machine, or a life of a server.
+    /// What holds the target's bytes until they are synced: this machine since its start, or a server's.
     memory: String,
     /// Every byte before this one is in the temporary file, or in a hole.
     done: u64,
@@ -102,22 +102,33 @@ impl Journal {
         self.write();
     }
 
-    /// Nothing was copied.
-    pub(super) fn begin_anew(&mut self) {
-        (self.entry.done, self.entry.synced) = (0, 0);
-        self.write();
+    /// The copy goes on from `done`. What an earlier run has noted beyond that holds no more, and is not to be found by a
+    /// later one: so this comes before anything of the target is changed.
+    ///
+    /// # Errors
+    /// What the system says, if the old entry can neither be replaced nor removed.
+    pub(super) fn go_on_from(&mut self, done: u64) -> io::Result<()> {
+        (self.entry.done, self.entry.synced) = (done, self.entry.synced.min(done));
+        self.try_write().or_else(|_| match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
     }
 
-    /// One call, so that a kill leaves the old entry or the new one. A journal that cannot be written costs what it would
-    /// have saved, and nothing else.
+    /// An entry that cannot be written costs what it would have saved, and nothing else: the one before says less.
     fn write(&mut self) {
-        let Ok(mut text) = serde_json::to_vec(&self.entry) else { return };
+        let _kept_as_it_was = self.try_write();
+    }
+
+    /// As a whole, so that a kill leaves the old entry or the new one.
+    fn try_write(&mut self) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&self.entry)?;
         text.push(b'\n');
         let fresh = self.path.with_extension("new");
-        let written = std::fs::File::create(&fresh).and_then(|mut file| file.write_all(&text));
-        if written.and_then(|()| std::fs::rename(&fresh, &self.path)).is_ok() {
-            self.written = self.entry.done;
-        }
+        std::fs::File::create(&fresh).and_then(|mut file| file.write_all(&text))?;
+        std::fs::rename(&fresh, &self.path)?;
+        self.written = self.entry.done;
+        Ok(())
     }
 
     /// The copy is complete.
@@ -151,6 +162,11 @@ mod tests {
         assert_eq!(open(len, "boot 1").1, 3 << 20);
         assert_eq!(open(len, "boot 2").1, 2 << 20, "what only memory had is gone");
         assert_eq!(open(len + 1, "boot 1").1, 0, "another version");
+        // Another run begins anew, and is killed before it has got anywhere.
+        let (mut again, _) = open(len, "boot 1");
+        again.go_on_from(0).unwrap();
+        assert_eq!(open(len, "boot 1").1, 0);
+        assert_eq!(open(len, "boot 2").1, 0);
         journal.remove();
         assert_eq!(open(len, "boot 1").1, 0);
     }

@@ -3,12 +3,14 @@
 //! ```text
 //! plan      what is copied where: trees are walked, directories made
 //! copy      one file: its source (ends), its target (ends) under a temporary name, what was done so far (journal)
+//! link      one symbolic link
 //! progress  what people see meanwhile
 //! ```
 
 mod copy;
 mod ends;
 mod journal;
+mod link;
 mod plan;
 mod progress;
 
@@ -27,6 +29,7 @@ use super::remote::Place;
 use super::sessions::tell;
 use copy::{Copied, copy_file};
 use ends::Ends;
+use link::copy_link;
 use plan::{Action, Plan};
 use progress::Progress;
 
@@ -54,16 +57,38 @@ struct CopiedObject<'a> {
     resumed: u64,
 }
 
+/// A file that was left as it was, as an object.
+#[derive(Serialize)]
+struct SkippedObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    source: &'a str,
+    target: &'a str,
+}
+
 /// What came of all, as an object.
 #[derive(Serialize)]
 struct Summary {
     #[serde(rename = "type")]
     kind: &'static str,
     files: u64,
+    skipped: u64,
     failed: u64,
     bytes: u64,
     moved: u64,
     seconds: f64,
+}
+
+/// What came of the actions.
+#[derive(Default)]
+struct Totals {
+    files: u64,
+    skipped: u64,
+    failed: u64,
+    bytes: u64,
+    moved: u64,
+    /// The last failure, of which nobody was told yet.
+    last: Option<Failure>,
 }
 
 pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
@@ -77,6 +102,7 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
             .data("nothing was copied")
             .try_this("PEER:EXPORT/PATH on one side, as in store:media/clips; or cp"));
     }
+    let jobs = jobs_of(jobs)?;
     let ends = Arc::new(Ends::connect(&client, places.iter().chain([&target])).await?);
     let mut plan = Plan::new(&ends, how, &target, places.len()).await?;
     for place in &places {
@@ -84,27 +110,26 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     }
     let Plan { actions, failed, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
-    let outcome = copy_all(&ends, how, jobs_of(jobs)?, actions, &progress).await;
+    let outcome = copy_all(&ends, how, jobs, actions, &progress).await;
     let seconds = progress.stop();
-    let (files, broken) = outcome?;
-    let failed = failed.saturating_add(broken.0);
-    let (bytes, moved) = progress.bytes();
+    let Totals { files, skipped, failed: broken, bytes, moved, last } = outcome?;
+    let failed = failed.saturating_add(broken);
     if style().json {
-        show(&line(&Summary { kind: "copy_summary", files, failed, bytes, moved, seconds }))?;
+        show(&line(&Summary { kind: "copy_summary", files, skipped, failed, bytes, moved, seconds }))?;
     } else if files > 0 || failed == 0 {
-        say(&progress::summary(files, bytes, moved, seconds));
+        say(&progress::summary(files, skipped, (bytes, moved), seconds));
     }
     if let Some(ends) = Arc::into_inner(ends) {
         ends.close().await;
     }
-    match (failed, files, broken.1) {
+    match (failed, files, last) {
         (0, ..) => Ok(()),
         (1, 0, Some(only)) => Err(only),
         (failed, files, last) => {
             if let Some(last) = &last {
                 tell(last)?;
             }
-            let total = failed.saturating_add(files);
+            let total = failed.saturating_add(files).saturating_add(skipped);
             let code =
                 last.filter(|last| last.code == Code::NoSpace).map_or(Code::SomeFailed, |last| last.code);
             Err(Failure::coded(code, format!("{failed} of {total} files were not copied"))
@@ -137,20 +162,17 @@ fn is_local(place: &Place) -> bool {
     matches!(place, Place::Local(_))
 }
 
-/// The number of failures, and the last one, of which nobody was told yet.
-type Broken = (u64, Option<Failure>);
-
-/// Carries the actions out, `jobs` at a time; gives how many files were copied, and what failed.
+/// Carries the actions out, `jobs` at a time.
 async fn copy_all(
     ends: &Arc<Ends>,
     how: How,
     jobs: u16,
     actions: VecDeque<Action>,
     progress: &Arc<Progress>,
-) -> Result<(u64, Broken), Failure> {
+) -> Result<Totals, Failure> {
     let mut left = actions;
     let mut running = JoinSet::new();
-    let (mut files, mut failed, mut last) = (0_u64, 0_u64, None::<Failure>);
+    let mut totals = Totals::default();
     loop {
         while running.len() < usize::from(jobs)
             && let Some(action) = left.pop_front()
@@ -159,7 +181,7 @@ async fn copy_all(
             running.spawn(async move {
                 let outcome = match &action {
                     Action::File { .. } => copy_file(&ends, how, &action, &progress).await,
-                    Action::Link { .. } => ends.copy_link(&action).await.map(|()| Copied::default()),
+                    Action::Link { .. } => copy_link(&ends, how, &action).await,
                 };
                 (action, outcome)
             });
@@ -168,32 +190,46 @@ async fn copy_all(
         let (action, outcome) = ended.map_err(|error| Failure::of("a copy has broken off", &error))?;
         match outcome {
             Ok(copied) => {
-                files = files.saturating_add(1);
                 progress.file_done();
+                totals.add(&copied);
                 report(&action, &copied)?;
             }
             Err(failure) => {
-                failed = failed.saturating_add(1);
+                totals.failed = totals.failed.saturating_add(1);
                 // Nothing more finds room, or reaches the server: it would only fail once for each file.
                 if matches!(failure.code, Code::NoSpace | Code::SessionEnded) {
-                    failed = failed.saturating_add(len_u64(left.len()));
+                    totals.failed = totals.failed.saturating_add(len_u64(left.len()));
                     left.clear();
                 }
-                if let Some(earlier) = last.replace(failure) {
+                if let Some(earlier) = totals.last.replace(failure) {
                     progress.beside(|| tell(&earlier))?;
                 }
             }
         }
     }
-    Ok((files, (failed, last)))
+    Ok(totals)
+}
+
+impl Totals {
+    fn add(&mut self, copied: &Copied) {
+        let files = if copied.is_left { &mut self.skipped } else { &mut self.files };
+        *files = files.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(copied.len);
+        self.moved = self.moved.saturating_add(copied.moved);
+    }
 }
 
 fn report(action: &Action, copied: &Copied) -> Result<(), Failure> {
     let (source, target) = action.shown();
-    tracing::debug!(source, target, moved = copied.moved, resumed = copied.resumed, "copied");
-    if !style().json {
-        return Ok(());
+    let (source, target) = (source.as_str(), target.as_str());
+    let Copied { is_left, len, moved, resumed } = *copied;
+    match is_left {
+        true => tracing::info!(source, target, "left: the name is taken"),
+        false => tracing::debug!(source, target, moved, resumed, "copied"),
     }
-    let Copied { len, moved, resumed } = *copied;
-    show(&line(&CopiedObject { kind: "copied", source: &source, target: &target, len, moved, resumed }))
+    match (style().json, is_left) {
+        (false, _) => Ok(()),
+        (true, true) => show(&line(&SkippedObject { kind: "skipped", source, target })),
+        (true, false) => show(&line(&CopiedObject { kind: "copied", source, target, len, moved, resumed })),
+    }
 }

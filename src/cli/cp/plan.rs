@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use bowline::client::Error;
-use bowline::model::{ExportPath, FileKind, Reason};
+use bowline::model::{ExportPath, FileKind, Reason, len_u64};
 
 use super::How;
-use super::ends::{Ends, Trouble};
+use super::ends::{Ends, Trouble, is_part};
 use crate::cli::failure::{Code, Failure};
+use crate::cli::output::say;
 use crate::cli::remote::Place;
 use crate::cli::sessions::tell;
 
@@ -43,12 +44,23 @@ pub(super) struct Plan<'a> {
     /// The target is a directory: what is copied goes into it.
     is_into: bool,
     pub(super) actions: VecDeque<Action>,
-    /// Links come last: no file is written through one that this copy has made.
-    links: VecDeque<Action>,
+    /// How many things the command names.
+    sources: usize,
     /// What the sources of the command become.
     targets: BTreeSet<String>,
     /// How many things cannot be copied; they were told.
     pub(super) failed: u64,
+}
+
+/// A directory of the target, and what goes into it.
+struct Folder {
+    target: Place,
+    /// Where the one that it is in stands in the list; `None` for what the command names.
+    parent: Option<usize>,
+    files: VecDeque<Action>,
+    links: VecDeque<Action>,
+    /// It is there, and what leads to it is what the user named.
+    is_there: bool,
 }
 
 /// A name and what it is.
@@ -67,22 +79,19 @@ impl<'a> Plan<'a> {
         sources: usize,
     ) -> Result<Self, Failure> {
         let what = format!("cannot copy to {}", target.shown());
-        let is_into = match look(ends, target).await {
-            Ok(found) => found.kind == FileKind::Directory,
-            Err(trouble) if trouble.is_missing() => false,
+        let there = match look(ends, target).await {
+            Ok(found) => Some(found.kind),
+            Err(trouble) if trouble.is_missing() => None,
             Err(trouble) => return Err(ends.failure(&what, target, &trouble)),
         };
-        if sources > 1 && !is_into {
-            return Err(Failure::coded(Code::Settings, what)
-                .because("several files need a directory to go into, and this is none")
-                .data("nothing was copied")
-                .try_this(match target {
-                    Place::Remote(remote) => format!("bowline mkdir {}", remote.shown()),
-                    Place::Local(path) => format!("mkdir {}", super::ends::shown(path)),
-                }));
+        let is_into = there == Some(FileKind::Directory);
+        // Recursive copies make directories.
+        let can_become_one = there.is_none() && how.recursive;
+        if !is_into && (sources > 1 || (target.is_meant_as_directory() && !can_become_one)) {
+            return Err(no_directory(what, target));
         }
-        let (actions, links) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { ends, how, target, is_into, actions, links, targets: BTreeSet::new(), failed: 0 })
+        let (actions, targets) = (VecDeque::new(), BTreeSet::new());
+        Ok(Self { ends, how, target, is_into, actions, sources, targets, failed: 0 })
     }
 
     /// Adds a source with all that is in it.
@@ -90,7 +99,7 @@ impl<'a> Plan<'a> {
         let what = format!("cannot copy {}", source.shown());
         let found = match look(self.ends, source).await {
             Ok(found) => found,
-            Err(trouble) => return self.cannot(self.ends.failure(&what, source, &trouble)),
+            Err(trouble) => return self.cannot_add(self.ends.failure(&what, source, &trouble)),
         };
         let name = last_name(source);
         let target = match (self.is_into, &name[..]) {
@@ -98,23 +107,26 @@ impl<'a> Plan<'a> {
             (true, b"") | (false, _) => self.target.clone(),
             (true, name) => match join(self.target, name) {
                 Ok(target) => target,
-                Err(trouble) => return self.cannot(self.ends.failure(&what, source, &trouble)),
+                Err(trouble) => return self.cannot_add(self.ends.failure(&what, source, &trouble)),
             },
         };
         if let Some(why) = self.in_the_way(source, &target) {
-            return self
-                .cannot(Failure::coded(Code::Settings, what).because(why).data("nothing of it was copied"));
+            let failure = Failure::coded(Code::Settings, what).because(why);
+            return self.cannot_add(failure.data("nothing of it was copied"));
         }
         match found.kind {
             FileKind::Directory if self.how.recursive => self.walk(source.clone(), target).await,
             FileKind::Directory => {
-                self.cannot(Failure::new(what).because("it is a directory").try_this("bowline cp -r"))
+                self.cannot_add(Failure::new(what).because("it is a directory").try_this("bowline cp -r"))
+            }
+            FileKind::File if target.is_meant_as_directory() && !self.is_into => {
+                self.cannot_add(no_directory(what, &target))
             }
             FileKind::File => {
                 self.actions.push_back(Action::File { source: source.clone(), target, len: found.len });
                 Ok(())
             }
-            _ => self.cannot(Failure::new(what).because("it is neither a file nor a directory")),
+            _ => self.cannot_add(Failure::new(what).because("it is neither a file nor a directory")),
         }
     }
 
@@ -136,55 +148,124 @@ impl<'a> Plan<'a> {
         (!is_new).then(|| format!("another one of these would be {} too", target.shown()))
     }
 
+    /// Adds a tree. It is seen as a whole before anything of the target is made: what this copy makes is no part of it.
     async fn walk(&mut self, source: Place, target: Place) -> Result<(), Failure> {
-        let mut left = vec![(source, target)];
-        while let Some((source, target)) = left.pop() {
-            if let Err(trouble) = make(self.ends, &target).await {
-                let what = format!("cannot make the directory {}", target.shown());
-                self.cannot(self.ends.failure(&what, &target, &trouble))?;
-                continue;
-            }
+        // What the user names may be a link to a directory.
+        let is_there = self.is_into && target == *self.target;
+        let first = Folder { target, parent: None, files: VecDeque::new(), links: VecDeque::new(), is_there };
+        let mut folders = vec![first];
+        let mut left = vec![(source, 0)];
+        while let Some((source, at)) = left.pop() {
             let listed = match list(self.ends, &source).await {
                 Ok(listed) => listed,
                 Err(trouble) => {
                     let what = format!("cannot list {}", source.shown());
-                    self.cannot(self.ends.failure(&what, &source, &trouble))?;
+                    self.cannot(&self.ends.failure(&what, &source, &trouble))?;
                     continue;
                 }
             };
-            for Found { name, kind, len } in listed {
-                let places = join(&source, &name).and_then(|from| Ok((from, join(&target, &name)?)));
-                let (from, to) = match places {
-                    Ok(places) => places,
-                    Err(trouble) => {
-                        let what = format!("cannot copy a name in {}", source.shown());
-                        self.cannot(self.ends.failure(&what, &source, &trouble))?;
-                        continue;
-                    }
-                };
-                match kind {
-                    FileKind::Directory => left.push((from, to)),
-                    FileKind::File => self.actions.push_back(Action::File { source: from, target: to, len }),
-                    FileKind::Symlink => self.links.push_back(Action::Link { source: from, target: to }),
-                    FileKind::Other => self.cannot(
-                        Failure::new(format!("cannot copy {}", from.shown()))
-                            .because("it is a pipe, a socket or a device"),
-                    )?,
+            for found in listed {
+                if let Some((source, folder)) = self.found(found, &source, at, &mut folders)? {
+                    left.push((source, folders.len()));
+                    folders.push(folder);
                 }
             }
         }
-        self.actions.append(&mut self.links);
+        self.make_all(folders).await
+    }
+
+    /// Adds a name that is in a directory, to that; gives what it is if it is a directory itself.
+    fn found(
+        &mut self,
+        Found { name, kind, len }: Found,
+        inside: &Place,
+        at: usize,
+        folders: &mut [Folder],
+    ) -> Result<Option<(Place, Folder)>, Failure> {
+        let Some(folder) = folders.get_mut(at) else { return Ok(None) };
+        let places = join(inside, &name).and_then(|from| Ok((from, join(&folder.target, &name)?)));
+        let (from, to) = match places {
+            Ok(places) => places,
+            Err(trouble) => {
+                let what = format!("cannot copy a name in {}", inside.shown());
+                self.cannot(&self.ends.failure(&what, inside, &trouble))?;
+                return Ok(None);
+            }
+        };
+        match kind {
+            FileKind::Directory => {
+                let (files, links) = Default::default();
+                return Ok(Some((
+                    from,
+                    Folder { target: to, parent: Some(at), files, links, is_there: false },
+                )));
+            }
+            FileKind::File if is_part(&name) => {
+                say(&format!("{} is what a copy has left, and is left out\n", from.shown()));
+            }
+            FileKind::File => folder.files.push_back(Action::File { source: from, target: to, len }),
+            FileKind::Symlink => folder.links.push_back(Action::Link { source: from, target: to }),
+            FileKind::Other => self.cannot(
+                &Failure::new(format!("cannot copy {}", from.shown()))
+                    .because("it is a pipe, a socket or a device"),
+            )?,
+        }
+        Ok(None)
+    }
+
+    /// Makes the directories. Where one cannot be, nothing that was to be in it is copied: what is in its place may lead
+    /// elsewhere.
+    async fn make_all(&mut self, folders: Vec<Folder>) -> Result<(), Failure> {
+        let mut missing = BTreeSet::new();
+        let mut links = VecDeque::new();
+        for (at, mut folder) in folders.into_iter().enumerate() {
+            let is_lost = folder.parent.is_some_and(|parent| missing.contains(&parent));
+            let made = match is_lost || folder.is_there {
+                true => Ok(()),
+                false => make(self.ends, &folder.target).await,
+            };
+            if let Err(trouble) = &made {
+                let what = format!("cannot make the directory {}", folder.target.shown());
+                self.cannot(&self.ends.failure(&what, &folder.target, trouble))?;
+            }
+            if is_lost || made.is_err() {
+                missing.insert(at);
+                let lost = folder.files.len().saturating_add(folder.links.len());
+                self.failed = self.failed.saturating_add(len_u64(lost));
+                continue;
+            }
+            self.actions.append(&mut folder.files);
+            links.append(&mut folder.links);
+        }
+        // Links come last: no file is written through one that this copy has made.
+        self.actions.append(&mut links);
         Ok(())
     }
 
-    fn cannot(&mut self, failure: Failure) -> Result<(), Failure> {
-        // Alone, it is what the command ends with.
-        if self.actions.is_empty() && !self.how.recursive {
+    /// One of the things that the command names cannot be copied. If it is the only one, that is what the command ends with.
+    fn cannot_add(&mut self, failure: Failure) -> Result<(), Failure> {
+        if self.sources == 1 {
             return Err(failure);
         }
-        self.failed = self.failed.saturating_add(1);
-        tell(&failure)
+        self.cannot(&failure)
     }
+
+    /// Something cannot be copied, and the rest can.
+    fn cannot(&mut self, failure: &Failure) -> Result<(), Failure> {
+        self.failed = self.failed.saturating_add(1);
+        tell(failure)
+    }
+}
+
+/// A place that has to be a directory is none.
+fn no_directory(what: String, target: &Place) -> Failure {
+    Failure::coded(Code::Settings, what)
+        .because("what is to be copied needs a directory to go into, and this is none")
+        .data("nothing was copied")
+        .try_this(match target {
+            Place::Remote(remote) => format!("bowline mkdir {}", remote.shown()),
+            Place::Local(path) => format!("mkdir {}", super::ends::shown(path)),
+        })
 }
 
 /// The last component of a place, empty for the root of an export.
@@ -217,6 +298,17 @@ pub(super) async fn look(ends: &Ends, place: &Place) -> Result<Found, Trouble> {
             let of = tokio::fs::metadata(path).await?;
             Ok(Found { name: Vec::new(), kind: kind_of(of.file_type()), len: of.len() })
         }
+    }
+}
+
+/// Whether the name is taken, by whatever: a link that leads nowhere is something too.
+pub(super) async fn is_there(ends: &Ends, place: &Place) -> bool {
+    match place {
+        Place::Remote(remote) => match ends.export(remote) {
+            Ok(export) => export.symlink_metadata(remote.path.as_bytes()).await.is_ok(),
+            Err(_) => false,
+        },
+        Place::Local(path) => tokio::fs::symlink_metadata(path).await.is_ok(),
     }
 }
 

@@ -93,11 +93,6 @@ impl Progress {
         }
     }
 
-    /// Bytes of all files so far, and those of them that were moved.
-    pub(super) fn bytes(&self) -> (u64, u64) {
-        (self.counts.done.load(Ordering::Relaxed), self.counts.moved.load(Ordering::Relaxed))
-    }
-
     /// Shows nothing more, and tells how many seconds it took.
     pub(super) fn stop(&self) -> f64 {
         if let Some(looking) = &self.looking {
@@ -123,11 +118,14 @@ impl Counts {
 }
 
 /// What was copied, in one line.
-pub(super) fn summary(files: u64, bytes: u64, moved: u64, seconds: f64) -> String {
+pub(super) fn summary(files: u64, skipped: u64, (bytes, moved): (u64, u64), seconds: f64) -> String {
     let mut text =
         format!("copied {files} {}, {}", if files == 1 { "file" } else { "files" }, HumanBytes(bytes));
     if moved < bytes {
         text.push_str(&format!(" ({} moved)", HumanBytes(moved)));
+    }
+    if skipped > 0 {
+        text.push_str(&format!(", left {skipped} as they were"));
     }
     let span = match Duration::from_secs_f64(seconds) {
         short if short < Duration::from_secs(10) => format!("{seconds:.1} seconds"),

@@ -19,10 +19,10 @@ fn sources_parse_or_say_what_is_wrong() {
     }
     let root = Remote::parse(OsStr::new("store:media")).unwrap();
     assert!(root.path.is_root() && root == Remote::parse(OsStr::new("store:media/")).unwrap());
-    assert_eq!(
-        Remote::parse(OsStr::new("store:media/a/")).unwrap(),
-        Remote::parse(OsStr::new("store:media/a")).unwrap()
-    );
+    let [folder, file] =
+        ["store:media/a/", "store:media/a"].map(|text| Remote::parse(OsStr::new(text)).unwrap());
+    assert_eq!(folder.path, file.path);
+    assert!(folder.is_directory && !file.is_directory);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_colon_before_the_first_slash_makes_it_a_server_s() {
 fn the_commonest_failures_read_as_they_did() {
     let own = Identity::from_text("bowline-identity-1-aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypq")
         .unwrap();
-    let key = bowline::model::PublicKey([7; 32]);
+    let key = PublicKey([7; 32]);
     let address: SocketAddr = "10.0.0.1:4477".parse().unwrap();
     let line = bowline::client::LineConfig {
         address,

@@ -32,7 +32,7 @@ pub(super) use self::settings::{Settings, Source};
 use super::admin::{self, Admin, Wanted};
 use super::failure::{Code, Failure};
 use super::places::{is_missing, make_one, place, server_identity, state_folder};
-use super::{log, output};
+use super::{config, log, output};
 
 pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> Result<(), Failure> {
     let manager = Manager::from_environment();
@@ -119,7 +119,7 @@ fn wanted(settings: &Settings) -> Wanted {
     match &settings.admin_socket {
         Some(path) => Wanted::At(path.clone()),
         None if settings.no_admin_socket => Wanted::None,
-        None => Wanted::Usual,
+        None => config::path_in_files("admin_socket").map_or(Wanted::Usual, Wanted::At),
     }
 }
 
@@ -172,10 +172,12 @@ impl Running {
         let failed = self.server.failed();
         tokio::pin!(failed);
         let every = self.manager.watchdog();
+        // Whatever else happens meanwhile, and however often.
+        let mut next = every.map(|every| Clock.now().after(every));
         let failure = loop {
             let alive = async {
-                match every {
-                    Some(every) => Clock.sleep(every).await,
+                match next {
+                    Some(next) => Clock.sleep_until(next).await,
                     None => std::future::pending().await,
                 }
             };
@@ -194,6 +196,7 @@ impl Running {
                     // Nobody is told that the server is alive while its core answers nothing.
                     let _sessions = self.server.sessions_len();
                     self.manager.alive();
+                    next = every.map(|every| Clock.now().after(every));
                 }
             }
         };

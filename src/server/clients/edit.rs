@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Clients, ClientsError, ClientsProblem, parse};
-use crate::model::{Access, Policy, PublicKey, Rights};
+use crate::model::{Access, Policy, PublicKey, Rights, len_u64};
 use crate::net::KeyFileError;
 use crate::net::replace::Replacement;
-use crate::net::settings::{TextProblem, from_toml, is_plain_name, with_entry, without_entry};
+use crate::net::settings::{LEN_MAX, TextProblem, from_toml, is_plain_name, with_entry, without_entry};
 
 /// Why the file of clients was not changed.
 #[derive(Debug, Error)]
@@ -89,9 +89,14 @@ pub fn forget(path: &Path, name: &str) -> Result<Option<(PublicKey, Access)>, Cl
             .map(|entry| entry.name.span().start)
     });
     let edited = at.and_then(|at| without_entry(&text, "[[client]]", at));
+    // A server takes a file without a byte for one that is just being written, and keeps the list that it has.
+    let edited = edited.map(|text| if text.is_empty() { NOBODY.to_owned() } else { text });
     write(path, replacement, edited, &policy)?;
     Ok(Some((key, access)))
 }
+
+/// A list that allows nobody, and says so.
+const NOBODY: &str = "# nobody\n";
 
 /// Puts the edited text in the file's place, if it says what is meant and nothing else.
 fn write(
@@ -100,7 +105,9 @@ fn write(
     edited: Option<String>,
     meant: &Policy,
 ) -> Result<(), ClientsEditError> {
-    let edited = edited.filter(|text| parse(text).is_ok_and(|said| said == *meant));
+    let is_meant =
+        |text: &String| len_u64(text.len()) <= LEN_MAX && parse(text).is_ok_and(|said| said == *meant);
+    let edited = edited.filter(is_meant);
     let Some(edited) = edited else { return Err(ClientsEditError::Uneditable { file: path.to_owned() }) };
     let file = replacement.path().to_owned();
     replacement.finish(&edited).map_err(|source| ClientsEditError::Write { file, source })
@@ -159,6 +166,18 @@ mod tests {
         assert_eq!(forget(&path, "nobody").unwrap(), None);
         assert_eq!(forget(&path, "other").unwrap(), Some((other, access("other", all))));
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), first.trim_end());
+        // Also the last one, for servers that run.
+        forget(&path, "one").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\n");
+        std::fs::write(&path, entry(&one, &access("one", Rights::READ))).unwrap();
+        forget(&path, "one").unwrap();
+        assert_eq!(crate::server::load_clients_unless_blank(&path).unwrap(), Some(Policy::default()));
+        // What stands above the next entry is that one's.
+        let [first, second] = [&one, &other].map(|key| entry(key, &access(&key.fingerprint(), Rights::READ)));
+        std::fs::write(&path, format!("# one\n{first}\n# the other's\n# machine\n{second}")).unwrap();
+        forget(&path, &one.fingerprint()).unwrap();
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert!(left.ends_with(&format!("# the other's\n# machine\n{second}")), "{left}");
         std::fs::write(&path, "client = []\n").unwrap();
         assert!(matches!(add(&path, &one, &access("one", all)), Err(ClientsEditError::Uneditable { .. })));
     }

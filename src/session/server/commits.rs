@@ -46,6 +46,7 @@ struct Waiting<P> {
     opens: Vec<OpenId>,
     /// The files of which it says who has written.
     marked: Vec<FileIdentity>,
+    intents: Vec<u64>,
     outputs: Vec<ServerOutput<P>>,
 }
 
@@ -106,9 +107,9 @@ impl<P> Commits<P> {
         self.lazy = self.lazy.filter(|lazy| *lazy > commit);
     }
 
-    fn opens_of(&self, commit: CommitId) -> Vec<OpenId> {
+    fn records_of(&self, commit: CommitId) -> (Vec<OpenId>, Vec<u64>) {
         let waiting = self.waiting.iter().find(|waiting| waiting.commit == commit);
-        waiting.map(|waiting| waiting.opens.clone()).unwrap_or_default()
+        waiting.map(|waiting| (waiting.opens.clone(), waiting.intents.clone())).unwrap_or_default()
     }
 
     /// What waited for `commit` and those before it.
@@ -142,12 +143,14 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The store has refused a commit, without a trace of it, because it has no room for a new record; it has all before
-    /// it. Whoever was to get a handle hears that instead, and the other changes of the commit are to be stored once more.
+    /// it. Whoever was to get a handle hears that instead, a change that cannot be recorded is not made, and the other
+    /// changes of the commit are to be stored once more.
     pub fn handle_commit_refused(&mut self, now: Time, commit: CommitId) {
         self.end_expired(now);
         self.commits.on_done(commit);
         self.seal_step();
-        let opens = self.commits.opens_of(commit);
+        let (opens, intents) = self.commits.records_of(commit);
+        let mut unrecorded = Vec::new();
         for output in self.commits.release(commit) {
             match output {
                 ServerOutput::Send {
@@ -162,8 +165,16 @@ impl<P: Clone> ServerCore<P> {
                     self.forget_answer(connection, request);
                     self.ready.push_back(ServerOutput::Send { connection, request, message, payload: None });
                 }
+                ServerOutput::Effect { id, effect } => match self.unrecorded(id, Reason::NoSpace.into()) {
+                    Some(completion) => unrecorded.push((id, completion)),
+                    None => self.ready.push_back(ServerOutput::Effect { id, effect }),
+                },
                 output => self.ready.push_back(output),
             }
+        }
+        self.intents.store_again(now, intents);
+        for (id, completion) in unrecorded {
+            self.handle_completion(now, id, completion);
         }
         opens.into_iter().for_each(|open| self.table.store_again(open));
         self.settle_table();
@@ -187,6 +198,7 @@ impl<P: Clone> ServerCore<P> {
             self.ready.extend(step);
             return;
         }
+        self.intents.add_changes(self.now, &mut changes);
         let is_urgent = changes.is_urgent;
         if !changes.is_empty() {
             self.commits.next = self.commits.next.saturating_add(1);
@@ -196,7 +208,14 @@ impl<P: Clone> ServerCore<P> {
             }
             if is_urgent {
                 let opens = changes.opens.iter().map(|(id, _)| *id).collect();
-                self.commits.waiting.push_back(Waiting { commit, opens, marked, outputs: Vec::new() });
+                let intents = changes.intents.iter().map(|(key, _)| *key).collect();
+                self.commits.waiting.push_back(Waiting {
+                    commit,
+                    opens,
+                    marked,
+                    intents,
+                    outputs: Vec::new(),
+                });
             }
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }

@@ -50,6 +50,7 @@ impl<P: Clone> ServerCore<P> {
         if let Some(record) = self.sessions.get_mut(&session) {
             record.heard = now;
             record.window.settle(input.settled);
+            self.intents.settle(now, session, input.settled);
         }
         let mut is_claimed = false;
         match &input.message {
@@ -171,6 +172,10 @@ impl<P: Clone> ServerCore<P> {
             ClientControl::Grant(grant) => self.serve_grant(now, ticket, grant),
             ClientControl::Revoke(revoke) => self.serve_revoke(ticket, revoke),
             ClientControl::TakeGrant(take) => self.serve_take_grant(now, ticket, take),
+            ClientControl::Inquire(asked) => {
+                self.serve_inquire(ticket, asked);
+                Ok(())
+            }
             // Taken care of before the claim.
             ClientControl::Heard(_)
             | ClientControl::Rekey(_)
@@ -249,17 +254,8 @@ impl<P: Clone> ServerCore<P> {
             return Err(Reason::Quota.into());
         }
         let id = OpenId(u64::from_le_bytes(self.entropy.bytes().map_err(|_| Reason::Exhausted)?));
-        let effect = Effect::OpenFile {
-            open: id,
-            export: open.export.clone(),
-            path: open.path.clone(),
-            rights: open.mode.rights,
-            create: open.create,
-            permissions: open.permissions,
-        };
-        let opening = Opening { open, id, handle, rights, lock };
-        self.start(Job::new(ticket, Task::Open(Box::new(opening))), effect);
-        Ok(())
+        let opening = Opening { open, id, handle, rights, lock, made: None };
+        self.open_or_make(ticket, opening, owner)
     }
 
     fn serve_resume(&mut self, now: Time, ticket: Ticket, resume: &Resume) -> Result<(), Refusal> {
@@ -320,6 +316,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
+        self.intents.on_answered(self.now, ticket, &message);
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         let mut connections = session.window.finish(ticket.request, kept(&message));
         let Some(last) = connections.pop() else {
@@ -425,6 +422,8 @@ fn changes_file<P>(effect: &Effect<P>) -> bool {
         | Effect::Sync { .. }
         | Effect::Seek { .. }
         | Effect::Identify { .. }
+        | Effect::MakeFile { .. }
+        | Effect::Weigh { .. }
         | Effect::Name(_) => false,
     }
 }
@@ -490,6 +489,7 @@ fn kept(message: &ServerMessage) -> Option<ServerMessage> {
         ServerMessage::Data(ServerData::ReadDone(_))
         | ServerMessage::Control(
             ServerControl::Listed(_)
+            | ServerControl::Outcome(_)
             | ServerControl::XattrValue(_)
             | ServerControl::XattrNames(_)
             | ServerControl::Link(_)
