@@ -224,8 +224,8 @@ impl Limits {
     pub const KEYS_PER_GRANT: usize = 4;
     /// Handles of one grant: a grantee takes none of the places that the open's owner needs.
     pub const HOLDERS_PER_GRANT: usize = 8;
-    /// Notices that a session has not heard, beyond which it is offered nothing and resumes nothing. A notice takes up to
-    /// 5 KiB, with a path of 4,095 bytes.
+    /// Notices that a session has not heard, beyond which it is offered nothing, and opens and resumes nothing. Each of the
+    /// handles that it has by then can still end. A notice takes up to 5 KiB, with a path of 4,095 bytes.
     pub const NOTICES_UNHEARD_MAX: usize = 1024;
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use super::keys::ResumeDenial;
 use super::table::OpenTable;
-use crate::model::{ByteRange, Ending, HandleId, LockMode, OpenId, Reason, Refusal, RequestId, SessionId};
+use crate::model::{
+    ByteRange, Ending, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId, SessionId,
+};
 
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,16 @@ pub enum TableEvent {
         /// Its handle.
         handle: HandleId,
         /// Why the open ends.
+        ending: Ending,
+    },
+    /// An orphan ends: its grace was over, and another client wanted what it has, or too many such orphans were kept or this
+    /// one for too long. For the server's own log and counters.
+    OrphanEnded {
+        /// The open.
+        open: OpenId,
+        /// Whose it is.
+        owner: PublicKey,
+        /// Why.
         ending: Ending,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.

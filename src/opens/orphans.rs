@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::ended::Tombstone;
 use super::events::TableEvent;
 use super::open::Standing;
+use super::state::OpenPhase;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
@@ -177,6 +178,10 @@ impl OpenTable {
     /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
     /// when to ask again.
     pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
+        let orphan = self.opens.get(&id).filter(|open| open.phase == OpenPhase::Orphaned);
+        if let Some(owner) = orphan.map(|open| open.owner).filter(|_| ending != Ending::Released) {
+            self.events.push_back(TableEvent::OrphanEnded { open: id, owner, ending });
+        }
         self.bury(id, ending);
         // They end with the open, of which their holders hear otherwise.
         self.forget_grants(id);

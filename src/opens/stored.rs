@@ -21,8 +21,8 @@ use super::table::OpenTable;
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, Epoch, HandleId, OpenId, PublicKey, StoredHolder, StoredIntent, StoredKey, StoredOpen,
-    StoredTombstone, Time,
+    ByteRange, Epoch, FileIdentity, HandleId, OpenId, PublicKey, StoredHolder, StoredIntent, StoredKey,
+    StoredOpen, StoredTombstone, Time,
 };
 
 /// What is to be stored after a call.
@@ -41,6 +41,8 @@ pub struct TableChanges {
     pub intents: Vec<(u64, Option<StoredIntent>)>,
     /// Up to which life of the server intents were given up, where that has changed.
     pub horizon: Option<Epoch>,
+    /// Files of which the records now say who has written: no change of them may execute before that is stored.
+    pub marked: Vec<FileIdentity>,
 }
 
 impl TableChanges {
@@ -101,7 +103,8 @@ impl OpenTable {
         if let Some(&rest) = lazy.iter().nth(lazy_max) {
             self.dirty_lazily = lazy.split_off(&rest);
         }
-        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), ..TableChanges::default() };
+        let marked = core::mem::take(&mut self.newly_marked);
+        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), marked, ..TableChanges::default() };
         changes.opens.extend(opens.into_iter().chain(lazy).map(|id| (id, self.stored(id))));
         for id in tombstones {
             let stored = self.tombstones.find(id).map(|(order, tombstone)| tombstone.stored(order));
@@ -168,7 +171,7 @@ impl OpenTable {
     }
 
     /// Puts the tombstones back in, whichever order they come in. Where the machine was started anew nobody knows how long
-    /// ago their opens ended: they are remembered as if they had just ended.
+    /// ago their opens ended: they are remembered as if they had just ended. Only those are stored once more.
     pub fn restore_tombstones(
         &mut self,
         at: &Restart,
@@ -176,7 +179,7 @@ impl OpenTable {
     ) {
         let in_order: BTreeMap<u64, _> =
             stored.into_iter().map(|(id, stored)| (stored.order, (id, stored))).collect();
-        for (id, stored) in in_order.into_values() {
+        for (order, (id, stored)) in in_order {
             let key = |(generation, hash, bearer): &(u32, [u8; 32], Option<PublicKey>)| EndedKey {
                 generation: *generation,
                 hash: KeyHash::restored(*hash),
@@ -185,13 +188,21 @@ impl OpenTable {
             let keys = stored.keys.iter().map(key).collect();
             let ended = if at.is_same_boot { stored.ended.min(at.now) } else { at.now };
             let tombstone = Tombstone { owner: stored.owner, keys, ending: stored.ending, ended };
-            self.tombstones.insert(id, tombstone, self.tombstone_bounds);
+            let is_stored = ended == stored.ended;
+            self.tombstones.restore((order, id), tombstone, self.tombstone_bounds, is_stored);
         }
     }
 
     /// The record of an open has changed, and somebody is to be told.
     pub(super) fn touch(&mut self, id: OpenId) {
         self.touch_as(id, true);
+    }
+
+    /// The record of an open has changed, and no change of its file may execute before that is stored.
+    pub(super) fn touch_before_writes(&mut self, id: OpenId) {
+        self.touch(id);
+        let file = self.opens.get(&id).filter(|open| open.resumable).map(|open| open.file);
+        self.newly_marked.extend(file);
     }
 
     /// The record of an open has changed, and nobody is told.
@@ -304,8 +315,9 @@ impl Open {
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
-            // What had come of it was noted as a change by others.
-            is_joint: stored.others_wrote,
+            // Where there are several, each of them has to hear of what others wrote; where there is one, it does when it
+            // comes back, and once.
+            is_joint: stored.others_wrote && stored.holders.len() > 1,
             is_restored: true,
             renewals,
             grants: Grants::default(),

@@ -108,6 +108,8 @@ pub struct OpenTable {
     pub(super) dirty: BTreeSet<OpenId>,
     /// The others whose records have changed.
     pub(super) dirty_lazily: BTreeSet<OpenId>,
+    /// Files of opens whose records now say who has written.
+    pub(super) newly_marked: Vec<FileIdentity>,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -166,6 +168,7 @@ impl OpenTable {
             changes: HashMap::new(),
             dirty: BTreeSet::new(),
             dirty_lazily: BTreeSet::new(),
+            newly_marked: Vec::new(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::model::Ending;
 use crate::net::Outbound;
 use crate::session::server::{ClientMessage, Completion, ServerMessage};
 use crate::wire::{ClientControl, ClientData, Message as _, ServerControl, ServerData};
@@ -63,6 +64,8 @@ pub(super) struct Counters {
     read: AtomicU64,
     written: AtomicU64,
     handshakes: [AtomicU64; HANDSHAKE_KINDS],
+    orphans_taken_over: AtomicU64,
+    orphans_expired: AtomicU64,
     commits: AtomicU64,
     commit_us: AtomicU64,
 }
@@ -91,6 +94,8 @@ pub struct ServerCounts {
     pub written: u64,
     /// Handshakes that have ended, by how.
     pub handshakes: Vec<(&'static str, u64)>,
+    /// Orphans that have ended after their grace, by why.
+    pub orphans_ended: [(&'static str, u64); 2],
     /// Batches of changes that the store of the open table has recorded.
     pub commits: u64,
     /// How long those waited for it, all together.
@@ -105,6 +110,8 @@ impl Counters {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             handshakes: Default::default(),
+            orphans_taken_over: AtomicU64::new(0),
+            orphans_expired: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
         }
@@ -162,6 +169,16 @@ impl Counters {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An orphan whose grace was over has ended.
+    pub(super) fn orphan_ended(&self, ending: Ending) {
+        let count = match ending {
+            Ending::TakenOver => &self.orphans_taken_over,
+            Ending::Expired => &self.orphans_expired,
+            Ending::Released => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A batch is recorded, so long after it was handed in.
     pub(super) fn committed(&self, after: Duration) {
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -183,6 +200,10 @@ impl Counters {
             read: of(&self.read),
             written: of(&self.written),
             handshakes: HANDSHAKES.into_iter().zip(self.handshakes.iter().map(of)).collect(),
+            orphans_ended: [
+                ("taken_over", of(&self.orphans_taken_over)),
+                ("expired", of(&self.orphans_expired)),
+            ],
             commits: of(&self.commits),
             commit_time: Duration::from_micros(of(&self.commit_us)),
         }

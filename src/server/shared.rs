@@ -68,8 +68,9 @@ struct Connection {
     asked: HashMap<RequestId, u8>,
 }
 
-/// Requests whose kinds are remembered, per connection: more than its session may have under way.
-const ASKED_MAX: usize = 1 << 16;
+/// Requests whose kinds are remembered on a connection, for each that its session may have under way with credit: the
+/// others are few, and more of them are not counted.
+const ASKED_PER_REQUEST: usize = 4;
 
 /// The queue of a connection's writer.
 pub(super) type WriterHandle = Queue<ServerControl, ServerData>;
@@ -112,10 +113,14 @@ impl Shared {
     /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
     /// the rest goes to the blocking pool.
     pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<Outbound>, Time) -> T) -> T {
+        self.step(|state, now| change(&mut state.core, now))
+    }
+
+    fn step<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
         let (mut work, mut closing) = (Vec::new(), Vec::new());
         let value = {
             let mut state = self.lock();
-            let value = change(&mut state.core, self.clock.now());
+            let value = change(&mut state, self.clock.now());
             self.drain(&mut state, &mut work, &mut closing);
             value
         };
@@ -134,13 +139,17 @@ impl Shared {
 
     /// Gives a verified record of a connection to the core.
     pub(super) fn receive(self: &Arc<Self>, connection: ConnectionId, input: Input<ClientMessage, Outbound>) {
-        if let Ok(message) = &input.message
-            && input.request != RequestId::NONE
-        {
-            let kind = kind_of(message);
-            self.lock().note(connection, input.request, kind);
-        }
-        self.drive(|core, now| core.handle_input(now, connection, input));
+        let (request, kind) = (input.request, input.message.as_ref().ok().map(kind_of));
+        let asked_max = usize::try_from(self.limits.requests).unwrap_or(usize::MAX);
+        let asked_max = asked_max.saturating_mul(ASKED_PER_REQUEST);
+        self.step(|state, now| {
+            // What the core does not answer is not remembered.
+            if state.core.handle_input(now, connection, input)
+                && let Some(kind) = kind
+            {
+                state.note(connection, (request, kind), asked_max);
+            }
+        });
     }
 
     /// Deadlines may have come nearer without a note of the core's.
@@ -250,6 +259,9 @@ impl Shared {
                 }
                 ServerOutput::Note(note) => {
                     log(&note);
+                    if let ServerNote::OrphanEnded { ending, .. } = note {
+                        self.counters.orphan_ended(ending);
+                    }
                     self.wake.notify_one();
                 }
             }
@@ -277,6 +289,12 @@ impl Shared {
         }
     }
 
+    /// How many requests are remembered, of all connections.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> usize {
+        self.lock().connections.values().map(|connection| connection.asked.len()).sum()
+    }
+
     fn next_timeout(&self) -> Option<Time> {
         let now = self.clock.now();
         self.look(|core| core.poll_timeout(now))
@@ -285,9 +303,9 @@ impl Shared {
 
 impl State {
     /// What is asked for in a request, so that its answer can be counted.
-    fn note(&mut self, connection: ConnectionId, request: RequestId, kind: u8) {
+    fn note(&mut self, connection: ConnectionId, (request, kind): (RequestId, u8), asked_max: usize) {
         let connection = self.connections.get_mut(&connection);
-        if let Some(connection) = connection.filter(|connection| connection.asked.len() < ASKED_MAX) {
+        if let Some(connection) = connection.filter(|connection| connection.asked.len() < asked_max) {
             connection.asked.insert(request, kind);
         }
     }
@@ -360,6 +378,9 @@ fn log(note: &ServerNote) {
         }
         ServerNote::OpenReleased { open, owner, holders } => {
             tracing::warn!(%open, ?owner, holders, "the administrator has ended the open");
+        }
+        ServerNote::OrphanEnded { open, owner, ending } => {
+            tracing::info!(%open, ?owner, ?ending, "an orphan whose grace was over has ended");
         }
         ServerNote::Offence { session, what } => {
             tracing::warn!(%session, ?what, "the peer broke the protocol")

@@ -1,8 +1,9 @@
 //! The server's process ends and another one starts on its store: opens, locks and keys are there again, and nothing that
 //! anybody was told is missing.
 
-use bowline::model::{ByteRange, CreateId, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::model::{ByteRange, CreateId, Ending, LockMode, Meanwhile, OpenMode, Reason};
 use bowline::session::client::{Answer, Ticket};
+use bowline::session::server::ServerNote;
 use bowline::wire::ServerControl;
 
 use super::opens::refusal;
@@ -130,6 +131,32 @@ fn b16_f37_the_next_server_knows_that_another_client_has_written() {
     assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient));
 }
 
+/// Also of writes that follow the first one at once, whenever the server's process ends.
+#[test]
+fn b16_whatever_was_acknowledged_of_another_client_the_next_server_knows_of_it() {
+    let mut acknowledged = 0;
+    for wait in 0..8 {
+        let (mut pair, first) = start(4);
+        let open = pair.open(first, "a");
+        let (_, key) = pair.opened(first, open);
+        let other = pair.complete_client(2, &LINES);
+        let foreign = pair.handle(other, "a");
+        pair.store_us = (20_000, 20_000);
+        let writes: Vec<Ticket> = (0..4).map(|at| pair.write(other, foreign, at * 10, *b"else")).collect();
+        pair.run_for(millis(wait * 10));
+        let is_told = writes.iter().any(|&write| pair.outcome(other, write).is_some());
+        acknowledged += usize::from(is_told);
+        pair.restart_server();
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key.unwrap(), None);
+        pair.opened(heir, resumed);
+        if is_told {
+            assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient), "after {wait}");
+        }
+    }
+    assert!((1..8).contains(&acknowledged), "{acknowledged}");
+}
+
 #[test]
 fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
     type Change = fn(&mut Pair);
@@ -160,6 +187,38 @@ fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
         pair.opened(heir, resumed);
         assert_eq!(meanwhile(&pair, heir, resumed), Some(expected));
     }
+}
+
+/// What another client wrote before the server started anew is told once, and not each time from then on.
+#[test]
+fn b17_after_a_restart_a_change_by_another_client_is_told_once() {
+    let (mut pair, first) = start(9);
+    let open = pair.open(first, "a");
+    let (_, key) = pair.opened(first, open);
+    pair.close_session(first);
+    pair.run_for(seconds(1));
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    let write = pair.write(other, foreign, 0, *b"else");
+    pair.finish(other, write);
+    pair.close_session(other);
+    pair.restart_server();
+    let mut key = key.unwrap();
+    let expected = [Meanwhile::ChangedByClient, Meanwhile::Unchanged, Meanwhile::Unchanged];
+    for (time, expected) in expected.into_iter().enumerate() {
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key, None);
+        let (_, next) = pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(expected), "the time {time}");
+        key = next.unwrap();
+        pair.close_session(heir);
+        pair.run_for(seconds(1));
+    }
+    pair.restart_server();
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key, None);
+    pair.opened(heir, resumed);
+    assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::Unchanged));
 }
 
 /// Without its store the server knows nothing, and says no more than to a stranger.
@@ -214,6 +273,9 @@ fn f50_what_was_broken_for_a_refused_open_is_stored_as_ended() {
     let contender = pair.complete_client(2, &LINES);
     let late = exclusive(&mut pair, contender);
     assert_eq!(refusal(pair.error(contender, late)).reason, Reason::NoSpace);
+    let is_noted =
+        |note: &ServerNote| matches!(note, ServerNote::OrphanEnded { ending: Ending::TakenOver, .. });
+    assert_eq!(pair.notes.iter().filter(|note| is_noted(note)).count(), 1);
     pair.run_for(seconds(1));
     pair.restart_server();
     assert_eq!(pair.server.table().opens_len(), 0);

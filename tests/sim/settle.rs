@@ -455,7 +455,13 @@ impl Sim {
                 self.pair.check(!was_changed, "a change by another client was not told");
                 self.tally.note(Seen::Unchanged);
             }
-            Some(Meanwhile::ChangedByClient) => self.tally.note(Seen::ChangedByClient),
+            Some(Meanwhile::ChangedByClient) => {
+                let is_granted = self.shadow.parts.iter().any(|part| part.open == open && part.is_loose);
+                if !is_granted {
+                    self.watch.causes.check(&self.pair, open);
+                }
+                self.tally.note(Seen::ChangedByClient);
+            }
             _ => {}
         }
     }

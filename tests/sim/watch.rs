@@ -18,6 +18,7 @@ use bowline::model::{
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
+use super::causes::Causes;
 use super::pair::disk::How;
 use super::pair::{Pair, Who};
 use super::seen::{Seen, Tally};
@@ -42,6 +43,8 @@ pub(crate) struct Watch {
     pub(crate) restarted_at: Option<Time>,
     /// Opens to which another client has written while they were orphaned, and whose owners have not heard of it.
     pub(crate) changed: BTreeSet<OpenId>,
+    /// What a change that is told may come of.
+    pub(crate) causes: Causes,
     /// When each open was seen first.
     pub(crate) first_seen: BTreeMap<OpenId, Time>,
     /// Opens that contenders have broken.
@@ -76,6 +79,7 @@ impl Watch {
             epochs: BTreeMap::new(),
             restarted_at: None,
             changed: BTreeSet::new(),
+            causes: Causes::default(),
             first_seen: BTreeMap::new(),
             broken: BTreeSet::new(),
         }
@@ -115,6 +119,7 @@ impl Watch {
     pub(crate) fn after_restart(&mut self, pair: &Pair, shadow: &Shadow, is_table_lost: bool) {
         let table = pair.server.table();
         self.restarted_at = Some(pair.now());
+        self.causes.after_restart();
         let protected_until = pair.now().after(RECOVERY);
         if !is_table_lost {
             for part in shadow.parts.iter().filter(|part| part.life != Life::Over) {
@@ -134,6 +139,7 @@ impl Watch {
 
     /// Looks at everything that the last step may have changed.
     pub(crate) fn look(&mut self, pair: &Pair, shadow: &Shadow, tally: &mut Tally) {
+        self.causes.look(pair);
         self.look_at_files(pair, shadow, tally);
         self.look_at_opens(pair, shadow, tally);
         look_at_locks(pair, shadow);

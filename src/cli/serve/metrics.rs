@@ -57,6 +57,11 @@ const TURNED_AWAY: Metric = (
     "counter",
     "Connections that were closed before a handshake or instead of one, by reason.",
 );
+const ORPHANS_ENDED: Metric = (
+    "bowline_orphans_ended_total",
+    "counter",
+    "Open files that ended under their absent owners after their grace, by reason.",
+);
 const COMMITS: Metric = (
     "bowline_store_commit_seconds",
     "summary",
@@ -65,7 +70,7 @@ const COMMITS: Metric = (
 
 /// Every metric, in the order in which they are told.
 #[cfg(test)]
-const ALL: [Metric; 15] = [
+const ALL: [Metric; 16] = [
     SESSIONS,
     CHANNELS,
     OPENS,
@@ -80,6 +85,7 @@ const ALL: [Metric; 15] = [
     HANDSHAKES,
     STEPS,
     TURNED_AWAY,
+    ORPHANS_ENDED,
     COMMITS,
 ];
 
@@ -251,6 +257,7 @@ fn text(server: &Server) -> String {
     text.metric(STEPS, [(String::new(), gate.handshake_steps)]);
     let reasons = [("no_token", gate.counts.without_token), ("drawn", gate.counts.drawn)];
     text.metric(TURNED_AWAY, reasons.map(|(reason, count)| (label("reason", reason), count)));
+    text.metric(ORPHANS_ENDED, counts.orphans_ended.map(|(why, count)| (label("reason", why), count)));
     text.head(COMMITS);
     let (name, ..) = COMMITS;
     let seconds = counts.commit_time.as_secs_f64();

@@ -428,7 +428,7 @@ impl<P: Payload> ClientCore<P> {
                     }
                 }
             }
-            Purpose::Sync(open) => self.on_own_sync(now, open, request.covers, &outcome),
+            Purpose::Sync(open) => self.on_own_sync(now, open, &request, &outcome),
             Purpose::Inquire(asked) => self.on_told(now, asked, outcome),
             Purpose::Rewrite(open, what) => self.on_rewritten(now, open, what, &outcome),
         }

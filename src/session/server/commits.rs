@@ -3,7 +3,11 @@
 //! A *step* is everything that follows from one fact: the answers, the file work, the changes of the table's records. If
 //! a change is urgent ([`is_urgent`](crate::opens::TableChanges::is_urgent)), all that the step wants told or done waits
 //! until the store has it. So an open, a key, a lock or a close that a client has heard of is there after the server has
-//! been killed, and a write is noted before it executes. Reads and further writes change no record, and wait for nothing.
+//! been killed. Reads and most writes change no record, and wait for nothing.
+//!
+//! A write may be the first one since which a record has to say who has written to the file. That is stored before it
+//! executes, and before any other change of the same file does: it would be acknowledged, and after a crash nobody would
+//! know that there was a writer.
 //!
 //! Commits are in order, and what waits for them leaves in order. While one is under way, whatever any step says on a
 //! control channel goes behind it: notices are numbered, a repeated answer must not overtake the first one's commit, and
@@ -18,7 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
 use crate::model::planted::{self, Bug};
-use crate::model::{Limits, OpenId, Reason, RequestId, Time};
+use crate::model::{FileIdentity, Limits, OpenId, Reason, RequestId, Time};
 use crate::wire::control::Refused;
 use crate::wire::{ServerControl, ServerData};
 
@@ -40,6 +44,8 @@ struct Waiting<P> {
     commit: CommitId,
     /// Whose records it changes.
     opens: Vec<OpenId>,
+    /// The files of which it says who has written.
+    marked: Vec<FileIdentity>,
     intents: Vec<u64>,
     outputs: Vec<ServerOutput<P>>,
 }
@@ -49,20 +55,27 @@ impl<P> Commits<P> {
         Self { persists, next: 0, waiting: VecDeque::new(), lazy: None, connections: HashMap::new() }
     }
 
-    /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself.
-    fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool) -> bool {
+    /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself. `changed`: the file that it
+    /// changes, if it does.
+    fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool, changed: Option<FileIdentity>) -> bool {
         match output {
             ServerOutput::Send { .. } if planted::is(Bug::ToldBeforeStored) => false,
             ServerOutput::Send { message, .. } => {
                 !is_said_anyway(message)
                     && (is_urgent || !self.waiting.is_empty() && matches!(message, ServerMessage::Control(_)))
             }
-            ServerOutput::Effect { .. } | ServerOutput::CloseFile { .. } => is_urgent,
+            ServerOutput::Effect { .. } => is_urgent || changed.is_some_and(|file| self.is_marking(file)),
+            ServerOutput::CloseFile { .. } => is_urgent,
             ServerOutput::Close { connection, manner, .. } => {
                 *manner == CloseManner::InOrder && self.connections.contains_key(connection)
             }
             ServerOutput::Note(_) | ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => false,
         }
+    }
+
+    /// Whether it is under way to the store who has written to a file.
+    fn is_marking(&self, file: FileIdentity) -> bool {
+        self.waiting.iter().any(|waiting| waiting.marked.contains(&file))
     }
 
     fn hold(&mut self, output: ServerOutput<P>) {
@@ -179,6 +192,7 @@ impl<P: Clone> ServerCore<P> {
     /// Ends a step: what it wants told and done is ready, or waits for what it wants stored.
     pub(super) fn seal_step(&mut self) {
         let mut changes = self.table.take_changes(self.commits.lazy_max(self.is_stopping));
+        let marked = core::mem::take(&mut changes.marked);
         let step = core::mem::take(&mut self.outputs);
         if !self.commits.persists {
             self.ready.extend(step);
@@ -195,17 +209,30 @@ impl<P: Clone> ServerCore<P> {
             if is_urgent {
                 let opens = changes.opens.iter().map(|(id, _)| *id).collect();
                 let intents = changes.intents.iter().map(|(key, _)| *key).collect();
-                self.commits.waiting.push_back(Waiting { commit, opens, intents, outputs: Vec::new() });
+                self.commits.waiting.push_back(Waiting {
+                    commit,
+                    opens,
+                    marked,
+                    intents,
+                    outputs: Vec::new(),
+                });
             }
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }
         for output in step {
-            if self.commits.keeps(&output, is_urgent) {
+            let changed = self.changed_file(&output);
+            if self.commits.keeps(&output, is_urgent, changed) {
                 self.commits.hold(output);
             } else {
                 self.ready.push_back(output);
             }
         }
+    }
+
+    /// The file that a piece of work changes, if it is one that does.
+    fn changed_file(&self, output: &ServerOutput<P>) -> Option<FileIdentity> {
+        let ServerOutput::Effect { id, .. } = output else { return None };
+        self.table.file_of_handle(self.jobs.get(id)?.changes?)
     }
 }
 

@@ -24,7 +24,7 @@ mod setup;
 mod status;
 mod throttle;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, CloseManner, CommitId, Completion, ConnectionId, Effect,
@@ -103,7 +103,7 @@ pub struct ServerCore<P> {
     /// Looks at the files of orphans, under way.
     looks: HashMap<EffectId, OpenId>,
     /// Orphans whose files are to be looked at when others were.
-    looks_waiting: VecDeque<OpenId>,
+    looks_waiting: BTreeSet<OpenId>,
     /// The time of the call that is being handled.
     now: Time,
 }
@@ -167,7 +167,7 @@ impl<P: Clone> ServerCore<P> {
             intents,
             appends: Appends::default(),
             looks: HashMap::new(),
-            looks_waiting: VecDeque::new(),
+            looks_waiting: BTreeSet::new(),
             now: Time(0),
         };
         if let Some(stored) = setup.stored {
@@ -468,6 +468,9 @@ impl<P: Clone> ServerCore<P> {
                 }
                 TableEvent::OpenEnded { session, handle, ending } => {
                     self.tell_holder_ended(session, handle, ending.reason());
+                }
+                TableEvent::OrphanEnded { open, owner, ending } => {
+                    self.note(ServerNote::OrphanEnded { open, owner, ending });
                 }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use crate::model::{
-    Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, ExportName,
-    ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable,
-    SessionId, SyncScope, XattrHow, XattrName,
+    Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, Ending,
+    ExportName, ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId,
+    Rights, Seekable, SessionId, SyncScope, XattrHow, XattrName,
 };
 use crate::opens::{ResumeDenial, TableChanges};
 use crate::session::LossReason;
@@ -492,6 +492,15 @@ pub enum ServerNote {
         owner: PublicKey,
         /// How many holders it had.
         holders: usize,
+    },
+    /// An orphan whose grace was over has ended.
+    OrphanEnded {
+        /// The open.
+        open: OpenId,
+        /// Whose it was.
+        owner: PublicKey,
+        /// Why.
+        ending: Ending,
     },
     /// A peer broke the protocol.
     Offence {

@@ -16,6 +16,8 @@ use super::Payload;
 pub(crate) struct Disk {
     /// Every write that was executed, in its order.
     pub(crate) writes: Vec<Executed>,
+    /// The file and the open of every write that was begun, in its order.
+    pub(crate) begun: Vec<(u64, OpenId)>,
     /// Every open whose descriptor the core gave up, in its order.
     pub(crate) closed: Vec<OpenId>,
     /// How many of the next writes are held.
@@ -161,6 +163,9 @@ impl Disk {
         *hold = hold.saturating_sub(1);
         if is_held {
             self.held.push(id);
+        }
+        if let Effect::Write { open, .. } | Effect::Append { open, .. } = &effect {
+            self.begun.push((self.inode(*open), *open));
         }
         assert!(self.running.insert(id, effect).is_none(), "{id:?} was used twice");
         is_held
