@@ -31,6 +31,8 @@ mod hostile;
 mod intents;
 #[path = "session/locks.rs"]
 mod locks;
+#[path = "session/lost_answers.rs"]
+mod lost_answers;
 #[path = "session/opens.rs"]
 mod opens;
 #[path = "session/orphans.rs"]

@@ -13,8 +13,8 @@ use super::exports::Exports;
 use super::shared::Shared;
 use super::store::{Committer, Loaded, StateDir, StateSetup, StoreError, TableStore};
 use crate::model::{
-    Durability, Epoch, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind, StoredIntent, StoredOpen,
-    StoredTombstone, Time, Verifier,
+    Durability, Epoch, Evidence, IntendedChange, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind,
+    StoredIntent, StoredOpen, StoredTombstone, Time, Verifier,
 };
 use crate::opens::{Restart, TableChanges};
 use crate::session::recovery::recover;
@@ -74,7 +74,7 @@ impl Beginning {
         let verifier = Verifier { store: loaded.store_id, boot: loaded.boot_id, takeovers: loaded.takeovers };
         let (epoch, is_same_boot) = (Epoch(loaded.epoch), loaded.is_same_boot);
         let mut table = stored_table(loaded, now)?;
-        decide(&mut table, &mut store, is_same_boot, exports)?;
+        decide(&mut table, &mut store, is_same_boot, |change| evidence::collect(exports, change))?;
         Ok(Self { epoch, verifier, table, store })
     }
 }
@@ -145,13 +145,13 @@ fn on_committed(shared: &Arc<Shared>, commit: CommitId, outcome: Result<(), Arc<
 
 /// Decides what became of the changes that were under way when the last server ended, and has it stored: whoever is
 /// served from now on may change what it was decided by.
-fn decide(
+pub(super) fn decide(
     table: &mut StoredTable,
     store: &mut dyn TableStore,
     is_same_boot: bool,
-    exports: &Exports,
+    evidence: impl FnMut(&IntendedChange) -> Evidence,
 ) -> Result<(), StoreError> {
-    let decided = recover(&table.intents, is_same_boot, |change| evidence::collect(exports, change));
+    let decided = recover(&table.intents, is_same_boot, evidence);
     if decided.is_empty() {
         return Ok(());
     }
@@ -173,7 +173,7 @@ fn intent(key: u64, intent: Option<&StoredIntent>) -> RecordChange {
 }
 
 /// The records that say what has changed.
-fn batch(changes: TableChanges) -> Vec<RecordChange> {
+pub(super) fn batch(changes: TableChanges) -> Vec<RecordChange> {
     let open = |(id, open): (OpenId, Option<StoredOpen>)| RecordChange {
         kind: RecordKind::Open,
         key: id.0,
@@ -192,7 +192,11 @@ fn batch(changes: TableChanges) -> Vec<RecordChange> {
     opens.chain(tombstones).chain(intents).chain(horizon).collect()
 }
 
-fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
+/// What a store holds, as the table of the server that begins.
+///
+/// # Errors
+/// [`RecordError`].
+pub(super) fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
     let (mut opens, mut tombstones) = (Vec::new(), Vec::new());
     let (mut intents, mut horizon) = (Vec::new(), None);
     for Record { kind, key, value } in loaded.records {

@@ -362,6 +362,24 @@ fn t33_an_id_that_is_used_again_for_something_else_executes_nothing() {
     assert!(matches!(bare.work[..], [(_, Effect::Write { offset: 4096, .. })]), "{:?}", bare.work);
 }
 
+/// One step back: what is below *settled* is over, whatever it says and whether it ever came.
+#[test]
+fn t33_an_id_that_was_settled_executes_nothing_and_is_not_answered() {
+    let mut bare = Bare::new();
+    let settled = bare.next + 2;
+    let write = Write { handle: bare.handle, offset: 0 };
+    for (connection, request) in [(DATA, settled - 1), (OTHER, 1), (DATA, settled)] {
+        let message = Ok(ClientMessage::Data(write.clone().into()));
+        let (request, settled, payload) =
+            (RequestId(request), RequestId(settled), Some(Payload::new(b"late".to_vec())));
+        let input = Input { request, settled, message, payload_len: 4, payload };
+        bare.server.handle_input(NOW, connection, input);
+        bare.drain();
+        assert_eq!(bare.work.len(), usize::from(request == settled));
+    }
+    assert!(bare.closed.is_empty() && bare.sent.iter().all(|(_, id, _)| id.0 < settled - 1));
+}
+
 #[test]
 fn a_second_begin_or_attach_closes_the_channel() {
     let mut bare = Bare::new();

@@ -1,9 +1,9 @@
 //! What must not run twice, and a server that is killed while it is under way: at every moment from the request to the
 //! answer, with a record of it or without, before its effect and behind it. What is told is what became of it.
 
-use bowline::model::{Create, CreateId, ExportPath, HandleId, Reason, RenameHow};
+use bowline::model::{Create, CreateId, ExportPath, HandleId, LinkTarget, Reason, RenameHow};
 use bowline::session::client::{Answer, Ticket};
-use bowline::wire::names::{HardLink, MakeDirectory, Place, Rename};
+use bowline::wire::names::{HardLink, MakeDirectory, Place, Rename, Symlink};
 
 use super::opens::refusal;
 use super::pair::{LineSpec, OpenSpec, Pair, Who};
@@ -12,9 +12,10 @@ use super::{millis, seconds};
 const LINES: [LineSpec; 2] = [LineSpec::BOTH, LineSpec::BOTH];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(crate) enum Change {
     CreateNew,
     MakeDirectory,
+    Symlink,
     HardLink,
     Remove,
     Rename,
@@ -22,9 +23,10 @@ enum Change {
     Append,
 }
 
-const ALL: [Change; 7] = [
+pub(crate) const ALL: [Change; 8] = [
     Change::CreateNew,
     Change::MakeDirectory,
+    Change::Symlink,
     Change::HardLink,
     Change::Remove,
     Change::Rename,
@@ -41,7 +43,7 @@ fn place(name: &str) -> Place {
 }
 
 impl Change {
-    fn ask(self, pair: &mut Pair, who: Who, handle: HandleId) -> Ticket {
+    pub(crate) fn ask(self, pair: &mut Pair, who: Who, handle: HandleId) -> Ticket {
         let export = || "data".parse().unwrap();
         match self {
             Self::CreateNew => {
@@ -50,6 +52,9 @@ impl Change {
             }
             Self::MakeDirectory => {
                 pair.control(who, MakeDirectory { place: place("new"), permissions: 0o777 })
+            }
+            Self::Symlink => {
+                pair.control(who, Symlink { place: place("new"), target: LinkTarget::new("old").unwrap() })
             }
             Self::HardLink => {
                 pair.control(who, HardLink { export: export(), from: path("old"), to: path("new") })
@@ -65,9 +70,11 @@ impl Change {
     }
 
     /// How often it was made, by what there is now.
-    fn made(self, pair: &Pair) -> usize {
+    pub(crate) fn made(self, pair: &Pair) -> usize {
         match self {
-            Self::CreateNew | Self::MakeDirectory | Self::HardLink => usize::from(pair.disk.has("new")),
+            Self::CreateNew | Self::MakeDirectory | Self::Symlink | Self::HardLink => {
+                usize::from(pair.disk.has("new"))
+            }
             Self::Remove => usize::from(!pair.disk.has("old")),
             Self::Rename => usize::from(pair.disk.has("new") && !pair.disk.has("old")),
             Self::SetLength => usize::from(pair.disk.bytes("a").len() == 40),

@@ -281,7 +281,7 @@ impl Pair {
         self.request(who, Operation::Control(message.into()), LineSet::ALL)
     }
 
-    fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> Ticket {
+    pub(crate) fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> Ticket {
         let id = self.clients[who.0].core.handle_request(self.now, operation, lines);
         self.note(format_args!("c{} wants {id:?}", who.0));
         self.drain_client(who);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bowline::model::{
     Allocation, Attributes, ByteRange, Create, Epoch, Evidence, ExportPath, FileIdentity, IntendedChange,
-    NameState, OpenId, Reason, Refusal, RenameHow, len_u64,
+    LinkTarget, NameState, OpenId, Reason, Refusal, RenameHow, XattrHow, XattrName, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -40,6 +40,11 @@ pub(crate) struct Disk {
     pub(crate) syncs: u64,
     /// How many files were opened.
     pub(crate) opened: u64,
+    /// How often something was changed, or was to be.
+    pub(crate) mutations: u64,
+    /// Where links lead.
+    links: BTreeMap<u64, LinkTarget>,
+    xattrs: BTreeMap<(u64, XattrName), Payload>,
     inodes: BTreeMap<Vec<u8>, u64>,
     /// Files without a name, by what they are made for.
     unnamed: BTreeMap<OpenId, u64>,
@@ -181,6 +186,7 @@ impl Disk {
     /// Executes work: its effect is that of this moment.
     pub(super) fn finish(&mut self, id: EffectId, life: Epoch) -> Option<Completion<Payload>> {
         let effect = self.running.remove(&id)?;
+        self.mutations += u64::from(is_changing(&effect));
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
                 let opened = self.open_file(open, &path, create);
@@ -320,12 +326,24 @@ impl Disk {
         let mut evidence = Evidence { names: states, ..Evidence::default() };
         let bytes = self.inodes.get(names[0].path.as_bytes()).map(|inode| &self.files[inode]);
         evidence.len = bytes.map(|bytes| len_u64(bytes.len()));
+        let inode = self.inodes.get(names[0].path.as_bytes());
+        evidence.target = inode.and_then(|inode| self.links.get(inode)).cloned();
         if let (IntendedChange::Append { offset, len, .. }, Some(bytes)) = (change, bytes) {
             let from = usize::try_from(*offset).unwrap();
             let part = bytes.get(from..from + usize::try_from(*len).unwrap());
             evidence.sum = part.map(sum);
         }
         evidence
+    }
+
+    /// Everything that there is, by its names.
+    pub(crate) fn everything(&self) -> String {
+        let all = self.inodes.iter().map(|(name, inode)| {
+            let xattrs = self.xattrs.iter().filter(|((of, _), _)| of == inode);
+            let xattrs: Vec<_> = xattrs.map(|((_, name), value)| (name, value)).collect();
+            (String::from_utf8_lossy(name), inode, &self.files[inode], self.links.get(inode), xattrs)
+        });
+        format!("{:?}", all.collect::<Vec<_>>())
     }
 
     /// Whether there is anything of this name.
@@ -342,7 +360,7 @@ impl Disk {
         inode
     }
 
-    /// Names are made, removed and changed; nothing else is done with them here.
+    /// Names and extended attributes are made, removed and changed; nothing else is done with them here.
     fn change_names(&mut self, work: NameWork<Payload>) -> Result<NameReport<Payload>, Refusal> {
         match work {
             NameWork::Remove { remove, expected } => {
@@ -366,6 +384,25 @@ impl Disk {
                     return Err(Reason::Exists.into());
                 }
                 self.make(make.place.path.as_bytes());
+            }
+            NameWork::Symlink(link) => {
+                if self.identity(&link.place.path).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                let inode = self.make(link.place.path.as_bytes());
+                self.links.insert(inode, link.target);
+            }
+            NameWork::XattrSet { target: FileTarget::Open(open), name, how, value } => {
+                let place = (self.inode(open), name);
+                if how == XattrHow::Create && self.xattrs.contains_key(&place) {
+                    return Err(Reason::Exists.into());
+                }
+                self.xattrs.insert(place, value.unwrap_or_default());
+            }
+            NameWork::XattrRemove { target: FileTarget::Open(open), name } => {
+                if self.xattrs.remove(&(self.inode(open), name)).is_none() {
+                    return Err(Reason::NoAttribute.into());
+                }
             }
             NameWork::HardLink(link) => {
                 if self.identity(&link.to).is_some() {
@@ -469,6 +506,27 @@ fn sum(bytes: &[u8]) -> [u8; 32] {
         *place = u8::wrapping_add(u8::wrapping_mul(*place, 31), *byte);
     }
     sum
+}
+
+/// Whether a piece of work changes what others can see.
+fn is_changing(effect: &Effect<Payload>) -> bool {
+    match effect {
+        Effect::Name(work) => !matches!(
+            work,
+            NameWork::Lookup(_)
+                | NameWork::List(_)
+                | NameWork::ReadLink(_)
+                | NameWork::StatSpace(_)
+                | NameWork::XattrGet { .. }
+                | NameWork::XattrList { .. }
+        ),
+        Effect::MakeFile { .. }
+        | Effect::Write { .. }
+        | Effect::Append { .. }
+        | Effect::Change { .. }
+        | Effect::Allocate { .. } => true,
+        _ => false,
+    }
 }
 
 /// What a piece of work is, for the trace.
