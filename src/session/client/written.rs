@@ -190,7 +190,7 @@ impl<P: Payload> ClientCore<P> {
             return None;
         }
         let members = &self.written.get(&open)?.members;
-        let mut later = members.range((Bound::Excluded(sync.handle), Bound::Unbounded));
+        let later = members.range((Bound::Excluded(sync.handle), Bound::Unbounded));
         later.copied().find(|name| self.is_live(*name))
     }
 
