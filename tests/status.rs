@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bowline::client::{ChannelState, OpenOptions, Session};
 use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Reason};
-use program::{Done, Server, User, export, finish};
+use program::{Done, Server, User, client_entry, export, finish, peer_entry};
 use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use support::{EXPORT, LONG, World, pattern, reason, two};
@@ -451,16 +451,12 @@ fn the_admin_socket_is_its_user_s_alone_and_goes_with_the_server() {
 fn a_running_client_tells_its_user_what_each_line_carries() {
     let (store, station) = (store(), User::new());
     let client_key = station.make_key();
-    let entry = format!(
-        "[[client]]\nname = \"station\"\nkey = \"{client_key}\"\nexports = [\"media\"]\nrights = [\"read\"]\n"
-    );
-    store.set("clients.toml", &entry);
+    store.set("clients.toml", &client_entry("station", &client_key, &["read"]));
     fs::write(store.at("media/file"), pattern(8 << 20)).unwrap();
     let server = serve(&store, &["--listen", "127.0.0.2:0"]);
     let key = json(&store.at("home/.local/state/bowline/admin.sock"))[0]["key"].as_str().unwrap().to_owned();
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    let peer = format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = {addresses:?}\n");
-    station.set("peers.toml", &peer);
+    station.set("peers.toml", &peer_entry(&key, &server.addresses()));
 
     let nobody = station.run(&["status"]);
     nobody.failure(&["no server's admin socket", "no client of this user is running"]);
