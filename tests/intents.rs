@@ -1,5 +1,6 @@
-//! A server process that is killed while names are made, changed and removed and bytes are appended: each is done once
-//! and told so, or its caller hears that nobody knows. Real processes, real sockets, real files.
+//! Changes of names and appends whose answers are lost, with the channel or with the server process, which is killed while
+//! they are under way: each is done once and told so, or its caller hears that nobody knows. Real processes, real sockets,
+//! real files.
 #![cfg(feature = "program")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic fails the test")]
 
@@ -13,7 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bowline::client::{Error, Export, File, OpenOptions};
-use bowline::model::{LineRole, Reason};
+use bowline::model::{ChannelKind, Create, CreateId, ExportPath, LineRole, OpenMode, Protection, Reason};
+use bowline::wire::control::{Attach, Open};
+use bowline::wire::data::Append;
+use bowline::wire::names::{MakeDirectory, Place};
+use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
+use support::raw::{Channel, Greeted, RawClient};
 use support::{EXPORT, LONG, World};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -131,4 +137,62 @@ async fn t32_f40_what_was_under_way_when_the_server_was_killed_is_done_once_or_u
     // With 16 in flight and six kills, some 96 were under way.
     assert!(unknown <= 48, "{unknown} of {done} are unknown");
     session.close().await;
+}
+
+fn open() -> ClientControl {
+    Open {
+        export: EXPORT.parse().unwrap(),
+        path: ExportPath::new("file").unwrap(),
+        mode: OpenMode::READ_WRITE,
+        create: Create::Never,
+        truncate: false,
+        permissions: 0,
+        lock: None,
+        resumable: true,
+        create_id: CreateId([1; 16]),
+        with_key: false,
+        grace_ms: 0,
+        guard: false,
+    }
+    .into()
+}
+
+/// Each is executed, and its channel is gone before anybody has taken the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn t32_what_is_sent_again_on_a_new_channel_is_executed_once_and_has_its_answer() {
+    let world = World::start(b"old").await;
+    let (file, folder) = (world.file("file"), world.file("new"));
+    let client =
+        RawClient { identity: &world.identity, server: world.server_key, address: world.addresses[0] };
+    let mut session = client.start().await;
+    world.note_session(&session);
+    session.control.send(&open(), 1).await;
+    let (1, ServerControl::Opened(opened)) = session.control.answer().await else { panic!("not opened") };
+
+    let append = ClientData::from(Append { handle: opened.handle });
+    let mut data = client.bind(&session, 1, Protection::Sealed).await;
+    data.send_with(&append, 2, b" and new").await;
+    world.until("it is appended", || fs::read(&file).unwrap() == b"old and new").await;
+    drop(data);
+    let mut data = client.bind(&session, 2, Protection::Sealed).await;
+    data.send_with(&append, 2, b" and new").await;
+    let (2, ServerData::AppendDone(done)) = data.answer().await else { panic!("not appended") };
+    assert_eq!((done.offset, done.written), (3, 8));
+    assert_eq!(fs::read(&file).unwrap(), b"old and new");
+
+    let place = Place { export: EXPORT.parse().unwrap(), path: ExportPath::new("new").unwrap() };
+    let make = ClientControl::from(MakeDirectory { place, permissions: 0o755 });
+    session.control.send(&make, 3).await;
+    world.until("it is made", || folder.is_dir()).await;
+    let kind = (ChannelKind::Control, Protection::Sealed);
+    let Greeted { stream, keys, offer, choice } = client.greet_bind(&session, 3, kind).await;
+    let mut control: Channel<true> = Channel::new(stream, keys, (offer.number, choice.protection));
+    control.send(&ClientControl::from(Attach { offer, choice }), 0).await;
+    let attached = control.answer().await;
+    assert!(matches!(attached, (0, ServerControl::Attached(_))), "{attached:?}");
+    // The first one goes with the answer that nobody has taken.
+    session.control = control;
+    session.control.send(&make, 3).await;
+    let made = session.control.answer().await;
+    assert!(matches!(made, (3, ServerControl::Done(_))), "{made:?}");
 }

@@ -9,6 +9,9 @@
 //! Records are bounded, for each client and in all. If one has to go before its time, the *horizon* rises to the life that
 //! it is from: from then on it means nothing that there is no record of a request of that life or an earlier one.
 
+#[cfg(test)]
+mod tests;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
