@@ -278,6 +278,8 @@ pub(super) struct Open {
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
     pub(super) renewals: u8,
+    /// Whether the store has a record of it.
+    pub(super) is_stored: bool,
 }
 
 /// How an open looks to somebody who wants to come in.
@@ -316,6 +318,7 @@ impl Open {
             is_joint: false,
             is_restored: false,
             renewals: 0,
+            is_stored: false,
         }
     }
 
