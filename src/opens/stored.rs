@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ended::{EndedKey, Tombstone};
 use super::grants::Grants;
-use super::keys::{KeyHash, KeyRecord, KeyRing};
+use super::keys::{KeyHash, KeyRecord, OpenKeys};
 use super::open::{Holder, Open, Origin};
 use super::sessions::SessionPart;
 use super::state::OpenPhase;
@@ -347,7 +347,7 @@ impl Open {
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
-            keys: KeyRing::restored(stored),
+            keys: OpenKeys::restored(stored),
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
@@ -375,7 +375,7 @@ impl KeyRecord {
     }
 }
 
-impl KeyRing {
+impl OpenKeys {
     fn restored(stored: &StoredOpen) -> Self {
         let record = |key: &StoredKey| KeyRecord {
             generation: key.generation,
