@@ -165,6 +165,11 @@ impl Tombstones {
         }
     }
 
+    /// Whatever there is of it has to be stored.
+    pub(super) fn touch(&mut self, open: OpenId) {
+        self.changed.insert(open);
+    }
+
     pub(super) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
     }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::grants::Grants;
-use super::keys::KeyRing;
+use super::keys::OpenKeys;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
@@ -263,7 +263,7 @@ pub(super) struct Open {
     /// Present while it is orphaned.
     pub(super) deadline: Option<Time>,
     pub(super) holders: Vec<HandleId>,
-    pub(super) keys: KeyRing,
+    pub(super) keys: OpenKeys,
     pub(super) grants: Grants,
     /// How the file looks if nobody but bowline changes it; none while its owner writes.
     pub(super) expected: Option<FileMark>,
@@ -278,11 +278,13 @@ pub(super) struct Open {
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
     pub(super) renewals: u8,
+    /// Whether the store has a record of it.
+    pub(super) is_stored: bool,
 }
 
 /// How an open looks to somebody who wants to come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Standing {
+pub(super) enum Presence {
     /// A holder is live.
     Held,
     /// Orphaned, and the grace lasts for this long.
@@ -308,7 +310,7 @@ impl Open {
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
-            keys: KeyRing::default(),
+            keys: OpenKeys::default(),
             grants: Grants::default(),
             expected: Some(admission.mark),
             wrote: false,
@@ -316,16 +318,17 @@ impl Open {
             is_joint: false,
             is_restored: false,
             renewals: 0,
+            is_stored: false,
         }
     }
 
-    pub(super) fn standing(&self, now: Time) -> Standing {
+    pub(super) fn presence(&self, now: Time) -> Presence {
         match (self.phase, self.deadline) {
-            (OpenPhase::Held, _) => Standing::Held,
-            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Standing::Over,
-            (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Standing::Grace(deadline.since(now)),
-            (OpenPhase::Orphaned, _) => Standing::Over,
-            (OpenPhase::Closing | OpenPhase::Ended, _) => Standing::Closing,
+            (OpenPhase::Held, _) => Presence::Held,
+            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Presence::Over,
+            (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Presence::Grace(deadline.since(now)),
+            (OpenPhase::Orphaned, _) => Presence::Over,
+            (OpenPhase::Closing | OpenPhase::Ended, _) => Presence::Closing,
         }
     }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ended::{EndedKey, Tombstone};
 use super::grants::Grants;
-use super::keys::{KeyHash, KeyRecord, KeyRing};
+use super::keys::{KeyHash, KeyRecord, OpenKeys};
 use super::open::{Holder, Open, Origin};
 use super::sessions::SessionPart;
 use super::state::OpenPhase;
@@ -21,8 +21,8 @@ use super::table::OpenTable;
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, Epoch, FileIdentity, HandleId, OpenId, PublicKey, StoredHolder, StoredIntent, StoredKey,
-    StoredOpen, StoredTombstone, Time,
+    ByteRange, Epoch, FileIdentity, HandleId, OpenId, PublicKey, SessionId, StoredHolder, StoredIntent,
+    StoredKey, StoredOpen, StoredTombstone, Time,
 };
 
 /// What is to be stored after a call.
@@ -113,13 +113,49 @@ impl OpenTable {
         changes
     }
 
-    /// The record of an open, or what is left of it, could not be stored as it was: what there is now has to be stored.
-    pub fn store_again(&mut self, id: OpenId) {
-        // Gone meanwhile: then its record goes.
-        if !self.dirty.contains(&id) {
-            self.dirty_lazily.insert(id);
+    /// The store has what was to be stored of an open.
+    pub fn note_stored(&mut self, id: OpenId) {
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.is_stored = true;
         }
+    }
+
+    /// Whether an open is there that has to have a record and has none.
+    #[must_use]
+    pub fn is_unstored(&self, id: OpenId) -> bool {
+        let is_there = |open: &&Box<Open>| matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned);
+        self.opens.get(&id).filter(is_there).is_some_and(|open| open.resumable && !open.is_stored)
+    }
+
+    /// A handle is given out: its open is to be stored, if it is not.
+    pub fn touch_unstored(&mut self, handle: HandleId) {
+        if let Some((id, _)) = self.part_of(handle).filter(|(id, _)| self.is_unstored(*id)) {
+            self.touch(id);
+        }
+    }
+
+    /// The open and the session of a handle.
+    #[must_use]
+    pub fn part_of(&self, handle: HandleId) -> Option<(OpenId, SessionId)> {
+        self.holders.get(&handle).map(|holder| (holder.open, holder.session))
+    }
+
+    /// The record of an open could not be stored as it was: what there is now has to be stored before anything is told that
+    /// waited for it. If it is gone meanwhile, its record goes.
+    pub fn store_again(&mut self, id: OpenId) {
+        self.dirty_lazily.remove(&id);
+        self.dirty.insert(id);
         self.tombstones.store_again(id);
+    }
+
+    /// The same of what is left of an open.
+    pub fn store_end_again(&mut self, id: OpenId) {
+        self.tombstones.touch(id);
+    }
+
+    /// It could not be stored that somebody has written to these files.
+    pub fn mark_again(&mut self, files: Vec<FileIdentity>) {
+        self.newly_marked.extend(files);
     }
 
     /// Takes back a handle that nobody has heard of.
@@ -311,7 +347,7 @@ impl Open {
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
-            keys: KeyRing::restored(stored),
+            keys: OpenKeys::restored(stored),
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
@@ -320,6 +356,7 @@ impl Open {
             is_joint: stored.others_wrote && stored.holders.len() > 1,
             is_restored: true,
             renewals,
+            is_stored: true,
             grants: Grants::default(),
         }
     }
@@ -338,7 +375,7 @@ impl KeyRecord {
     }
 }
 
-impl KeyRing {
+impl OpenKeys {
     fn restored(stored: &StoredOpen) -> Self {
         let record = |key: &StoredKey| KeyRecord {
             generation: key.generation,

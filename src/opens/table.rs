@@ -11,7 +11,7 @@ use super::ended::{TombstoneBounds, Tombstones};
 use super::events::TableEvent;
 use super::keys::KeyHasher;
 use super::locks::FileLocks;
-use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
+use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Presence, Repeat, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
@@ -419,9 +419,9 @@ impl OpenTable {
             return Ok(None);
         }
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
-        match open.standing(now) {
-            Standing::Held | Standing::Grace(_) | Standing::Over => {}
-            Standing::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
+        match open.presence(now) {
+            Presence::Held | Presence::Grace(_) | Presence::Over => {}
+            Presence::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
         }
         let is_same =
             open.export == *repeat.export && open.mode == repeat.mode && open.resumable == repeat.resumable;

@@ -129,11 +129,16 @@ fn repeat(session: SessionId, n: u64, handle: u64, export: &ExportName) -> Repea
     }
 }
 
-/// What was said, but for looks that are wanted: those have their own tests.
 /// What there is to do. How files look, and who is told why, is asked for where it matters.
 fn events(table: &mut OpenTable) -> Vec<TableEvent> {
     let all = core::iter::from_fn(|| table.poll_event());
-    all.filter(|event| !matches!(event, TableEvent::LookAt { .. } | TableEvent::OpenEnded { .. })).collect()
+    let is_for_others = |event: &TableEvent| {
+        matches!(
+            event,
+            TableEvent::LookAt { .. } | TableEvent::OpenEnded { .. } | TableEvent::OrphanEnded { .. }
+        )
+    };
+    all.filter(|event| !is_for_others(event)).collect()
 }
 
 fn closed(open: u64) -> TableEvent {

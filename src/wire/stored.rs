@@ -1,9 +1,14 @@
 //! The records of the open table as bytes. They are no messages and no part of the protocol: the store keeps them, and
-//! the next server reads them. What a byte more or less in them means is decided by the store's format version.
+//! the next server reads them. What a byte more or less in them means is decided by [`VERSION`], which stands in the store's
+//! head.
 
 use super::DecodeError;
 use super::codec::{decode_record, encode_record};
 use crate::model::{Epoch, StoredIntent, StoredOpen, StoredTombstone};
+
+/// The version of what records say. It rises with each change of their bytes: those stand in the fuzzer's corpus, and a
+/// test compares them.
+pub const VERSION: u32 = 1;
 
 /// The bytes of an open's record.
 #[must_use]

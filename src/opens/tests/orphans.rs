@@ -59,6 +59,8 @@ fn b16_a_session_is_told_why_its_open_has_ended() {
         let all: Vec<_> = core::iter::from_fn(|| table.poll_event()).collect();
         let at = |event: &TableEvent| all.iter().position(|one| one == event);
         assert!(at(&told).is_some() && at(&told) < at(&drained(A1, 1)), "{all:?}");
+        let orphan = TableEvent::OrphanEnded { open: OpenId(1), owner: ALICE, ending };
+        assert_eq!(all.iter().filter(|event| **event == orphan).count(), 1, "{all:?}");
     }
 }
 

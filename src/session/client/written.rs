@@ -18,7 +18,7 @@ use core::ops::Bound;
 use std::collections::BTreeSet;
 
 use super::ClientCore;
-use super::handles::{Outcome, Standing};
+use super::handles::{HandleLife, Outcome};
 use super::output::{Answer, Operation, RequestError};
 use super::request::{Purpose, Request, Rewrite};
 use super::unsynced::{Change, Resize, Unsynced, merge};
@@ -195,7 +195,7 @@ impl<P: Payload> ClientCore<P> {
     }
 
     fn is_live(&self, name: HandleId) -> bool {
-        self.handles.get(&name).is_some_and(|held| held.standing == Standing::Live)
+        self.handles.get(&name).is_some_and(|held| held.standing == HandleLife::Live)
     }
 
     /// A handle was resumed: what is kept of its open and was lost with the page cache is written again, or given up,
@@ -407,7 +407,7 @@ impl<P: Payload> ClientCore<P> {
                 written.rewriting = None;
                 let waiting = written.members.clone().into_iter();
                 let is_waiting = |name: &HandleId| {
-                    self.handles.get(name).is_some_and(|held| held.standing == Standing::Rewriting)
+                    self.handles.get(name).is_some_and(|held| held.standing == HandleLife::Rewriting)
                 };
                 let waiting: Vec<HandleId> = waiting.filter(is_waiting).collect();
                 waiting.into_iter().for_each(|name| self.make_live(now, name));

@@ -22,8 +22,8 @@ use std::collections::{HashMap, VecDeque};
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
 use crate::model::planted::{self, Bug};
-use crate::model::{FileIdentity, Limits, OpenId, Reason, RequestId, Time};
-use crate::wire::control::Refused;
+use crate::model::{FileIdentity, HandleId, Limits, OpenId, Time};
+use crate::opens::TableChanges;
 use crate::wire::{ServerControl, ServerData};
 
 /// The outputs that wait for the store.
@@ -32,6 +32,8 @@ pub(super) struct Commits<P> {
     /// Whether the table is stored at all.
     persists: bool,
     next: u64,
+    /// The commits that the store has not done with, and the records that each of them changes.
+    under_way: VecDeque<(CommitId, Records)>,
     waiting: VecDeque<Waiting<P>>,
     /// The commit under way that has records of no urgency.
     lazy: Option<CommitId>,
@@ -39,20 +41,37 @@ pub(super) struct Commits<P> {
     connections: HashMap<ConnectionId, usize>,
 }
 
+/// Whose records a commit changes.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) opens: Vec<OpenId>,
+    /// Of opens that have ended.
+    pub(super) tombstones: Vec<OpenId>,
+    pub(super) intents: Vec<u64>,
+}
+
+impl Records {
+    fn of(changes: &TableChanges) -> Self {
+        Self {
+            opens: changes.opens.iter().map(|(id, _)| *id).collect(),
+            tombstones: changes.tombstones.iter().map(|(id, _)| *id).collect(),
+            intents: changes.intents.iter().map(|(key, _)| *key).collect(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting<P> {
     commit: CommitId,
-    /// Whose records it changes.
-    opens: Vec<OpenId>,
     /// The files of which it says who has written.
     marked: Vec<FileIdentity>,
-    intents: Vec<u64>,
     outputs: Vec<ServerOutput<P>>,
 }
 
 impl<P> Commits<P> {
     pub(super) fn new(persists: bool) -> Self {
-        Self { persists, next: 0, waiting: VecDeque::new(), lazy: None, connections: HashMap::new() }
+        let (under_way, waiting) = (VecDeque::new(), VecDeque::new());
+        Self { persists, next: 0, under_way, waiting, lazy: None, connections: HashMap::new() }
     }
 
     /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself. `changed`: the file that it
@@ -102,18 +121,32 @@ impl<P> Commits<P> {
         }
     }
 
-    /// The store has done with a commit and all before it.
-    fn on_done(&mut self, commit: CommitId) {
+    /// The store has done with a commit and all before it; tells their records, its own last.
+    pub(super) fn on_done(&mut self, commit: CommitId) -> Vec<Records> {
         self.lazy = self.lazy.filter(|lazy| *lazy > commit);
+        let count = self.under_way.iter().take_while(|(id, _)| *id <= commit).count();
+        self.under_way.drain(..count).map(|(_, records)| records).collect()
     }
 
-    fn records_of(&self, commit: CommitId) -> (Vec<OpenId>, Vec<u64>) {
-        let waiting = self.waiting.iter().find(|waiting| waiting.commit == commit);
-        waiting.map(|waiting| (waiting.opens.clone(), waiting.intents.clone())).unwrap_or_default()
+    /// The handles that wait to be given out.
+    pub(super) fn handles(&self) -> Vec<HandleId> {
+        let outputs = self.waiting.iter().flat_map(|waiting| &waiting.outputs);
+        let opened = outputs.filter_map(|output| match output {
+            ServerOutput::Send { message: ServerMessage::Control(ServerControl::Opened(opened)), .. } => {
+                Some(opened.handle)
+            }
+            _ => None,
+        });
+        opened.collect()
+    }
+
+    /// The files of which it is under way to the store who has written to them.
+    pub(super) fn marked(&self) -> Vec<FileIdentity> {
+        self.waiting.iter().flat_map(|waiting| &waiting.marked).copied().collect()
     }
 
     /// What waited for `commit` and those before it.
-    fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
+    pub(super) fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
         let mut released = Vec::new();
         while self.waiting.front().is_some_and(|first| first.commit <= commit) {
             released.extend(self.waiting.pop_front().map(|first| first.outputs).unwrap_or_default());
@@ -135,58 +168,17 @@ impl<P: Clone> ServerCore<P> {
     /// The store has a commit, and all before it.
     pub fn handle_committed(&mut self, now: Time, commit: CommitId) {
         self.end_expired(now);
-        self.commits.on_done(commit);
+        for records in self.commits.on_done(commit) {
+            self.note_stored(&records);
+        }
         // What this step may have said itself comes behind what it was waited with for.
         self.seal_step();
         let released = self.commits.release(commit);
         self.ready.extend(released);
     }
 
-    /// The store has refused a commit, without a trace of it, because it has no room for a new record; it has all before
-    /// it. Whoever was to get a handle hears that instead, a change that cannot be recorded is not made, and the other
-    /// changes of the commit are to be stored once more.
-    pub fn handle_commit_refused(&mut self, now: Time, commit: CommitId) {
-        self.end_expired(now);
-        self.commits.on_done(commit);
-        self.seal_step();
-        let (opens, intents) = self.commits.records_of(commit);
-        let mut unrecorded = Vec::new();
-        for output in self.commits.release(commit) {
-            match output {
-                ServerOutput::Send {
-                    connection,
-                    request,
-                    message: ServerMessage::Control(ServerControl::Opened(opened)),
-                    ..
-                } => {
-                    self.table.take_back(opened.handle);
-                    let refused = Refused { refusal: Reason::NoSpace.into() };
-                    let message = ServerMessage::Control(refused.into());
-                    self.forget_answer(connection, request);
-                    self.ready.push_back(ServerOutput::Send { connection, request, message, payload: None });
-                }
-                ServerOutput::Effect { id, effect } => match self.unrecorded(id, Reason::NoSpace.into()) {
-                    Some(completion) => unrecorded.push((id, completion)),
-                    None => self.ready.push_back(ServerOutput::Effect { id, effect }),
-                },
-                output => self.ready.push_back(output),
-            }
-        }
-        self.intents.store_again(now, intents);
-        for (id, completion) in unrecorded {
-            self.handle_completion(now, id, completion);
-        }
-        opens.into_iter().for_each(|open| self.table.store_again(open));
-        self.settle_table();
-    }
-
-    /// An answer is not given after all, and was not told: repeats hear the refusal too.
-    fn forget_answer(&mut self, connection: ConnectionId, request: RequestId) {
-        let session = self.channels.get(&connection).map(|channel| channel.session);
-        if let Some(session) = session.and_then(|session| self.sessions.get_mut(&session)) {
-            let refused = Refused { refusal: Reason::NoSpace.into() };
-            session.window.replace(request, ServerMessage::Control(refused.into()));
-        }
+    pub(super) fn note_stored(&mut self, records: &Records) {
+        records.opens.iter().for_each(|open| self.table.note_stored(*open));
     }
 
     /// Ends a step: what it wants told and done is ready, or waits for what it wants stored.
@@ -207,16 +199,9 @@ impl<P: Clone> ServerCore<P> {
                 self.commits.lazy = Some(commit);
             }
             if is_urgent {
-                let opens = changes.opens.iter().map(|(id, _)| *id).collect();
-                let intents = changes.intents.iter().map(|(key, _)| *key).collect();
-                self.commits.waiting.push_back(Waiting {
-                    commit,
-                    opens,
-                    marked,
-                    intents,
-                    outputs: Vec::new(),
-                });
+                self.commits.waiting.push_back(Waiting { commit, marked, outputs: Vec::new() });
             }
+            self.commits.under_way.push_back((commit, Records::of(&changes)));
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }
         for output in step {

@@ -435,6 +435,7 @@ impl<P: Clone> ServerCore<P> {
         attributes: Attributes,
     ) -> Result<ServerMessage, Refusal> {
         let state = self.state(session, handle, attributes)?;
+        self.table.touch_unstored(handle);
         let meanwhile = since.and_then(|since| self.meanwhile(session, handle, since, &attributes));
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
         Ok(ServerControl::from(Opened { handle, state, key, meanwhile }).into())

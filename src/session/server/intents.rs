@@ -394,9 +394,19 @@ impl<P: Clone> ServerCore<P> {
         self.start(Job::new(ticket, Task::Open(opening)), effect);
     }
 
-    /// The report of work that is not begun, because the record of it cannot be stored; `None` of work that has none.
-    pub(super) fn unrecorded(&self, id: super::EffectId, refusal: Refusal) -> Option<Completion<P>> {
+    /// The report of work that is not begun, because the record of it cannot be stored, which is one of these; `None` of
+    /// other work.
+    pub(super) fn unrecorded(
+        &self,
+        id: super::EffectId,
+        refused: &[u64],
+        refusal: Refusal,
+    ) -> Option<Completion<P>> {
         let job = self.jobs.get(&id).filter(|job| self.intents.is_open(job.ticket))?;
+        let key = self.intents.by_request.get(&(job.ticket.session, job.ticket.request))?;
+        if !refused.contains(key) {
+            return None;
+        }
         match &job.task {
             Task::Open(_) => Some(Completion::Opened(Err(refusal))),
             Task::ChangeNames(..) | Task::Named { .. } => Some(Completion::Named(Err(refusal))),

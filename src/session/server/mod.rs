@@ -18,6 +18,7 @@ mod names;
 mod notices;
 mod output;
 mod record;
+mod refused;
 mod release;
 mod requests;
 mod setup;
