@@ -6,8 +6,11 @@ mod support;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{FixedOutput as _, KeyInit, Update as _};
 use bowline::client::OpenOptions;
-use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason};
+use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason, SyncScope};
 use support::{Entry, World, new_identity, pattern, reason};
 
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
@@ -88,6 +91,58 @@ async fn b14_b16_others_wait_for_their_turn_at_the_next_server_too_and_files_wit
     let back = world.resume(&heir, &key, LineSet::ALL).await.unwrap();
     assert_eq!(back.meanwhile(), Some(Meanwhile::Unchanged));
     for session in [other, heir] {
+        session.close().await;
+    }
+}
+
+/// Makes of a killed server's state what is found of it after its machine has ended, with durability `machine`: the next
+/// server runs on another boot, and on that no page cache is what it was.
+fn end_machine(world: &World) {
+    let path = world.folder.path().join("state/state");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines =
+        text.lines().filter(|line| !line.starts_with("sum ")).map(|line| match line.split_once(' ') {
+            Some(("boot", id)) => {
+                let first = if id.starts_with('0') { "1" } else { "0" };
+                format!("boot {first}{}\n", &id[1..])
+            }
+            Some(("durability", _)) => "durability machine\n".to_owned(),
+            _ => format!("{line}\n"),
+        });
+    let text: String = lines.collect();
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(b"bowline state v1");
+    let mut mac = <Blake2sMac<U16> as KeyInit>::new(&key.into());
+    mac.update(&[0; 9]);
+    mac.update(text.as_bytes());
+    let sum = data_encoding::HEXLOWER.encode(&mac.finalize_fixed());
+    std::fs::write(&path, format!("{text}sum {sum}\n")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_two_writers_of_one_file_lose_nothing_with_the_servers_machine() {
+    let (mut world, second) = two_clients().await;
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    file.write_at(0, b"older older").await.unwrap();
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let beside = world.open(&other, &read_write()).await.unwrap();
+    beside.write_at(6, b"newer").await.unwrap();
+    file.write_at(100, b"the first").await.unwrap();
+    let end = beside.append(b"the second").await.unwrap();
+    world.kill();
+    end_machine(&world);
+    world.start_again();
+    for file in [&file, &beside] {
+        // It tells what was lost, if anything was.
+        file.sync(SyncScope::All).await.unwrap();
+        for (at, what) in [(0, "older newer"), (100, "the first"), (end, "the second")] {
+            let mut bytes = vec![0; what.len()];
+            file.read_at(at, &mut bytes).await.unwrap();
+            assert_eq!(bytes, what.as_bytes());
+        }
+    }
+    for session in [session, other] {
         session.close().await;
     }
 }

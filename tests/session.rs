@@ -44,6 +44,8 @@ mod restart;
 mod status;
 #[path = "session/unsynced.rs"]
 mod unsynced;
+#[path = "session/writers.rs"]
+mod writers;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);

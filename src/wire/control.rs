@@ -436,6 +436,8 @@ pub struct Opened {
     pub key: Option<ResumeKey>,
     /// What became of the file while no channel reached the holder; none for a first handle.
     pub meanwhile: Option<Meanwhile>,
+    /// Whether all that was acknowledged through the open so far is durable: then nothing was lost with a page cache.
+    pub durable: bool,
 }
 
 /// A resume key.

@@ -52,10 +52,14 @@ pub(crate) enum Seen {
     AppendUnknown,
     /// Nobody knew the table any more, and every key was refused.
     TableLost,
+    /// A write was acknowledged as durable.
+    DurableAtOnce,
+    /// The machine ended while two clients could write to a file that was written to.
+    LostBesideAnother,
 }
 
 impl Seen {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::RepeatWhileExecuting,
         Self::RepeatAfterAnswer,
         Self::OneTickBefore,
@@ -79,6 +83,8 @@ impl Seen {
         Self::Inherited,
         Self::AppendUnknown,
         Self::TableLost,
+        Self::DurableAtOnce,
+        Self::LostBesideAnother,
     ];
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Shadow {
     pub(crate) pending: Vec<Pending>,
     /// Grants that were made and not taken.
     pub(crate) grants: Vec<GrantShadow>,
+    /// Blocks of which something went with a machine that was acknowledged to a client and not told to be durable.
+    pub(crate) gone: BTreeSet<(Who, OpenId, usize)>,
     /// Versions of blocks that a client was told are lost; each is told once.
     pub(crate) told_lost: BTreeMap<(Who, OpenId, usize), u64>,
     /// Opens that may have ended for a reason that is no fault: closed, moved, or with a table that is not believed.
@@ -74,6 +76,8 @@ pub(crate) struct Block {
     pub(crate) acknowledged: u64,
     /// The oldest that anybody may still read: the acknowledged one, unless that was lost with a machine.
     pub(crate) floor: u64,
+    /// The newest version that was acknowledged as durable.
+    pub(crate) durable: u64,
     /// The newest version that was sent.
     pub(crate) issued: u64,
     pub(crate) is_being_written: bool,

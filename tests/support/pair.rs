@@ -704,8 +704,10 @@ impl Pair {
             ServerMessage::Control(ServerControl::Attached(_))
             | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
             ServerMessage::Control(mut message) => {
-                if let (ServerControl::Opened(opened), Some(told)) = (&mut message, self.meanwhile) {
-                    opened.meanwhile = opened.meanwhile.map(|_| told);
+                if let ServerControl::Opened(opened) = &mut message {
+                    opened.meanwhile = opened.meanwhile.map(|was| self.meanwhile.unwrap_or(was));
+                    // The server's core knows nothing of a machine that ended without it.
+                    opened.durable &= self.life.1 == self.server_life.1;
                 }
                 Record::FromServer(input(request, RequestId::NONE, FromServer::Control(message), payload))
             }

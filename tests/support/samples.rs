@@ -206,7 +206,9 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         verifier: Verifier { store: StoreId([0x32; 16]), boot: BootId([0x33; 16]), takeovers: 0x34 },
     };
     let state = state();
-    let opened = |key, meanwhile| Opened { handle: HANDLE, state, key, meanwhile }.into();
+    let opened = |key, meanwhile: Option<Meanwhile>| {
+        Opened { handle: HANDLE, state, key, durable: meanwhile.is_some(), meanwhile }.into()
+    };
     vec![
         ("Welcome", welcome(WelcomeAnswer::Started(started))),
         ("Welcome_lives", welcome(WelcomeAnswer::Lives)),

@@ -1,13 +1,14 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
-//! `locks` what is asked of open files, names and ranges, `grants` what clients give each other, `effects` what file work reports, `notices` what a session is
+//! `locks` what is asked of open files, names and ranges, `durable` what is acknowledged only when it is durable, `grants` what clients give each other, `effects` what file work reports, `notices` what a session is
 //! told without being asked; `status` and `release` are for the server's administrator.
 //! protocol.md: Sessions, Requests.
 
 mod absence;
 mod channels;
 mod commits;
+mod durable;
 mod effects;
 mod grants;
 mod io;
@@ -37,6 +38,7 @@ pub use status::{
 };
 
 use self::commits::Commits;
+use self::durable::Durable;
 use self::effects::{Job, Sequel};
 use self::locks::Fence;
 use self::record::{Channel, Session};
@@ -85,6 +87,7 @@ pub struct ServerCore<P> {
     throttle: Throttle,
     next_effect: u64,
     is_stopping: bool,
+    durable: Durable,
     /// Failed syncs that a holder has not heard of yet: the kernel tells an error of one descriptor once.
     sync_errors: HashMap<HandleId, Refusal>,
     /// What the step that is going on wants told and done.
@@ -147,6 +150,7 @@ impl<P: Clone> ServerCore<P> {
             throttle: Throttle::default(),
             next_effect: 0,
             is_stopping: false,
+            durable: Durable::default(),
             sync_errors: HashMap::new(),
             outputs: VecDeque::new(),
             ready,

@@ -217,7 +217,7 @@ impl<P: Clone> ServerCore<P> {
             self.check_prepared(ticket, &admitted, handle)?;
             let (handle, with_key) = (admitted.handle, open.with_key);
             let task = Task::Admitted(Giving { handle, with_key, since: None });
-            return self.describe(ticket, admitted.handle, task);
+            return self.give(now, ticket, admitted.handle, task);
         }
         if open.create != Create::Never && !self.table.has_room(now, &owner) {
             // Before a file is made that nobody gets.
@@ -277,7 +277,7 @@ impl<P: Clone> ServerCore<P> {
                 self.sequels.entry(predecessor).or_default().push(Sequel::Describe { ticket, handle, task });
                 Ok(())
             }
-            None => self.describe(ticket, handle, task),
+            None => self.give(now, ticket, handle, task),
         }
     }
 
@@ -364,6 +364,9 @@ impl<P: Clone> ServerCore<P> {
     pub(super) fn start(&mut self, mut job: Job<P>, effect: Effect<P>) {
         job.changes = job.task.handle().filter(|_| changes_file(&effect));
         if let Some(handle) = job.changes {
+            if let Some(open) = open_whose_bytes_change(&effect) {
+                self.table.note_unsynced(open);
+            }
             self.table.note_change(self.now, handle);
         }
         let id = self.next_effect_id();
@@ -383,6 +386,17 @@ impl<P: Clone> ServerCore<P> {
         } else {
             Duration::from_millis(asked_ms).min(self.limits.grace_max)
         }
+    }
+}
+
+/// The open whose bytes work changes, if it does.
+fn open_whose_bytes_change<P>(effect: &Effect<P>) -> Option<OpenId> {
+    match effect {
+        Effect::Write { open, .. } | Effect::Append { open, .. } | Effect::Allocate { open, .. } => {
+            Some(*open)
+        }
+        Effect::Change { target: FileTarget::Open(open), change } => change.len.map(|_| *open),
+        _ => None,
     }
 }
 
