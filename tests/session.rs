@@ -42,6 +42,8 @@ mod protection;
 mod restart;
 #[path = "session/status.rs"]
 mod status;
+#[path = "session/stopping.rs"]
+mod stopping;
 #[path = "session/unsynced.rs"]
 mod unsynced;
 #[path = "session/writers.rs"]

@@ -263,7 +263,8 @@ impl Sim {
                 let found = self.durable_version(part.file, block);
                 let text = format!("block {block} of {} is {found}, and {version} was told", part.file);
                 let is_foul = self.shadow.block(part.file, block).is_foul;
-                if self.shadow.gone.contains(&(part.who, part.open, block)) {
+                let gone = self.shadow.gone.get(&(part.who, part.open, block));
+                if gone.is_some_and(|gone| *gone >= version) {
                     continue;
                 }
                 self.pair.check(is_foul || found >= version, &text);
@@ -272,14 +273,13 @@ impl Sim {
         }
     }
 
-    /// Notes what went with the machine of what was acknowledged.
+    /// Notes what may have gone with the machine, for all that its clients were told.
     fn note_gone(&mut self) {
-        for part in self.shadow.parts.clone() {
-            for (&block, &version) in &part.unsynced {
-                if self.durable_version(part.file, block) < version {
-                    self.shadow.gone.insert((part.who, part.open, block));
-                }
-            }
+        for part in &self.shadow.parts {
+            let unsynced = part.unsynced.iter();
+            self.shadow
+                .gone
+                .extend(unsynced.map(|(&block, &version)| ((part.who, part.open, block), version)));
         }
     }
 

@@ -64,7 +64,7 @@ impl Sim {
         };
         let file = self.shadow.parts.iter().find(|part| is_its(part)).map(|part| part.file);
         let is_foul = file.is_some_and(|file| self.shadow.files[file].blocks[block].is_foul);
-        let is_gone = self.shadow.gone.contains(&(who, open, block));
+        let is_gone = self.shadow.gone.contains_key(&(who, open, block));
         is_foul
             || is_gone
             || self.shadow.parts.iter().any(is_kept)

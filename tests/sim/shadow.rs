@@ -25,8 +25,8 @@ pub(crate) struct Shadow {
     pub(crate) pending: Vec<Pending>,
     /// Grants that were made and not taken.
     pub(crate) grants: Vec<GrantShadow>,
-    /// Blocks of which something went with a machine that was acknowledged to a client and not told to be durable.
-    pub(crate) gone: BTreeSet<(Who, OpenId, usize)>,
+    /// Versions of blocks that had been acknowledged to a client, and not told to be durable, when the machine ended.
+    pub(crate) gone: BTreeMap<(Who, OpenId, usize), u64>,
     /// Versions of blocks that a client was told are lost; each is told once.
     pub(crate) told_lost: BTreeMap<(Who, OpenId, usize), u64>,
     /// Opens that may have ended for a reason that is no fault: closed, moved, or with a table that is not believed.

@@ -228,6 +228,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerControl", "Refused", 0x9f, "02000000 dc05000000000000"),
     ("ServerControl", "Refused_for_good", 0x9f, "0f000000 0000000000000000"),
     // Reason (4).
+    ("ServerControl", "Stopping", 0xb4, ""),
     ("ServerControl", "Ended", 0xb0, "01000000"),
     ("ServerControl", "Ended_not_allowed", 0xb0, "00000000"),
     (

@@ -418,6 +418,7 @@ impl World {
                 ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
                     panic!("nothing is stored here")
                 }
+                ServerOutput::Drained => {}
                 ServerOutput::Note(note) => self.notes.push(note),
             }
         }

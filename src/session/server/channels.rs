@@ -146,6 +146,9 @@ impl<P: Clone> ServerCore<P> {
         self.send(connection, request, message, None);
         // Behind the answer, which the client waits for first.
         self.send_notices(binding.session);
+        if self.stopping.is_begun() {
+            self.tell_stopping(binding.session);
+        }
         Ok(())
     }
 
@@ -262,6 +265,7 @@ impl<P: Clone> ServerCore<P> {
         }
         let own = self.sessions.values().filter(|session| session.client == facts.client).count();
         if self.is_stopping
+            || self.stopping.is_begun()
             || own >= self.limits.sessions_per_client
             || self.sessions.contains_key(&facts.choice.session)
         {
@@ -329,7 +333,16 @@ impl<P: Clone> ServerCore<P> {
         let liveness = Liveness::new(now);
         self.channels.insert(
             connection,
-            Channel { session: id, number, kind, protection, liveness, unwritten: 0, unwritten_answers: 0 },
+            Channel {
+                session: id,
+                number,
+                kind,
+                protection,
+                liveness,
+                pings: 0,
+                unwritten: 0,
+                unwritten_answers: 0,
+            },
         );
         self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
         // Numbers are used once, so there is none; a channel that nothing leads to would outlive its session.
@@ -346,6 +359,7 @@ impl<P: Clone> ServerCore<P> {
             session.channels.remove(&channel.number);
         }
         session.window.forget_channel(connection);
+        self.stopping.on_taken(channel.session, connection);
         let (id, kept) = (session.id, self.limits.grace_default);
         if !session.channels.is_empty() {
             self.send_notices(id);

@@ -50,6 +50,7 @@ impl<P: Clone> ServerCore<P> {
                 self.send(connection, RequestId::NONE, pong, None);
             }
             Ok(ClientMessage::Control(ClientControl::Pong(_)) | ClientMessage::Data(ClientData::Pong(_))) => {
+                self.on_pong(session, connection);
             }
             Ok(ClientMessage::Control(ClientControl::Heard(Heard { notice }))) => {
                 self.on_heard(now, connection, session, *notice);
@@ -295,6 +296,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
+        self.stopping.note();
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         let mut connections = session.window.finish(ticket.request, kept(&message));
         let Some(last) = connections.pop() else {
