@@ -194,6 +194,8 @@ fn record_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         guard: false,
         wrote: false,
         others_wrote: false,
+        unsynced: false,
+        lost: false,
         expected: None,
         holders: vec![StoredHolder {
             handle: HandleId(7),

@@ -286,7 +286,14 @@ impl Secrets {
         let state = FileState { rights: Rights::ALL, mode: OpenMode::READ, ..state() };
         vec![
             Welcome { offer: SessionOffer::OURS, choice, answer }.into(),
-            Opened { handle: HandleId(9), state, key: Some(self.key.clone()), meanwhile: None }.into(),
+            Opened {
+                handle: HandleId(9),
+                state,
+                key: Some(self.key.clone()),
+                meanwhile: None,
+                durable: false,
+            }
+            .into(),
             KeyIssued { key: Some(self.key.clone()) }.into(),
             Granted { handle: HandleId(2), grant: GrantId(3), key: Some(self.key.clone()) }.into(),
         ]
@@ -353,8 +360,13 @@ fn search_keepers(secrets: &Secrets, search: &mut Search, resume: ClientControl)
     core.handle_request(Time(1), Operation::Control(resume), LineSet::ALL);
     search.debug(&core);
     // With the key that came with the handle, kept for the session's return.
-    let opened =
-        Opened { handle: HandleId(9), state: state(), key: Some(secrets.key.clone()), meanwhile: None };
+    let opened = Opened {
+        handle: HandleId(9),
+        state: state(),
+        key: Some(secrets.key.clone()),
+        meanwhile: None,
+        durable: false,
+    };
     let message = Ok(FromServer::Control(opened.into()));
     let (request, settled) = (RequestId::FIRST, RequestId::NONE);
     let answer = Input { request, settled, message, payload_len: 0, payload: None };

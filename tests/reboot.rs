@@ -3,12 +3,21 @@
 #![cfg(feature = "program")]
 mod support;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use blake2::Blake2sMac;
+use blake2::digest::consts::U16;
+use blake2::digest::{FixedOutput as _, KeyInit, Update as _};
 use bowline::client::OpenOptions;
-use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason};
+use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Meanwhile, Reason, SyncScope};
 use support::{Entry, World, new_identity, pattern, reason};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 const BOTH: [LineRole; 2] = [LineRole::Both; 2];
 
@@ -17,7 +26,7 @@ fn read_write() -> OpenOptions {
 }
 
 /// A world with a second client of its own.
-async fn two_clients() -> (World, std::sync::Arc<bowline::secure::Identity>) {
+async fn two_clients() -> (World, Arc<bowline::secure::Identity>) {
     let (first, second) = (new_identity(), new_identity());
     let entries = [Entry::all(first.public()), Entry::all(second.public())];
     (World::with_clients(&pattern(5000), first, &entries).await, second)
@@ -90,6 +99,108 @@ async fn b14_b16_others_wait_for_their_turn_at_the_next_server_too_and_files_wit
     for session in [other, heir] {
         session.close().await;
     }
+}
+
+/// Makes of a killed server's state what is found of it after its machine has ended, with durability `machine`: the next
+/// server runs on another boot, and on that no page cache is what it was.
+fn end_machine(world: &World) {
+    let path = world.folder.path().join("state/state");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines =
+        text.lines().filter(|line| !line.starts_with("sum ")).map(|line| match line.split_once(' ') {
+            Some(("boot", id)) => {
+                let first = if id.starts_with('0') { "1" } else { "0" };
+                format!("boot {first}{}\n", &id[1..])
+            }
+            Some(("durability", _)) => "durability machine\n".to_owned(),
+            _ => format!("{line}\n"),
+        });
+    let text: String = lines.collect();
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(b"bowline state v1");
+    let mut mac = <Blake2sMac<U16> as KeyInit>::new(&key.into());
+    mac.update(&[0; 9]);
+    mac.update(text.as_bytes());
+    let sum = data_encoding::HEXLOWER.encode(&mac.finalize_fixed());
+    std::fs::write(&path, format!("{text}sum {sum}\n")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b33_two_writers_of_one_file_lose_nothing_with_the_servers_machine() {
+    let (mut world, second) = two_clients().await;
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    file.write_at(0, b"older older").await.unwrap();
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let beside = world.open(&other, &read_write()).await.unwrap();
+    beside.write_at(6, b"newer").await.unwrap();
+    file.write_at(100, b"the first").await.unwrap();
+    let end = beside.append(b"the second").await.unwrap();
+    world.kill();
+    end_machine(&world);
+    world.start_again();
+    for file in [&file, &beside] {
+        // It tells what was lost, if anything was.
+        file.sync(SyncScope::All).await.unwrap();
+        for (at, what) in [(0, "older newer"), (100, "the first"), (end, "the second")] {
+            let mut bytes = vec![0; what.len()];
+            file.read_at(at, &mut bytes).await.unwrap();
+            assert_eq!(bytes, what.as_bytes());
+        }
+    }
+    for session in [session, other] {
+        session.close().await;
+    }
+}
+
+/// What the server has received it executes and answers; what it has not received, the next one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn f43_appends_that_are_under_way_when_the_server_is_told_to_stop_are_made_once_and_answered() {
+    const WRITERS: usize = 16;
+    let (mut world, _) = two_clients().await;
+    std::fs::write(world.file("log"), b"").unwrap();
+    let session = world.connect(BOTH).await;
+    let options = OpenOptions::new().append(true);
+    let file = Arc::new(world.noted(session.open(support::EXPORT, "log", &options).await).unwrap());
+    let (made, mut each) = mpsc::unbounded_channel();
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..10 {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (file, made, is_over) = (Arc::clone(&file), made.clone(), Arc::clone(&is_over));
+            writers.spawn(async move {
+                let mut own = Vec::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    let record = format!("{round:>4}{writer:>4}{:>23}\n", own.len());
+                    own.push((file.append(record.as_bytes()).await, record));
+                    made.send(()).unwrap();
+                }
+                own
+            });
+        }
+        for is_before in [true, false] {
+            for _ in 0..WRITERS * 8 {
+                timeout(support::LONG, each.recv()).await.unwrap().unwrap();
+            }
+            if is_before {
+                world.terminate();
+                world.start_again();
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for (outcome, record) in writers.join_all().await.into_iter().flatten() {
+            let offset = outcome.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            assert_eq!(acknowledged.insert(offset, record), None);
+        }
+    }
+    let log: String = acknowledged.into_values().collect();
+    assert_eq!(
+        std::fs::read_to_string(world.file("log")).unwrap(),
+        log,
+        "each is there once, where it was told to be"
+    );
+    session.close().await;
 }
 
 /// F38: the identity of the file counts, not its name.

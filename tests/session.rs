@@ -46,8 +46,12 @@ mod protection;
 mod restart;
 #[path = "session/status.rs"]
 mod status;
+#[path = "session/stopping.rs"]
+mod stopping;
 #[path = "session/unsynced.rs"]
 mod unsynced;
+#[path = "session/writers.rs"]
+mod writers;
 
 const L0: LineId = LineId(0);
 const L1: LineId = LineId(1);

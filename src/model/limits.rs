@@ -78,6 +78,9 @@ pub struct Limits {
     pub dead_after_ping: Duration,
     /// How long a handshake may take from the first byte to the first record.
     pub handshake: Duration,
+    /// How long a server that is told to stop waits for its clients to take their answers. It takes three round trips and
+    /// what executes, and leaves most of the 5 s in which a server ends to syncing files.
+    pub stop_drain: Duration,
     /// How long an open without a reachable channel stays, where the client names no time.
     pub grace_default: Duration,
     /// The longest grace that a client can ask for.
@@ -157,6 +160,7 @@ impl Default for Limits {
             ping_idle_after: Duration::from_secs(5),
             dead_after_ping: Duration::from_secs(2),
             handshake: Duration::from_secs(5),
+            stop_drain: Duration::from_secs(2),
             grace_default: Duration::from_secs(60),
             grace_max: Duration::from_secs(300),
             orphan_age_max: Duration::from_secs(86_400),

@@ -44,11 +44,13 @@ pub enum Bug {
     AppendRepeated,
     /// A sync is answered before it is done.
     SyncTooEarly,
+    /// A write beside another session's is acknowledged as durable before it is.
+    DurableUnsynced,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::RepeatRunsAgain,
         Self::LockBeforeDrain,
         Self::ResumeForAnybody,
@@ -69,6 +71,7 @@ impl Bug {
         Self::LocksForgotten,
         Self::AppendRepeated,
         Self::SyncTooEarly,
+        Self::DurableUnsynced,
     ];
 }
 

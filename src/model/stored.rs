@@ -46,6 +46,10 @@ pub struct StoredOpen {
     pub wrote: bool,
     /// Whether anybody else has written since.
     pub others_wrote: bool,
+    /// Whether something may have been acknowledged through it as received that is not durable.
+    pub unsynced: bool,
+    /// Whether some of that went with a machine, and somebody may not have been told.
+    pub lost: bool,
     /// How the file looked when nothing was executing.
     pub expected: Option<FileMark>,
     /// Its holders.

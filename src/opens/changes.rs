@@ -66,19 +66,20 @@ impl OpenTable {
     }
 
     /// A client that has a duplicate of another one's handle writes beside it. While the server runs they are one writer;
-    /// when it has lost what was not synced, each of them would write again what it has kept, over the other's newer
-    /// bytes: so from now on each is told, after such a loss, that another client has changed the file.
+    /// when it has lost what was not synced, each of them would write again what it has kept from the time when it was
+    /// alone, over the other's newer bytes: so from now on each is told, after such a loss, that another client has
+    /// changed the file.
     fn note_joint(&mut self, id: OpenId, writing: SessionId) {
-        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.is_joint && open.holders.len() > 1)
-        else {
+        let is_of_two = |open: &&mut Box<Open>| open.holders.len() > 1 || open.is_usurped;
+        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.keeps_mark).filter(is_of_two) else {
             return;
         };
         let may_keep = |handle: &HandleId| {
             let holder = self.holders.get(handle);
             holder.is_some_and(|holder| holder.session != writing && holder.rights.is_writing())
         };
-        if open.holders.iter().any(may_keep) {
-            open.is_joint = true;
+        if open.is_usurped || open.holders.iter().any(may_keep) {
+            open.keeps_mark = true;
             if !core::mem::replace(&mut open.others_wrote, true) {
                 self.touch_before_writes(id);
             }
@@ -109,8 +110,8 @@ impl OpenTable {
         let changes = self.changes.entry(open.file).or_default();
         open.expected = Some(attributes.into());
         open.wrote = false;
-        open.others_wrote = open.is_joint || changes.by_others(writer).is_some_and(|at| at > since);
-        open.is_restored &= open.is_joint;
+        open.others_wrote = open.keeps_mark || changes.by_others(writer).is_some_and(|at| at > since);
+        open.is_restored &= open.keeps_mark;
         changes.forget_marks();
         self.touch_lazily(id);
     }
@@ -143,6 +144,11 @@ impl OpenTable {
     pub fn sessions_of(&self, id: OpenId) -> impl Iterator<Item = SessionId> {
         let handles = self.opens.get(&id).into_iter().flat_map(|open| &open.holders);
         handles.filter_map(|handle| self.holders.get(handle)).map(|holder| holder.session)
+    }
+
+    /// The handles of an open.
+    pub fn handles_of_open(&self, id: OpenId) -> impl Iterator<Item = HandleId> {
+        self.opens.get(&id).into_iter().flat_map(|open| &open.holders).copied()
     }
 
     /// Asks for a look at the file of an open that has just become an orphan, or of one whose last operation is done.
@@ -186,6 +192,8 @@ impl Open {
             self.expected = None;
             !core::mem::replace(&mut self.wrote, true)
         } else {
+            // No look makes it unsaid where the owner may keep older bytes.
+            self.keeps_mark |= self.has_kept;
             !core::mem::replace(&mut self.others_wrote, true)
         }
     }

@@ -101,8 +101,12 @@ impl OpenTable {
 
     /// Two opens of one file are compatible, and so is each mode with itself where it is open twice.
     fn check_files(&self) {
+        let is_open = |file| self.by_file.contains_key(file);
+        assert!(self.joint.iter().all(is_open), "a file is joint that nobody has open");
         for (file, groups) in &self.by_file {
             assert!(!groups.is_empty(), "{file:?} is listed without an open");
+            let is_joint = self.joint.contains(file);
+            assert_eq!(is_joint, self.has_two_writers(*file), "the writers of {file:?}");
             for (at, (mode, ids)) in groups.iter().enumerate() {
                 assert!(!ids.is_empty(), "{file:?} lists {mode} without an open");
                 assert!(ids.len() == 1 || mode.is_compatible(*mode), "{file:?} is open twice in {mode}");
@@ -151,8 +155,9 @@ impl OpenTable {
         assert_eq!(guards.count(), self.guards.values().map(BTreeSet::len).sum::<usize>(), "the guards");
         let handles: usize = self.by_session.values().map(|part| part.handles.len()).sum();
         assert_eq!(handles, self.holders.len(), "the index of sessions");
-        let is_empty =
-            |part: &super::sessions::SessionPart| part.handles.is_empty() && (!part.is_away || part.is_over);
+        let is_empty = |part: &super::sessions::SessionPart| {
+            part.handles.is_empty() && part.first.is_none() && (!part.is_away || part.is_over)
+        };
         assert!(!self.by_session.values().any(is_empty), "a session is kept for nothing");
     }
 

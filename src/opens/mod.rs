@@ -40,9 +40,10 @@
 //!   long as its holder is reachable; each waiter has something before it that really keeps it out.
 //! - A grant has the holder that gave it, unless that was given up, and never more rights nor a later end than the part
 //!   that it was given from; a holder or a key that came of a grant is there no longer than the grant.
+//! - A file is joint exactly while holders of two sessions may write to it.
 //! - The table has no secret of a resume key, only a keyed hash; and a resume that fails changes nothing.
 //!
-//! The parts in an open that are granted to others stand in `grants.rs`. Who changed which file stands in `changes.rs`, the table beyond the server's life in `stored.rs`.
+//! The parts in an open that are granted to others stand in `grants.rs`. Who changed which file stands in `changes.rs`, which files two sessions may write to in `writers.rs`, the table beyond the server's life in `stored.rs`.
 //!
 //! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk, but says what is to be kept, and
 //! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
@@ -70,6 +71,7 @@ mod table;
 mod tests;
 mod views;
 mod waits;
+mod writers;
 
 pub use events::TableEvent;
 pub use grants::{GrantRequest, KeyStamp, Offer};

@@ -170,6 +170,8 @@ pub(super) struct Holder {
     pub(super) origin: Origin,
     /// The grant that it came of, if it did.
     pub(super) grant: Option<GrantId>,
+    /// Whether a sync of it has succeeded.
+    pub(super) has_synced: bool,
     /// Its locks that wait.
     pub(super) waits: BTreeSet<RequestId>,
 }
@@ -193,6 +195,7 @@ impl Holder {
             executing: 0,
             origin,
             grant: None,
+            has_synced: false,
             waits,
         }
     }
@@ -271,9 +274,19 @@ pub(super) struct Open {
     pub(super) wrote: bool,
     /// Whether anybody else has written since.
     pub(super) others_wrote: bool,
-    /// Whether a client has written while another one had a part in it, too: each of them may keep bytes that are older
-    /// than the other's.
-    pub(super) is_joint: bool,
+    /// Whether that stays so whatever a look says: somebody may keep bytes that are older than what others wrote.
+    pub(super) keeps_mark: bool,
+    /// Whether somebody has taken the place of a holder from before the server started, and did not name it: that one's
+    /// client may come back, and keep bytes that are older.
+    pub(super) is_usurped: bool,
+    /// Whether its clients may keep anything that they have written; what has become durable since is not told to them all.
+    pub(super) has_kept: bool,
+    /// Whether something may have been acknowledged through it as received that is not durable.
+    pub(super) unsynced: bool,
+    /// Whether some of that went with a machine, and somebody may not have been told.
+    pub(super) lost: bool,
+    /// Whether it is being synced because another session may write from now on.
+    pub(super) is_settling: bool,
     /// Whether it is of an earlier life of the server, and nobody has looked at its file since.
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
@@ -315,7 +328,12 @@ impl Open {
             expected: Some(admission.mark),
             wrote: false,
             others_wrote: false,
-            is_joint: false,
+            keeps_mark: false,
+            is_usurped: false,
+            has_kept: false,
+            unsynced: false,
+            lost: false,
+            is_settling: false,
             is_restored: false,
             renewals: 0,
             is_stored: false,

@@ -111,6 +111,13 @@ impl OpenTable {
         self.add_holder(now, claim.handle, holder);
         // A holder whose session is over for good can come back in no other way.
         let left = home.filter(|home| self.is_left(*home));
+        let is_usurped = left.is_some() && left != claim.predecessor;
+        if let Some(open) = self.opens.get_mut(&admitted.open).filter(|_| is_usurped) {
+            open.is_usurped = true;
+            // What went with a machine may be another client's, which has not heard of that.
+            open.keeps_mark |= open.lost;
+            open.others_wrote |= open.lost;
+        }
         for replaced in claim.predecessor.into_iter().chain(left) {
             self.replace_holder(replaced, claim.handle);
         }

@@ -16,6 +16,8 @@ pub(super) struct SessionPart {
     pub(super) is_away: bool,
     /// Whether it is of an earlier life of the server, and comes back no more.
     pub(super) is_over: bool,
+    /// The first of the sessions of one client process that it goes on for: none if it is that.
+    pub(super) first: Option<SessionId>,
 }
 
 impl OpenTable {
@@ -60,12 +62,23 @@ impl OpenTable {
         self.check_in_debug();
     }
 
+    /// A client process has begun a session in the place of another one. What it has of both is its own.
+    pub fn session_follows(&mut self, session: SessionId, former: SessionId) {
+        let first = self.first_session(former);
+        self.by_session.entry(session).or_default().first = Some(first);
+    }
+
+    /// The first of the sessions that this one goes on for.
+    pub(super) fn first_session(&self, session: SessionId) -> SessionId {
+        self.by_session.get(&session).and_then(|part| part.first).unwrap_or(session)
+    }
+
     /// The session is over for good: every holder of it stops at once and is dropped when nothing of it is
     /// executing, and their resume keys die. To be called for each session that ends, after which nothing is
     /// admitted or resumed for it.
     pub fn session_ended(&mut self, session: SessionId) {
         if let Some(part) = self.by_session.get_mut(&session) {
-            part.is_away = false;
+            (part.is_away, part.first) = (false, None);
         }
         self.handles_of(session).into_iter().for_each(|handle| self.stop_holder(handle));
         self.forget_session(session);
@@ -112,6 +125,7 @@ impl OpenTable {
     fn forget_session(&mut self, session: SessionId) {
         if let Entry::Occupied(part) = self.by_session.entry(session)
             && part.get().handles.is_empty()
+            && part.get().first.is_none()
             && (!part.get().is_away || part.get().is_over)
         {
             part.remove();

@@ -174,7 +174,7 @@ impl OpenTable {
         self.check_stored(id, stored)?;
         let is_renewed = !at.is_same_boot && stored.holders.iter().all(|holder| holder.deadline.is_some());
         let renewals = stored.renewals.saturating_add(u8::from(is_renewed));
-        let open = Open::restored(stored, renewals);
+        let open = Open::restored(stored, renewals, at.is_same_boot);
         let grace = open.grace;
         let soonest = at.now.after(at.grace_min);
         let deadline = |holder: &StoredHolder| match holder.deadline {
@@ -198,6 +198,7 @@ impl OpenTable {
             self.holders.insert(holder.handle, Box::new(restored.of_grant(holder.grant)));
         }
         self.settle(id);
+        stored.holders.iter().for_each(|holder| self.note_writer(holder.handle));
         self.restore_grants(at, id, stored);
         self.restore_locks(id, stored)?;
         self.finish();
@@ -284,6 +285,8 @@ impl OpenTable {
             guard: open.guard,
             wrote: open.wrote,
             others_wrote: open.others_wrote,
+            unsynced: open.unsynced,
+            lost: open.lost,
             expected: open.expected,
             holders: holders.collect(),
             keys: open.keys.records().iter().map(KeyRecord::stored).collect(),
@@ -333,7 +336,7 @@ impl OpenTable {
 }
 
 impl Open {
-    fn restored(stored: &StoredOpen, renewals: u8) -> Self {
+    fn restored(stored: &StoredOpen, renewals: u8, is_same_boot: bool) -> Self {
         Self {
             owner: stored.owner,
             export: stored.export.clone(),
@@ -351,9 +354,14 @@ impl Open {
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
-            // Where there are several, each of them has to hear of what others wrote; where there is one, it does when it
-            // comes back, and once.
-            is_joint: stored.others_wrote && stored.holders.len() > 1,
+            // What had come of it was noted as a change by others. Where there are several holders, each of them has to hear
+            // of that; where there is one, it does when it comes back, and once.
+            keeps_mark: stored.others_wrote && stored.holders.len() > 1,
+            is_usurped: false,
+            has_kept: true,
+            unsynced: stored.unsynced && is_same_boot,
+            lost: stored.lost || stored.unsynced && !is_same_boot,
+            is_settling: false,
             is_restored: true,
             renewals,
             is_stored: true,

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::changes::FileChanges;
 use super::ended::{TombstoneBounds, Tombstones};
@@ -104,6 +104,8 @@ pub struct OpenTable {
     pub(super) offers: HashMap<PublicKey, BTreeMap<GrantId, PublicKey>>,
     /// Who changed the files that somebody has open.
     pub(super) changes: HashMap<FileIdentity, FileChanges>,
+    /// The files to which holders of two sessions may write.
+    pub(super) joint: HashSet<FileIdentity>,
     /// The opens whose records have changed, and somebody is to be told.
     pub(super) dirty: BTreeSet<OpenId>,
     /// The others whose records have changed.
@@ -166,6 +168,7 @@ impl OpenTable {
             grant_ends: BTreeSet::new(),
             offers: HashMap::new(),
             changes: HashMap::new(),
+            joint: HashSet::new(),
             dirty: BTreeSet::new(),
             dirty_lazily: BTreeSet::new(),
             newly_marked: Vec::new(),
@@ -496,6 +499,7 @@ impl OpenTable {
         }
         open.holders.push(handle);
         self.holders.insert(handle, Box::new(holder));
+        self.note_writer(handle);
         self.settle(id);
         self.touch(id);
     }
@@ -509,6 +513,8 @@ impl OpenTable {
         self.touch(id);
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.forget(handle);
+            let file = open.file;
+            self.forget_writer(file);
         }
         self.end_grants_of(id, handle);
         if is_gone {

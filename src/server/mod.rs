@@ -430,7 +430,8 @@ impl Server {
         }
     }
 
-    /// Stops the server: clients are told, connections closed, file work finished, and what was written is synced; what
+    /// Stops the server: clients are told to send nothing new, what they have sent is executed, and they have
+    /// [`Limits::stop_drain`] to take their answers. Then connections are closed, file work finished, and what was written is synced; what
     /// takes longer than 5 s is left. Opens that can be resumed stay in the state directory, if there is one, as those of
     /// absent clients.
     ///
@@ -439,6 +440,11 @@ impl Server {
     pub async fn stop(self) {
         // They outlive their opens, so that what is being written is synced as well.
         let files = self.shared.files.all();
+        self.shared.drive(|core, now| core.handle_drain(now));
+        let limit = self.shared.limits().stop_drain;
+        if Clock.timeout(limit, self.shared.drained.notified()).await.is_none() {
+            tracing::warn!(?limit, "clients do not take their answers, and hear that the server stops");
+        }
         self.stop.cancel();
         self.shared.drive(|core, now| core.handle_stop(now));
         let done = async {

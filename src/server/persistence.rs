@@ -289,6 +289,8 @@ mod tests {
             guard: true,
             wrote: true,
             others_wrote: true,
+            unsynced: true,
+            lost: false,
             expected: Some(FileMark { len: u64::MAX, changed_ns: i64::MAX }),
             holders: (0..OpenTable::HOLDERS_PER_OPEN_MAX).map(holder).collect(),
             keys: vec![key; keys],

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) enrolment: bool,
     /// Deadlines may have come nearer.
     wake: Notify,
+    /// Notified when clients have their answers, after the server was told to stop.
+    pub(super) drained: Notify,
     pub(super) names: Names,
     pub(super) files: Arc<Descriptors>,
     /// Files that have no name yet.
@@ -100,6 +102,7 @@ impl Shared {
             computed: AtomicU64::new(0),
             enrolment,
             wake: Notify::new(),
+            drained: Notify::new(),
             names,
             files,
             made: Unnamed::default(),
@@ -257,6 +260,7 @@ impl Shared {
                         tracing::error!(%open, %refusal, "an open has no place for its descriptor");
                     }
                 }
+                ServerOutput::Drained => self.drained.notify_one(),
                 ServerOutput::Note(note) => {
                     log(&note);
                     if let ServerNote::OrphanEnded { ending, .. } = note {

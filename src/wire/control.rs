@@ -140,6 +140,8 @@ stream! {
         Refused = 0x9f,
         /// The session is over.
         Ended = 0xb0,
+        /// The server is about to stop: nothing new is to be sent.
+        Stopping = 0xb4,
         /// A lock that waited waits no longer.
         LockEnded = 0xb1,
         /// Another client lets this one have a part in an open.
@@ -441,6 +443,8 @@ pub struct Opened {
     pub key: Option<ResumeKey>,
     /// What became of the file while no channel reached the holder; none for a first handle.
     pub meanwhile: Option<Meanwhile>,
+    /// Whether all that was acknowledged through the open so far is durable: then nothing was lost with a page cache.
+    pub durable: bool,
 }
 
 /// A resume key.
@@ -484,6 +488,10 @@ pub struct Refused {
     /// Why.
     pub refusal: Refusal,
 }
+
+/// The server is about to stop: what was sent is answered yet, and the client sends nothing new.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {}
 
 /// The session is over; no channel of it is served any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,6 +86,8 @@ mod tests {
             guard: true,
             wrote: false,
             others_wrote: true,
+            unsynced: true,
+            lost: false,
             expected: Some(FileMark { len: 6, changed_ns: -7 }),
             holders: vec![StoredHolder {
                 handle: HandleId(8),

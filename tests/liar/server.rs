@@ -450,7 +450,7 @@ fn right_control(asked: &ClientControl, random: &mut Seed) -> Option<Answer> {
         C::Open(_) | C::Resume(_) => {
             let handle = HandleId(random.next() | 1);
             let key = Some(key(random));
-            control(Opened { handle, state: state(1 << 20), key, meanwhile: None })
+            control(Opened { handle, state: state(1 << 20), key, meanwhile: None, durable: false })
         }
         C::IssueKey(_) | C::TakeGrant(_) => control(KeyIssued { key: Some(key(random)) }),
         C::Grant(asked) => {

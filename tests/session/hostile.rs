@@ -167,7 +167,7 @@ impl Bare {
                 ServerOutput::Close { connection, .. } => self.closed.push(connection),
                 ServerOutput::Effect { id, effect } => self.work.push((id, effect)),
                 ServerOutput::Note(note) => self.notes.push(note),
-                ServerOutput::CloseFile { .. } => {}
+                ServerOutput::CloseFile { .. } | ServerOutput::Drained => {}
                 ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
                     panic!("nothing is stored here")
                 }

@@ -123,7 +123,10 @@ impl Scene {
                     self.server.handle_completion(self.now, id, told);
                 }
                 ServerOutput::Effect { id, .. } => self.work.push(id),
-                ServerOutput::Send { .. } | ServerOutput::Note(_) | ServerOutput::CloseFile { .. } => {}
+                ServerOutput::Send { .. }
+                | ServerOutput::Note(_)
+                | ServerOutput::CloseFile { .. }
+                | ServerOutput::Drained => {}
                 ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
                     panic!("nothing is stored here")
                 }

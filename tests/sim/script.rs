@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bowline::model::{ChannelKind, HandleId, LineId, OpenMode, Reason, Time};
-use bowline::opens::OpenPhase;
+use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 use bowline::session::client::Answer;
 use bowline::session::server::ServerNote;
 
@@ -14,7 +14,7 @@ use super::pair::crash::Crash;
 use super::pair::{Cut, LineSpec, OpenSpec, Pair, Payload, Seed, Who};
 use super::seen::{Seen, Tally};
 use super::settle::reason;
-use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Shadow, offset_of, version_of};
+use super::shadow::{Asked, BLOCK, BLOCKS, FILES, Life, Part, Shadow, offset_of, version_of};
 use super::watch::Watch;
 
 /// Turns with faults.
@@ -237,6 +237,7 @@ impl Sim {
                 self.shadow.parts[giver].is_loose = true;
             }
         }
+        let joint = self.joint_parts();
         let (kept, pending) = self.pair.crash_server(how, &mut self.random);
         if kept > 0 && kept < pending {
             self.tally.note(Seen::TornCommits);
@@ -248,19 +249,65 @@ impl Sim {
             opens.into_iter().for_each(|open| self.shadow.give_up(open));
         }
         if how != Crash::Process {
+            self.check_joint(&joint);
+            self.note_gone();
             self.lower_floors();
         }
         // What the crash itself executed belongs to the life before.
         self.watch.after_restart(&self.pair, &self.shadow, is_table_lost);
     }
 
+    /// The parts in files that two clients have handles of, with which they may write.
+    fn joint_parts(&self) -> Vec<Part> {
+        let holders: Vec<HolderView<'_>> = self.pair.server.table().holders().collect();
+        let is_told = |part: &&Part| {
+            let handle = self.pair.core(part.who).current(part.handle);
+            let is_it = |holder: &HolderView<'_>| {
+                let is_there = matches!(holder.phase, HolderPhase::Live | HolderPhase::Away);
+                holder.handle == handle && holder.rights.is_writing() && is_there
+            };
+            part.life == Life::Usable && holders.iter().any(is_it)
+        };
+        let told: Vec<&Part> = self.shadow.parts.iter().filter(is_told).collect();
+        let is_joint =
+            |part: &&&Part| told.iter().any(|other| other.file == part.file && other.who != part.who);
+        told.iter().filter(is_joint).map(|&part| part.clone()).collect()
+    }
+
+    /// Of those who could write beside each other nobody has lost anything.
+    fn check_joint(&mut self, parts: &[Part]) {
+        for part in parts {
+            for (&block, &version) in &part.unsynced {
+                let found = self.durable_version(part.file, block);
+                let text = format!("block {block} of {} is {found}, and {version} was told", part.file);
+                let is_foul = self.shadow.block(part.file, block).is_foul;
+                let gone = self.shadow.gone.get(&(part.who, part.open, block));
+                if gone.is_some_and(|gone| *gone >= version) {
+                    continue;
+                }
+                self.pair.check(is_foul || found >= version, &text);
+                self.tally.note(Seen::LostBesideAnother);
+            }
+        }
+    }
+
+    /// Notes what may have gone with the machine, for all that its clients were told.
+    fn note_gone(&mut self) {
+        for part in &self.shadow.parts {
+            let unsynced = part.unsynced.iter();
+            self.shadow
+                .gone
+                .extend(unsynced.map(|(&block, &version)| ((part.who, part.open, block), version)));
+        }
+    }
+
     /// What was not durable is gone: nobody has to read it any more.
     fn lower_floors(&mut self) {
-        for (file, path) in FILES.iter().enumerate() {
+        for file in 0..FILES.len() {
             for block in 0..BLOCKS {
-                let start = usize::try_from(offset_of(block)).unwrap();
-                let durable = self.pair.disk.durable_bytes(path).get(start..start + BLOCK);
-                let version = durable.and_then(|bytes| version_of(file, block, bytes)).unwrap_or(0);
+                let version = self.durable_version(file, block);
+                let durable = self.shadow.block(file, block).durable;
+                self.pair.check(version >= durable, "a write that was told to be durable is lost");
                 let at = self.shadow.block(file, block);
                 at.floor = at.floor.min(version);
             }

@@ -54,10 +54,14 @@ pub(crate) enum Seen {
     OpenNotStored,
     /// Nobody knew the table any more, and every key was refused.
     TableLost,
+    /// A write was acknowledged as durable.
+    DurableAtOnce,
+    /// The machine ended while two clients could write to a file that was written to.
+    LostBesideAnother,
 }
 
 impl Seen {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::RepeatWhileExecuting,
         Self::RepeatAfterAnswer,
         Self::OneTickBefore,
@@ -82,6 +86,8 @@ impl Seen {
         Self::AppendUnknown,
         Self::OpenNotStored,
         Self::TableLost,
+        Self::DurableAtOnce,
+        Self::LostBesideAnother,
     ];
 }
 

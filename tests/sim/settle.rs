@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline::model::{HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights, Time};
+use bowline::model::{HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights, Stability, Time};
 use bowline::opens::OpenTable;
 use bowline::session::client::{Answer, HandleLoss, RequestError, SessionEvent};
 use bowline::wire::ServerControl;
@@ -47,9 +47,28 @@ impl Sim {
         self.tally.note(Seen::LostBytesTold);
         let (file, open) = (self.shadow.parts[part].file, self.shadow.parts[part].open);
         for block in (0..BLOCKS).filter(|block| ranges.iter().any(|range| range.overlaps(range_of(*block)))) {
+            let is_kept = self.may_be_lost(pending.who, open, block);
+            self.pair.check(is_kept, "bytes were told to be lost that were told to be durable");
             let newest = self.shadow.block(file, block).issued;
             self.shadow.told_lost.insert((pending.who, open, block), newest);
         }
+    }
+
+    /// Whether anything of a block was acknowledged to a client and not told to be durable, or may have been.
+    fn may_be_lost(&self, who: Who, open: OpenId, block: usize) -> bool {
+        let is_its = |part: &Part| part.who == who && part.open == open;
+        let is_kept = |part: &Part| is_its(part) && part.unsynced.contains_key(&block);
+        let is_written = |pending: &Pending| match pending.what {
+            Asked::Write { part, block: at, .. } => at == block && is_its(&self.shadow.parts[part]),
+            _ => false,
+        };
+        let file = self.shadow.parts.iter().find(|part| is_its(part)).map(|part| part.file);
+        let is_foul = file.is_some_and(|file| self.shadow.files[file].blocks[block].is_foul);
+        let is_gone = self.shadow.gone.contains_key(&(who, open, block));
+        is_foul
+            || is_gone
+            || self.shadow.parts.iter().any(is_kept)
+            || self.shadow.pending.iter().any(is_written)
     }
 
     /// Nobody will ever hear what came of it.
@@ -355,13 +374,45 @@ impl Sim {
         let is_locked = outcome.as_ref().err().and_then(reason) == Some(Reason::Locked);
         let at = self.shadow.block(file, block);
         at.is_being_written = false;
-        if outcome.is_ok() {
+        if let Ok(answer) = &outcome {
             (at.acknowledged, at.floor) = (version, version);
-            self.shadow.parts[part].unsynced.insert(block, version);
+            self.acknowledged(answer, part, (block, version));
         } else {
             at.is_foul = !is_locked;
             self.may_fail(part, outcome, &[Reason::Locked]);
         }
+    }
+
+    /// A write was acknowledged: as durable, which it is then, or as received.
+    fn acknowledged(
+        &mut self,
+        answer: &Answer<super::pair::Payload>,
+        part: usize,
+        (block, version): (usize, u64),
+    ) {
+        let is_durable = matches!(answer, Answer::Written(done) if done.stability == Stability::Durable);
+        if !is_durable {
+            self.shadow.parts[part].unsynced.insert(block, version);
+            return;
+        }
+        self.tally.note(Seen::DurableAtOnce);
+        let of = &self.shadow.parts[part];
+        let (file, who, open) = (of.file, of.who, of.open);
+        let found = self.durable_version(file, block);
+        self.pair.check(found >= version, "a write was told to be durable, and is not");
+        self.shadow.block(file, block).durable = version;
+        let its = self.shadow.parts.iter_mut().filter(|part| part.who == who && part.open == open);
+        its.for_each(|part| {
+            part.unsynced.remove(&block);
+        });
+    }
+
+    /// Which version of a block the next machine would find.
+    pub(crate) fn durable_version(&self, file: usize, block: usize) -> u64 {
+        let start = usize::try_from(offset_of(block)).unwrap();
+        let durable = self.pair.disk.durable_bytes(FILES[file]);
+        let found = durable.get(start..start + super::shadow::BLOCK);
+        found.and_then(|bytes| version_of(file, block, bytes)).unwrap_or(0)
     }
 
     /// What a sync or a close says of the bytes that were acknowledged before it.
@@ -375,10 +426,7 @@ impl Sim {
             return;
         }
         for (block, version) in covers {
-            let start = usize::try_from(offset_of(block)).unwrap();
-            let durable = self.pair.disk.durable_bytes(FILES[file]);
-            let found = durable.get(start..start + super::shadow::BLOCK);
-            let found = found.and_then(|bytes| version_of(file, block, bytes)).unwrap_or(0);
+            let found = self.durable_version(file, block);
             let told = self.shadow.told_lost.get(&(of.who, of.open, block));
             let is_told = told.is_some_and(|told| *told >= version);
             let is_foul = self.shadow.block(file, block).is_foul;
@@ -387,7 +435,8 @@ impl Sim {
             let text = format!("synced, and block {block} of {file} is {found} instead of {version}");
             self.pair.check(is_kept, &text);
             let unsynced = &mut self.shadow.parts[part].unsynced;
-            if unsynced.get(&block).is_some_and(|has| *has <= version) {
+            // What was written with a handle that is closed may be told of with another one of its open.
+            if !is_close && unsynced.get(&block).is_some_and(|has| *has <= version) {
                 unsynced.remove(&block);
             }
         }

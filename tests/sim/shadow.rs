@@ -25,6 +25,8 @@ pub(crate) struct Shadow {
     pub(crate) pending: Vec<Pending>,
     /// Grants that were made and not taken.
     pub(crate) grants: Vec<GrantShadow>,
+    /// Versions of blocks that had been acknowledged to a client, and not told to be durable, when the machine ended.
+    pub(crate) gone: BTreeMap<(Who, OpenId, usize), u64>,
     /// Versions of blocks that a client was told are lost; each is told once.
     pub(crate) told_lost: BTreeMap<(Who, OpenId, usize), u64>,
     /// Who has asked for each append, by its bytes.
@@ -76,6 +78,8 @@ pub(crate) struct Block {
     pub(crate) acknowledged: u64,
     /// The oldest that anybody may still read: the acknowledged one, unless that was lost with a machine.
     pub(crate) floor: u64,
+    /// The newest version that was acknowledged as durable.
+    pub(crate) durable: u64,
     /// The newest version that was sent.
     pub(crate) issued: u64,
     pub(crate) is_being_written: bool,

@@ -184,32 +184,32 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerControl", "Farewell", 0x32, ""),
     ("ServerControl", "Rekey", 0x34, ""),
     // Handle (8); rights (1), share (1), rights of the handle (1); kind (4), length (8), storage (8), permission bits (4),
-    // links (8), accessed (8), modified (8), changed (8); option of a resume key (1, and 40), option of what became of the file (1, and 4).
+    // links (8), accessed (8), modified (8), changed (8); option of a resume key (1, and 40), option of what became of the file (1, and 4), durable (1).
     (
         "ServerControl",
         "Opened",
         0x90,
         "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000 \
-         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 00",
+         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 00 00",
     ),
     (
         "ServerControl",
         "Opened_again",
         0x90,
         "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000 \
-         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 01 01000000",
+         01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre' 01 01000000 01",
     ),
     (
         "ServerControl",
         "Opened_without_key",
         0x90,
-        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 00",
+        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 00 00",
     ),
     (
         "ServerControl",
         "Opened_again_without_key",
         0x90,
-        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 01 03000000",
+        "0807060504030201  1f 07 09  00000000 0010000000000000 0020000000000000 a0010000 0200000000000000 00105e5f00000000 ffx8 00f1536500000000  00 01 03000000 01",
     ),
     (
         "ServerControl",
@@ -230,6 +230,7 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     ("ServerControl", "Refused", 0x9f, "02000000 dc05000000000000"),
     ("ServerControl", "Refused_for_good", 0x9f, "0f000000 0000000000000000"),
     // Reason (4).
+    ("ServerControl", "Stopping", 0xb4, ""),
     ("ServerControl", "Ended", 0xb0, "01000000"),
     ("ServerControl", "Ended_not_allowed", 0xb0, "00000000"),
     (
@@ -389,8 +390,12 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", OPENED, 67, Field::Tag),
     ("ServerControl", &["Opened", "Opened_again"], 108, Field::Tag),
     ("ServerControl", &["Opened_again"], 109, Field::Variant(4)),
+    ("ServerControl", &["Opened"], 109, Field::Tag),
+    ("ServerControl", &["Opened_again"], 113, Field::Tag),
     ("ServerControl", &["Opened_without_key", "Opened_again_without_key"], 68, Field::Tag),
     ("ServerControl", &["Opened_again_without_key"], 69, Field::Variant(4)),
+    ("ServerControl", &["Opened_without_key"], 69, Field::Tag),
+    ("ServerControl", &["Opened_again_without_key"], 73, Field::Tag),
     ("ServerControl", &["KeyIssued", "KeyIssued_again"], 0, Field::Tag),
     ("ServerControl", &["Granted", "Granted_without_key"], 16, Field::Tag),
     (

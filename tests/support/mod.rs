@@ -28,6 +28,7 @@ use bowline::model::{ChannelKind, LineId, LineRole, LineSet, Protection, PublicK
 use bowline::net::{SystemEntropy, Via, key_file};
 use bowline::secure::Identity;
 use recorder::{Kind, Recorder, Recording, contains_secret};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -130,6 +131,15 @@ impl World {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Tells the server to stop by a signal, and waits until it has.
+    pub(crate) fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        // A wait would close it, which tells the server once more, and that ends it at once.
+        let _input = self.child.stdin.take();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "the server ended with {status}");
     }
 
     /// Tells the server to stop, and waits until it has.

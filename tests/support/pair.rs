@@ -126,6 +126,8 @@ pub(crate) struct Pair {
     pub(crate) copies: (u64, u64),
     /// What the server's core has noted.
     pub(crate) notes: Vec<ServerNote>,
+    /// How often a server has said that its clients have their answers.
+    pub(crate) drained: u32,
     /// What servers that start from now on, and sessions, say of their data store.
     pub(crate) life: (Epoch, Verifier),
     /// What the present server says of it.
@@ -299,6 +301,7 @@ impl Pair {
             arrived: BTreeMap::new(),
             copies: (0, 0),
             notes: Vec::new(),
+            drained: 0,
             life: (EPOCH, VERIFIER),
             server_life: (EPOCH, VERIFIER),
             meanwhile: None,
@@ -662,6 +665,7 @@ impl Pair {
                 let at = self.store.begin(self.now, takes, commit, changes);
                 self.plan(at, Event::Committed { commit });
             }
+            ServerOutput::Drained => self.drained += 1,
             ServerOutput::Note(note) => {
                 self.note(format_args!("noted: {note:?}"));
                 self.notes.push(note);
@@ -710,8 +714,10 @@ impl Pair {
             ServerMessage::Control(ServerControl::Attached(_))
             | ServerMessage::Data(ServerData::Attached(_)) => Record::Attached,
             ServerMessage::Control(mut message) => {
-                if let (ServerControl::Opened(opened), Some(told)) = (&mut message, self.meanwhile) {
-                    opened.meanwhile = opened.meanwhile.map(|_| told);
+                if let ServerControl::Opened(opened) = &mut message {
+                    opened.meanwhile = opened.meanwhile.map(|was| self.meanwhile.unwrap_or(was));
+                    // The server's core knows nothing of a machine that ended without it.
+                    opened.durable &= self.life.1 == self.server_life.1;
                 }
                 Record::FromServer(input(request, RequestId::NONE, FromServer::Control(message), payload))
             }

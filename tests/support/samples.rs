@@ -12,8 +12,8 @@ use bowline::model::{
 use bowline::wire::control::{
     Allocate, Attach, Attached, Begin, BindSecret, CancelLock, Change, Changed, Close, Closed, Done,
     EndReason, Ended, Granted, IssueKey, KeyIssued, Lock, LockQueued, LockWanted, Locked, Open, Opened,
-    Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Sync, Synced, Target, Unlock, Welcome,
-    WelcomeAnswer,
+    Purpose, Refused, Resume, Seek, Sought, Started, Stat, Stated, Stopping, Sync, Synced, Target, Unlock,
+    Welcome, WelcomeAnswer,
 };
 use bowline::wire::data::{
     Append, AppendDone, Farewell, Ping, Pong, Read, ReadDone, Rekey, Trailer, Write, WriteDone,
@@ -211,7 +211,9 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         verifier: Verifier { store: StoreId([0x32; 16]), boot: BootId([0x33; 16]), takeovers: 0x34 },
     };
     let state = state();
-    let opened = |key, meanwhile| Opened { handle: HANDLE, state, key, meanwhile }.into();
+    let opened = |key, meanwhile: Option<Meanwhile>| {
+        Opened { handle: HANDLE, state, key, durable: meanwhile.is_some(), meanwhile }.into()
+    };
     vec![
         ("Welcome", welcome(WelcomeAnswer::Started(started))),
         ("Welcome_lives", welcome(WelcomeAnswer::Lives)),
@@ -232,6 +234,7 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("Synced", Synced {}.into()),
         ("Refused", Refused { refusal: BUSY }.into()),
         ("Refused_for_good", Refused { refusal: UNKNOWN }.into()),
+        ("Stopping", Stopping {}.into()),
         ("Ended", Ended { reason: EndReason::Stopping }.into()),
         ("Ended_not_allowed", Ended { reason: EndReason::NotAllowed }.into()),
         ("Changed", Changed { attributes: state.attributes }.into()),

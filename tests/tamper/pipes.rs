@@ -293,7 +293,7 @@ impl World {
             return;
         }
         match (connection.greeted.take(), &input.message) {
-            (None, _) => self.server.handle_input(self.now, id, input),
+            (None, _) => drop(self.server.handle_input(self.now, id, input)),
             (Some(Greeted::Session(facts)), Ok(ClientMessage::Control(ClientControl::Begin(begin)))) => {
                 self.server.handle_begin(self.now, id, &facts, input.request, begin).ok();
             }
@@ -418,6 +418,7 @@ impl World {
                 ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => {
                     panic!("nothing is stored here")
                 }
+                ServerOutput::Drained => {}
                 ServerOutput::Note(note) => self.notes.push(note),
             }
         }

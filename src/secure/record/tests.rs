@@ -542,7 +542,7 @@ fn secrets_fit_into_the_room_that_is_made_first() {
         rights: OpenMode::READ_WRITE.rights,
         attributes: Attributes::default(),
     };
-    let opened = Opened { handle: HandleId(1), state, key: Some(key()), meanwhile: None };
+    let opened = Opened { handle: HandleId(1), state, key: Some(key()), meanwhile: None, durable: false };
     let started = Started {
         locator: Locator([1; 16]),
         secret: BindSecret([2; 32]),

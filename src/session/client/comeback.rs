@@ -70,6 +70,7 @@ impl<P: Payload> ClientCore<P> {
         self.has_served = false;
         self.next_number = 1;
         self.next_request = RequestId::FIRST;
+        self.is_held = false;
         self.heard = 0;
         self.links.clear();
         self.asked_until = None;

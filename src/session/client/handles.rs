@@ -316,7 +316,7 @@ impl<P: Payload> ClientCore<P> {
         let state = opened.state;
         let resumed = SessionEvent::Resumed { handle: opened.handle, former, meanwhile, state };
         self.outputs.push_back(ClientOutput::Event(resumed));
-        self.rewrite_or_go_on(now, name, meanwhile);
+        self.rewrite_or_go_on(now, name, (meanwhile, opened.durable));
     }
 
     fn on_resume_refused(&mut self, now: Time, name: HandleId, refusal: Refusal) {

@@ -71,6 +71,8 @@ pub struct ClientCore<P> {
     /// The ids of what was sent and has no answer.
     sent: BTreeMap<RequestId, Ticket>,
     next_request: RequestId,
+    /// Whether the server is about to stop: what it has not had yet waits for the next one.
+    is_held: bool,
     /// Locks that the server has queued: answered, so that they hold neither credit nor the window, and not ended.
     waiting: BTreeMap<RequestId, Ticket>,
     /// Unlocks without an answer, and locks without an end that nobody wants any more: what they may still unlock.
@@ -177,6 +179,7 @@ impl<P: Payload> ClientCore<P> {
             next_ticket: 0,
             sent: BTreeMap::new(),
             next_request: RequestId::FIRST,
+            is_held: false,
             waiting: BTreeMap::new(),
             unlocking: BTreeMap::new(),
             heard: 0,

@@ -96,6 +96,7 @@ impl<P: Payload> ClientCore<P> {
             ) => {
                 self.drop_channel(now, number, LossReason::Farewell);
             }
+            Ok(FromServer::Control(ServerControl::Stopping(_))) => self.is_held = true,
             Ok(FromServer::Control(ServerControl::Ended(ended))) => match ended.reason {
                 EndReason::NotAllowed => self.end(now, SessionLoss::NotAllowed),
                 EndReason::Stopping => self.come_back(now),
@@ -190,6 +191,11 @@ impl<P: Payload> ClientCore<P> {
         request.id.is_some() || self.next_request.0 < end
     }
 
+    /// Whether a request may go to the server: to one that is about to stop only what it may have had already.
+    fn may_go(&self, ticket: Ticket) -> bool {
+        !self.is_held || self.requests.get(&ticket).is_some_and(|request| request.id.is_some())
+    }
+
     /// Puts a request where it waits: for its handle, if that is away, else for a channel.
     pub(super) fn enqueue(&mut self, ticket: Ticket, request: &Request<P>) {
         if let Some(handle) = self.parking_of(request) {
@@ -218,8 +224,9 @@ impl<P: Payload> ClientCore<P> {
         let (mut next, mut next_free) = (Ticket(0), Ticket(0));
         let mut has_credit = true;
         loop {
-            let first = self.queued_control.range(next..).next().copied().filter(|_| has_credit);
-            let first_free = self.queued_free.range(next_free..).next().copied();
+            let may_go = |ticket: &&Ticket| self.may_go(**ticket);
+            let first = self.queued_control.range(next..).find(may_go).copied().filter(|_| has_credit);
+            let first_free = self.queued_free.range(next_free..).find(may_go).copied();
             let ticket = match (first, first_free) {
                 (None, None) => return,
                 (Some(ticket), free) if free.is_none_or(|free| ticket < free) => {
@@ -296,7 +303,7 @@ impl<P: Payload> ClientCore<P> {
         self.queued_data
             .iter()
             .filter(|(key, _)| LineSet::from_bits(key.lines).contains(line) && !(key.is_kept && writes_wait))
-            .filter_map(|(&key, queue)| Some((key, *queue.first()?)))
+            .filter_map(|(&key, queue)| Some((key, *queue.iter().find(|ticket| self.may_go(**ticket))?)))
             .min_by_key(|&(_, ticket)| ticket)
     }
 

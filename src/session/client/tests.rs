@@ -423,8 +423,10 @@ fn a_lock_behind_an_unlock_waits_for_it_and_one_before_it_does_not() {
 fn a_handle_that_nobody_takes_is_closed() {
     let mode = crate::model::OpenMode::READ;
     let state = crate::model::FileState { mode, rights: mode.rights, attributes: Attributes::default() };
-    let outcome =
-        Ok(Answer::<()>::Control(Opened { handle: HANDLE, state, key: None, meanwhile: None }.into(), None));
+    let outcome = Ok(Answer::<()>::Control(
+        Opened { handle: HANDLE, state, key: None, meanwhile: None, durable: false }.into(),
+        None,
+    ));
     let close = crate::wire::control::Close { handle: HANDLE };
     assert_eq!(give_back(&outcome), Some(close.into()));
     let stated = Ok(Answer::<()>::Control(Stated { state }.into(), None));

@@ -12,6 +12,8 @@
 //! | cannot tell | yes | no |
 //! | changed | either | no |
 //!
+//! Where the server says that all is durable that it had acknowledged, nothing was lost, and nothing has to be written again.
+//!
 //! protocol.md: Coming back.
 
 use core::ops::Bound;
@@ -91,11 +93,11 @@ impl<P: Payload> ClientCore<P> {
         match (&request.operation, answer) {
             (Operation::Write(write, payload, _), Answer::Written(done)) => {
                 let written = (write.offset, payload, done.written);
-                self.on_written(write.handle, written, done.stability, request.lines);
+                self.on_written(write.handle, written, (done.stability, request.covers), request.lines);
             }
             (Operation::Append(append, payload, _), Answer::Appended(done)) => {
                 let written = (done.offset, payload, done.written);
-                self.on_written(append.handle, written, done.stability, request.lines);
+                self.on_written(append.handle, written, (done.stability, request.covers), request.lines);
             }
             (Operation::Control(asked), Answer::Control(told, _)) => {
                 self.on_control_done(request, asked, told)
@@ -200,7 +202,13 @@ impl<P: Payload> ClientCore<P> {
 
     /// A handle was resumed: what is kept of its open and was lost with the page cache is written again, or given up,
     /// before anything else that is asked of it.
-    pub(super) fn rewrite_or_go_on(&mut self, now: Time, name: HandleId, meanwhile: Meanwhile) {
+    /// `durable`: the server says that nothing was.
+    pub(super) fn rewrite_or_go_on(
+        &mut self,
+        now: Time,
+        name: HandleId,
+        (meanwhile, durable): (Meanwhile, bool),
+    ) {
         let open = self.handles.get(&name).and_then(|held| held.open);
         let Some((open, written)) = open.and_then(|open| Some((open, self.written.get_mut(&open)?))) else {
             self.make_live(now, name);
@@ -210,6 +218,12 @@ impl<P: Payload> ClientCore<P> {
             return;
         }
         if !written.unsynced.is_stale(self.cache) {
+            self.make_live(now, name);
+            return;
+        }
+        if durable {
+            let cache = self.cache;
+            self.with_unsynced(open, |unsynced| unsynced.give_up_stale(cache));
             self.make_live(now, name);
             return;
         }
@@ -332,13 +346,17 @@ impl<P: Payload> ClientCore<P> {
         &mut self,
         handle: HandleId,
         (offset, payload, len): (u64, &P, u32),
-        stability: Stability,
+        (stability, covers): (Stability, u64),
         lines: LineSet,
     ) {
         let Some(range) = ByteRange::between(offset, offset.saturating_add(u64::from(len))) else { return };
         let can_write = self.may_write(handle);
         let Some((open, at)) = self.next_write(handle) else { return };
         self.with_unsynced(open, |unsynced| {
+            if stability == Stability::Durable {
+                // It was made so by a sync of the file.
+                unsynced.synced(covers);
+            }
             // A length that is given again cuts off what is durable, too.
             if stability == Stability::Durable && !unsynced.has_length() {
                 unsynced.forget(range);

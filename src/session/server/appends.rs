@@ -15,8 +15,7 @@ use super::effects::{Job, Task};
 use super::output::Effect;
 use super::requests::Ticket;
 use crate::model::{
-    ByteRange, FileIdentity, HandleId, IntendedChange, IntendedName, NameState, OpenId, Reason, Refusal,
-    Stability, Time,
+    ByteRange, FileIdentity, HandleId, IntendedChange, IntendedName, NameState, OpenId, Reason, Refusal, Time,
 };
 use crate::wire::ServerData;
 use crate::wire::data::AppendDone;
@@ -70,11 +69,9 @@ impl<P: Clone> ServerCore<P> {
         (handle, turn): (HandleId, Option<FileIdentity>),
         result: Result<(u64, u32), Refusal>,
     ) {
-        let answer = |(offset, written)| {
-            let done = AppendDone { offset, written, stability: Stability::Received };
-            (ServerData::from(done).into(), None)
-        };
-        self.end(ticket, handle, result.map(answer));
+        let stability = self.stability_of(ticket, handle);
+        let done = |(offset, written)| ServerData::from(AppendDone { offset, written, stability }).into();
+        self.end_change(ticket, handle, result.map(done));
         if let Some(file) = turn {
             self.end_turn(file);
         }

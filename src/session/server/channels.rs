@@ -56,11 +56,14 @@ impl<P: Clone> ServerCore<P> {
         }
         let answer = match begin.purpose {
             Purpose::New { former } => {
-                if let Some(former) = former {
-                    self.end_channels_of(now, former, (&facts.client, begin.instance));
-                }
+                let whose = (&facts.client, begin.instance);
+                let former = former.filter(|former| self.end_channels_of(now, *former, whose));
                 let started = self.start_session(now, facts, begin);
-                WelcomeAnswer::Started(started.map_err(|denial| self.refuse_bind(connection, denial))?)
+                let started = started.map_err(|denial| self.refuse_bind(connection, denial))?;
+                if let Some(former) = former {
+                    self.table.session_follows(facts.choice.session, former);
+                }
+                WelcomeAnswer::Started(started)
             }
             Purpose::Ask(session) => match self.sessions.get(&session) {
                 Some(known) if known.client == facts.client && known.instance == begin.instance => {
@@ -143,6 +146,9 @@ impl<P: Clone> ServerCore<P> {
         self.send(connection, request, message, None);
         // Behind the answer, which the client waits for first.
         self.send_notices(binding.session);
+        if self.stopping.is_begun() {
+            self.tell_stopping(binding.session);
+        }
         Ok(())
     }
 
@@ -259,6 +265,7 @@ impl<P: Clone> ServerCore<P> {
         }
         let own = self.sessions.values().filter(|session| session.client == facts.client).count();
         if self.is_stopping
+            || self.stopping.is_begun()
             || own >= self.limits.sessions_per_client
             || self.sessions.contains_key(&facts.choice.session)
         {
@@ -291,22 +298,22 @@ impl<P: Clone> ServerCore<P> {
     }
 
     /// The client has given up a session of its own: its channels are dead by the client's word, whatever still seems to
-    /// live of them. So its holders are away at once, and what it has sent and is still on its way comes to nothing.
+    /// live of them. So its holders are away at once, and what it has sent and is still on its way comes to nothing. Says
+    /// whether it was its own.
     fn end_channels_of(
         &mut self,
         now: Time,
         former: SessionId,
         (client, instance): (&PublicKey, InstanceId),
-    ) {
-        let Some(session) = self.sessions.get(&former) else { return };
-        if session.client != *client || session.instance != instance {
-            return;
-        }
+    ) -> bool {
+        let its = |session: &&Session| session.client == *client && session.instance == instance;
+        let Some(session) = self.sessions.get(&former).filter(its) else { return false };
         let connections: Vec<ConnectionId> = session.channels.values().copied().collect();
         for connection in connections {
             self.cut(now, connection);
         }
         self.settle_table();
+        true
     }
 
     fn join(
@@ -326,7 +333,16 @@ impl<P: Clone> ServerCore<P> {
         let liveness = Liveness::new(now);
         self.channels.insert(
             connection,
-            Channel { session: id, number, kind, protection, liveness, unwritten: 0, unwritten_answers: 0 },
+            Channel {
+                session: id,
+                number,
+                kind,
+                protection,
+                liveness,
+                pings: 0,
+                unwritten: 0,
+                unwritten_answers: 0,
+            },
         );
         self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
         // Numbers are used once, so there is none; a channel that nothing leads to would outlive its session.
@@ -343,6 +359,7 @@ impl<P: Clone> ServerCore<P> {
             session.channels.remove(&channel.number);
         }
         session.window.forget_channel(connection);
+        self.stopping.on_taken(channel.session, connection);
         let (id, kept) = (session.id, self.limits.grace_default);
         if !session.channels.is_empty() {
             self.send_notices(id);

@@ -88,7 +88,10 @@ impl<P> Commits<P> {
             ServerOutput::Close { connection, manner, .. } => {
                 *manner == CloseManner::InOrder && self.connections.contains_key(connection)
             }
-            ServerOutput::Note(_) | ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => false,
+            ServerOutput::Note(_)
+            | ServerOutput::Commit { .. }
+            | ServerOutput::AdoptFile { .. }
+            | ServerOutput::Drained => false,
         }
     }
 
@@ -104,6 +107,11 @@ impl<P> Commits<P> {
         if let Some(last) = self.waiting.back_mut() {
             last.outputs.push(output);
         }
+    }
+
+    /// Whether anything for a connection waits.
+    pub(super) fn has_waiting(&self, connection: ConnectionId) -> bool {
+        self.connections.contains_key(&connection)
     }
 
     /// Whether the table outlives this core.
@@ -175,6 +183,7 @@ impl<P: Clone> ServerCore<P> {
         self.seal_step();
         let released = self.commits.release(commit);
         self.ready.extend(released);
+        self.stopping.note();
     }
 
     pub(super) fn note_stored(&mut self, records: &Records) {
@@ -231,6 +240,7 @@ fn is_said_anyway(message: &ServerMessage) -> bool {
                 | ServerControl::Ping(_)
                 | ServerControl::Pong(_)
                 | ServerControl::Ended(_)
+                | ServerControl::Stopping(_)
         ) | ServerMessage::Data(ServerData::Attached(_) | ServerData::Ping(_) | ServerData::Pong(_))
     )
 }

@@ -8,7 +8,7 @@ use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
     Attributes, ByteRange, Create, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode,
-    Meanwhile, OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
+    Meanwhile, OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Time,
 };
 use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
@@ -51,8 +51,8 @@ pub(super) enum Task<P> {
     Truncate(Giving),
     /// As named.
     Stat { handle: HandleId },
-    /// As named; `None`: of a name.
-    Change { handle: Option<HandleId> },
+    /// As named; `None`: of a name. `is_of_bytes`: of the length.
+    Change { handle: Option<HandleId>, is_of_bytes: bool },
     /// As named.
     Sync { handle: HandleId },
     /// As named.
@@ -120,7 +120,7 @@ impl<P> Task<P> {
         match self {
             Self::Open(_) | Self::Make(_) | Self::Identify(_) | Self::ChangeNames(..) => None,
             Self::Admitted(giving) | Self::Truncate(giving) => Some(giving.handle),
-            Self::Change { handle } | Self::Named { handle } => *handle,
+            Self::Change { handle, .. } | Self::Named { handle } => *handle,
             Self::Stat { handle }
             | Self::Sync { handle }
             | Self::Read { handle }
@@ -156,6 +156,11 @@ impl<P: Clone> ServerCore<P> {
             self.on_looked(open, completion);
             return;
         }
+        if self.on_own_sync(id, &completion) {
+            self.on_work_done(now, id);
+            self.settle_table();
+            return;
+        }
         let Some(Job { ticket, task, changes, .. }) = self.jobs.remove(&id) else { return };
         if let Some(handle) = changes {
             self.table.note_change(now, handle);
@@ -172,8 +177,12 @@ impl<P: Clone> ServerCore<P> {
                 let state = result.and_then(|attributes| self.state(ticket.session, handle, attributes));
                 self.end(ticket, handle, plain(state.map(|state| Stated { state })));
             }
-            (Task::Change { handle }, Completion::Attributes(result)) => {
-                self.end_maybe(ticket, handle, plain(result.map(|attributes| Changed { attributes })));
+            (Task::Change { handle, is_of_bytes }, Completion::Attributes(result)) => {
+                let changed = result.map(|attributes| Changed { attributes });
+                match handle.filter(|_| is_of_bytes) {
+                    Some(handle) => self.end_change(ticket, handle, message(changed)),
+                    None => self.end_maybe(ticket, handle, plain(changed)),
+                }
             }
             (Task::Sync { handle }, Completion::Synced(result)) => {
                 let told = self.on_synced(ticket.session, handle, result);
@@ -186,12 +195,9 @@ impl<P: Clone> ServerCore<P> {
                 self.end(ticket, handle, result.map(answer));
             }
             (Task::Write { handle }, Completion::Written(result)) => {
-                let done = |written| WriteDone { written, stability: Stability::Received };
-                self.end(
-                    ticket,
-                    handle,
-                    result.map(|written| (ServerData::from(done(written)).into(), None)),
-                );
+                let stability = self.stability_of(ticket, handle);
+                let done = |written| ServerData::from(WriteDone { written, stability }).into();
+                self.end_change(ticket, handle, result.map(done));
             }
             (Task::FindEnd { handle, then }, Completion::Attributes(result)) => {
                 let found = result
@@ -207,7 +213,7 @@ impl<P: Clone> ServerCore<P> {
                 self.on_appended(ticket, (handle, turn), result);
             }
             (Task::Allocate { handle }, Completion::Done(result)) => {
-                self.end(ticket, handle, plain(result.map(|()| Done {})));
+                self.end_change(ticket, handle, message(result.map(|()| Done {})));
             }
             (Task::Seek { handle }, Completion::Sought(result)) => {
                 self.end(ticket, handle, plain(result.map(|offset| Sought { offset })));
@@ -235,7 +241,7 @@ impl<P: Clone> ServerCore<P> {
                 Sequel::Closed { ticket } => self.answer(ticket, ServerControl::from(Closed {}).into(), None),
                 Sequel::Revoked { ticket, executing } => self.on_revoked(ticket, executing),
                 Sequel::Describe { ticket, handle, task } => {
-                    if let Err(refusal) = self.describe(ticket, handle, task) {
+                    if let Err(refusal) = self.give(self.now, ticket, handle, task) {
                         self.answer_refused(ticket, refusal);
                     }
                 }
@@ -281,23 +287,29 @@ impl<P: Clone> ServerCore<P> {
     ) -> Result<(), Refusal> {
         let untold = self.sync_errors.remove(&handle);
         match (result, untold) {
-            (Ok(()), untold) => untold.map_or(Ok(()), Err),
+            (Ok(()), None) => {
+                self.table.note_synced(handle);
+                Ok(())
+            }
+            (Ok(()), Some(untold)) => Err(untold),
             // The others know: it is from them.
             (Err(refusal), Some(_)) => Err(refusal),
             (Err(refusal), None) => {
-                // Any other reason means that nothing was synced, and not that anything is lost.
-                if matches!(refusal.reason, Reason::Io | Reason::NoSpace | Reason::Quota) {
-                    self.spread_sync_error(session, handle, refusal);
+                if let Ok(open) = self.table.holder(session, handle).map(|holder| holder.open) {
+                    self.spread_sync_error(open, &[handle], refusal);
                 }
                 Err(refusal)
             }
         }
     }
 
-    fn spread_sync_error(&mut self, session: SessionId, handle: HandleId, refusal: Refusal) {
-        let Ok(failed) = self.table.holder(session, handle).map(|holder| holder.open) else { return };
-        let holders = self.table.opens().find(|open| open.open == failed).map(|open| open.holders.to_vec());
-        let others = holders.unwrap_or_default().into_iter().filter(|&other| other != handle);
+    /// Has the holders of an open hear of a failed sync, but for those that hear of it anyway.
+    pub(super) fn spread_sync_error(&mut self, failed: OpenId, hearing: &[HandleId], refusal: Refusal) {
+        // Any other reason means that nothing was synced, and not that anything is lost.
+        if !matches!(refusal.reason, Reason::Io | Reason::NoSpace | Reason::Quota) {
+            return;
+        }
+        let others = self.table.handles_of_open(failed).filter(|other| !hearing.contains(other));
         self.sync_errors.extend(others.map(|other| (other, refusal)));
     }
 
@@ -331,13 +343,18 @@ impl<P: Clone> ServerCore<P> {
         let giving = Giving { handle, with_key, since: None };
         if let Some((range, mode)) = opening.lock.filter(|_| admitted.is_new_open) {
             // An open that is locked in part from its beginning is given out when the range is quiet.
-            let work = self.excluded_by_lock(admitted.open, range, mode);
+            let mut work = self.excluded_by_lock(admitted.open, range, mode);
+            work.extend(self.settle_others(admitted.open));
             let task = if opening.open.truncate { Task::Truncate(giving) } else { Task::Admitted(giving) };
             return self.describe_behind(now, ticket, work, (admitted.open, handle), task);
         }
         if opening.open.truncate && admitted.is_new_open {
-            let task = Task::Truncate(giving);
-            return self.describe_behind(now, ticket, Vec::new(), (admitted.open, handle), task);
+            let (task, work) = (Task::Truncate(giving), self.settle_others(admitted.open));
+            return self.describe_behind(now, ticket, work, (admitted.open, handle), task);
+        }
+        let work = self.settle_others(admitted.open);
+        if !work.is_empty() {
+            return self.give_behind(now, ticket, work, handle, Task::Admitted(giving));
         }
         match self.opened(now, ticket.session, giving, attributes) {
             Ok(opened) => self.answer(ticket, opened, None),
@@ -438,7 +455,9 @@ impl<P: Clone> ServerCore<P> {
         self.table.touch_unstored(handle);
         let meanwhile = since.and_then(|since| self.meanwhile(session, handle, since, &attributes));
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
-        Ok(ServerControl::from(Opened { handle, state, key, meanwhile }).into())
+        let open = self.table.holder(session, handle)?.open;
+        let durable = self.table.is_durable(open);
+        Ok(ServerControl::from(Opened { handle, state, key, meanwhile, durable }).into())
     }
 
     fn meanwhile(
@@ -463,6 +482,24 @@ impl<P: Clone> ServerCore<P> {
         Ok(FileState { mode: holder.mode, rights: holder.rights, attributes })
     }
 
+    /// Gives out a handle of an open that was there before: when nothing is left of others that is not durable, if it may
+    /// write beside them.
+    pub(super) fn give(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        handle: HandleId,
+        task: Task<P>,
+    ) -> Result<(), Refusal> {
+        let open = self.table.holder(ticket.session, handle)?.open;
+        let work = self.settle_others(open);
+        if work.is_empty() {
+            return self.describe(ticket, handle, task);
+        }
+        self.give_behind(now, ticket, work, handle, task);
+        Ok(())
+    }
+
     /// Asks for what is told with a handle, at once.
     pub(super) fn describe(
         &mut self,
@@ -479,6 +516,11 @@ impl<P: Clone> ServerCore<P> {
 /// The answer of a control request without payload.
 pub(super) fn plain<P, M: Into<ServerControl>>(result: Result<M, Refusal>) -> Outcome<P> {
     result.map(|message| (ServerMessage::Control(message.into()), None))
+}
+
+/// The message of an answer without payload.
+fn message<M: Into<ServerControl>>(result: Result<M, Refusal>) -> Result<ServerMessage, Refusal> {
+    result.map(|message| ServerMessage::Control(message.into()))
 }
 
 /// The answer that work on names made.

@@ -18,12 +18,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::effects::{Job, Opening, Task};
 use super::output::{Completion, Effect, ServerMessage, ServerOutput};
 use super::requests::Ticket;
-use super::{ServerControl, ServerCore, ServerData};
+use super::{ServerControl, ServerCore};
 use crate::model::{
     Create, CreateId, Epoch, FileIdentity, IntendedChange, IntendedName, IntentOutcome, Limits, NameState,
     PublicKey, Reason, Refusal, RequestId, SessionId, StoredIntent, Time,
 };
 use crate::opens::TableChanges;
+use crate::wire::ServerData;
 use crate::wire::control::Open;
 use crate::wire::outcomes::{Became, Inquire, Outcome};
 

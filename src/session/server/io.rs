@@ -154,7 +154,7 @@ impl<P: Clone> ServerCore<P> {
             }
             AtEnd::Change(change) => {
                 let range = behind(change.len.map_or(end, |len| len.min(end)))?;
-                let task = Task::Change { handle: Some(handle) };
+                let task = Task::Change { handle: Some(handle), is_of_bytes: true };
                 (range, task, Effect::Change { target: FileTarget::Open(open), change })
             }
             AtEnd::Allocate(range, how) => {
@@ -181,7 +181,7 @@ impl<P: Clone> ServerCore<P> {
                 let needed = if change.len.is_some() { Rights::WRITE } else { Rights::APPEND };
                 let open = self.begin(now, ticket, handle, needed)?;
                 let effect = Effect::Change { target: FileTarget::Open(open), change };
-                let task = Task::Change { handle: Some(handle) };
+                let task = Task::Change { handle: Some(handle), is_of_bytes: change.len.is_some() };
                 let Some(len) = change.len else {
                     self.start(Job::new(ticket, task), effect);
                     return Ok(());
@@ -208,7 +208,7 @@ impl<P: Clone> ServerCore<P> {
             return Err(Reason::PermissionDenied.into());
         }
         let effect = Effect::Change { target: FileTarget::Name(place), change };
-        self.start(Job::new(ticket, Task::Change { handle: None }), effect);
+        self.start(Job::new(ticket, Task::Change { handle: None, is_of_bytes: false }), effect);
         Ok(())
     }
 

@@ -40,6 +40,8 @@ enum Behind<P> {
     LockEnded { session: SessionId, lock: RequestId, locked: Locked },
     /// The range is unlocked.
     Unlock { ticket: Ticket, handle: HandleId, range: ByteRange },
+    /// A handle of an open that was there before is described.
+    Give { ticket: Ticket, handle: HandleId, task: Task<P> },
     /// A handle is described, after its file was cut if that is what the task says.
     Describe { ticket: Ticket, open: OpenId, handle: HandleId, task: Task<P> },
 }
@@ -144,6 +146,18 @@ impl<P: Clone> ServerCore<P> {
         self.follow(now, work, Behind::Describe { ticket, open, handle, task });
     }
 
+    /// Describes a handle once `work` is done.
+    pub(super) fn give_behind(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        work: Vec<EffectId>,
+        handle: HandleId,
+        task: Task<P>,
+    ) {
+        self.follow(now, work, Behind::Give { ticket, handle, task });
+    }
+
     fn work_where(&self, is_meant: impl Fn(&Io) -> bool) -> Vec<EffectId> {
         let is_meant = |job: &Job<P>| job.io.as_ref().is_some_and(&is_meant);
         self.jobs.iter().filter(|(_, job)| is_meant(job)).map(|(&id, _)| id).collect()
@@ -179,7 +193,7 @@ impl<P: Clone> ServerCore<P> {
                     self.give_up(ticket, handle, refusal);
                 }
             }
-            Behind::Describe { ticket, handle, task, .. } => {
+            Behind::Describe { ticket, handle, task, .. } | Behind::Give { ticket, handle, task } => {
                 if let Err(refusal) = self.describe(ticket, handle, task) {
                     self.answer_refused(ticket, refusal);
                 }

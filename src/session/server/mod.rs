@@ -1,7 +1,7 @@
 //! The server's core: all sessions, their channels and requests, and the one open table.
 //!
 //! `channels` has what begins and ends a channel, `requests` how a request is claimed and answered, `io`, `names` and
-//! `locks` what is asked of open files, names and ranges, `grants` what clients give each other, `effects` what file work reports, `notices` what a session is
+//! `locks` what is asked of open files, names and ranges, `durable` what is acknowledged only when it is durable, `grants` what clients give each other, `effects` what file work reports, `notices` what a session is
 //! told without being asked; `status` and `release` are for the server's administrator.
 //! protocol.md: Sessions, Requests.
 
@@ -9,6 +9,7 @@ mod absence;
 mod appends;
 mod channels;
 mod commits;
+mod durable;
 mod effects;
 mod grants;
 mod intents;
@@ -23,6 +24,7 @@ mod release;
 mod requests;
 mod setup;
 mod status;
+mod stopping;
 mod throttle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -41,10 +43,12 @@ pub use status::{
 
 use self::appends::Appends;
 use self::commits::Commits;
+use self::durable::Durable;
 use self::effects::{Job, Sequel};
 use self::intents::Intents;
 use self::locks::Fence;
 use self::record::{Channel, Session};
+use self::stopping::Stopping;
 use self::throttle::Throttle;
 use crate::model::{
     Access, ChannelKind, EffectiveProtection, Entropy, Epoch, ExportName, HandleId, Limits, Locator, OpenId,
@@ -53,8 +57,8 @@ use crate::model::{
 };
 use crate::opens::{OpenTable, TableEvent};
 use crate::session::{LossReason, Pulse};
+use crate::wire::ServerControl;
 use crate::wire::control::{EndReason, Ended};
-use crate::wire::{ServerControl, ServerData};
 pub use setup::{ServerSetup, StartError, StoredTable};
 
 /// The server's side. `P` is the shell's payload; it is cloned only for an answer that goes to several channels.
@@ -90,6 +94,8 @@ pub struct ServerCore<P> {
     throttle: Throttle,
     next_effect: u64,
     is_stopping: bool,
+    stopping: Stopping,
+    durable: Durable,
     /// Failed syncs that a holder has not heard of yet: the kernel tells an error of one descriptor once.
     sync_errors: HashMap<HandleId, Refusal>,
     /// What the step that is going on wants told and done.
@@ -161,6 +167,8 @@ impl<P: Clone> ServerCore<P> {
             throttle: Throttle::default(),
             next_effect: 0,
             is_stopping: false,
+            stopping: Stopping::default(),
+            durable: Durable::default(),
             sync_errors: HashMap::new(),
             outputs: VecDeque::new(),
             ready,
@@ -281,6 +289,11 @@ impl<P: Clone> ServerCore<P> {
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<ServerOutput<P>> {
         if !self.outputs.is_empty() || self.table.has_changes() || self.intents.has_changes(self.now) {
+            self.seal_step();
+        }
+        if self.stopping.is_due() {
+            // Behind what this step has sent, or has wait for the store.
+            self.go_on_stopping();
             self.seal_step();
         }
         self.ready.pop_front()
@@ -516,30 +529,16 @@ impl<P: Clone> ServerCore<P> {
                 Pulse::Wait(_) => {}
                 Pulse::Ping => {
                     channel.liveness.on_pinged(now);
-                    due.push((connection, Some(channel.kind)));
+                    due.push((connection, true));
                 }
-                Pulse::Dead => due.push((connection, None)),
+                Pulse::Dead => due.push((connection, false)),
             }
         }
-        for (connection, ping) in due {
-            match ping {
-                Some(ChannelKind::Control) => {
-                    self.send(
-                        connection,
-                        RequestId::NONE,
-                        ServerControl::from(crate::wire::data::Ping {}).into(),
-                        None,
-                    );
-                }
-                Some(ChannelKind::Data) => {
-                    self.send(
-                        connection,
-                        RequestId::NONE,
-                        ServerData::from(crate::wire::data::Ping {}).into(),
-                        None,
-                    );
-                }
-                None => self.close(now, connection, LossReason::Silent),
+        for (connection, lives) in due {
+            if lives {
+                self.ping(connection);
+            } else {
+                self.close(now, connection, LossReason::Silent);
             }
         }
     }

@@ -148,6 +148,9 @@ pub enum ServerOutput<P> {
         /// The open.
         open: OpenId,
     },
+    /// Every client that can be reached has the answers to what it has asked, after
+    /// [`handle_drain`](super::ServerCore::handle_drain). Needs no report.
+    Drained,
     /// Something for the log.
     Note(ServerNote),
     /// Store this, behind all earlier commits, and report with

@@ -53,6 +53,8 @@ pub(super) struct Channel {
     pub(super) kind: ChannelKind,
     pub(super) protection: Protection,
     pub(super) liveness: Liveness,
+    /// Pings that it has not answered.
+    pub(super) pings: u32,
     /// Bytes of answers that its writer holds.
     pub(super) unwritten: u64,
     /// Answers that its writer holds.

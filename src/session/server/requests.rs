@@ -62,6 +62,7 @@ impl<P: Clone> ServerCore<P> {
                 self.send(connection, RequestId::NONE, pong, None);
             }
             Ok(ClientMessage::Control(ClientControl::Pong(_)) | ClientMessage::Data(ClientData::Pong(_))) => {
+                self.on_pong(session, connection);
             }
             Ok(ClientMessage::Control(ClientControl::Heard(Heard { notice }))) => {
                 self.on_heard(now, connection, session, *notice);
@@ -247,7 +248,7 @@ impl<P: Clone> ServerCore<P> {
             self.check_prepared(ticket, &admitted, handle)?;
             let (handle, with_key) = (admitted.handle, open.with_key);
             let task = Task::Admitted(Giving { handle, with_key, since: None });
-            return self.describe(ticket, admitted.handle, task);
+            return self.give(now, ticket, admitted.handle, task);
         }
         if open.create != Create::Never && !self.table.has_room(now, &owner) {
             // Before a file is made that nobody gets.
@@ -298,7 +299,7 @@ impl<P: Clone> ServerCore<P> {
                 self.sequels.entry(predecessor).or_default().push(Sequel::Describe { ticket, handle, task });
                 Ok(())
             }
-            None => self.describe(ticket, handle, task),
+            None => self.give(now, ticket, handle, task),
         }
     }
 
@@ -317,6 +318,7 @@ impl<P: Clone> ServerCore<P> {
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
         self.intents.on_answered(self.now, ticket, &message);
+        self.stopping.note();
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         let mut connections = session.window.finish(ticket.request, kept(&message));
         let Some(last) = connections.pop() else {
@@ -386,6 +388,9 @@ impl<P: Clone> ServerCore<P> {
     pub(super) fn start(&mut self, mut job: Job<P>, effect: Effect<P>) {
         job.changes = job.task.handle().filter(|_| changes_file(&effect));
         if let Some(handle) = job.changes {
+            if let Some(open) = open_whose_bytes_change(&effect) {
+                self.table.note_unsynced(open);
+            }
             self.table.note_change(self.now, handle);
         }
         let id = self.next_effect_id();
@@ -405,6 +410,17 @@ impl<P: Clone> ServerCore<P> {
         } else {
             Duration::from_millis(asked_ms).min(self.limits.grace_max)
         }
+    }
+}
+
+/// The open whose bytes work changes, if it does.
+fn open_whose_bytes_change<P>(effect: &Effect<P>) -> Option<OpenId> {
+    match effect {
+        Effect::Write { open, .. } | Effect::Append { open, .. } | Effect::Allocate { open, .. } => {
+            Some(*open)
+        }
+        Effect::Change { target: FileTarget::Open(open), change } => change.len.map(|_| *open),
+        _ => None,
     }
 }
 

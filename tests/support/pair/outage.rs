@@ -28,6 +28,13 @@ impl Pair {
         self.disk.lose_cache();
     }
 
+    /// The server is told to stop.
+    pub(crate) fn tell_server_to_stop(&mut self) {
+        self.note(format_args!("the server is told to stop"));
+        self.server.handle_drain(self.now);
+        self.drain_server();
+    }
+
     /// The server stops: every session is told.
     pub(crate) fn stop_server(&mut self) {
         self.note(format_args!("the server stops"));

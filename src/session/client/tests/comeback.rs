@@ -16,7 +16,7 @@ fn key(byte: u8) -> ResumeKey {
 fn opened(handle: HandleId, key: Option<ResumeKey>) -> Opened {
     let mode = OpenMode::READ_WRITE;
     let state = FileState { mode, rights: mode.rights, attributes: Attributes::default() };
-    Opened { handle, state, key, meanwhile: None }
+    Opened { handle, state, key, meanwhile: None, durable: false }
 }
 
 fn open() -> Open {
