@@ -369,7 +369,7 @@ fn t33_an_id_that_was_settled_executes_nothing_and_is_not_answered() {
     let settled = bare.next + 2;
     let write = Write { handle: bare.handle, offset: 0 };
     for (connection, request) in [(DATA, settled - 1), (OTHER, 1), (DATA, settled)] {
-        let message = Ok(ClientMessage::Data(write.clone().into()));
+        let message = Ok(ClientMessage::Data(write.into()));
         let (request, settled, payload) =
             (RequestId(request), RequestId(settled), Some(Payload::new(b"late".to_vec())));
         let input = Input { request, settled, message, payload_len: 4, payload };

@@ -180,7 +180,7 @@ enum Way {
     /// Its channel is cut, and with it every other one.
     Cut,
     /// What the server sends stays on its way; what the client sends arrives.
-    OneWay,
+    Mute,
 }
 
 /// What comes of a request: what is told, and how everything is then.
@@ -188,7 +188,7 @@ fn asked(ask: &Ask, meanwhile: Option<&Ask>, way: Way) -> (String, String) {
     let mut scene = Scene::new();
     let who = scene.who;
     let request = ask(&mut scene);
-    if way == Way::OneWay {
+    if way == Way::Mute {
         scene.mute();
     }
     scene.until_answered(request);
@@ -238,7 +238,7 @@ fn t32_what_is_asked_again_because_its_answer_was_lost_is_done_once_and_told_the
 
 #[test]
 fn f24_t32_what_arrives_on_a_line_that_brings_no_answers_is_done_once_and_told_the_same() {
-    check_repeats(Way::OneWay);
+    check_repeats(Way::Mute);
 }
 
 /// The server that has done it is killed before its client has heard of it: at once, when only the change itself tells, or
