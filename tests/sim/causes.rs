@@ -19,6 +19,9 @@ pub(crate) struct Causes {
     writes: BTreeMap<(u64, OpenId), Time>,
     begun: usize,
     executed: usize,
+    refused: u64,
+    /// When the store has refused a commit: an append that could not be recorded was noted as a change, and not made.
+    refused_at: Time,
     opens: BTreeMap<OpenId, Followed>,
 }
 
@@ -54,6 +57,9 @@ impl Causes {
         for write in &pair.disk.writes[self.executed..] {
             self.writes.insert((write.inode, write.open), now);
         }
+        if std::mem::replace(&mut self.refused, pair.store.refused) < pair.store.refused {
+            self.refused_at = now;
+        }
         (self.begun, self.executed) = (pair.disk.begun.len(), pair.disk.writes.len());
         for open in pair.server.table().opens() {
             let holders: Vec<HolderView<'_>> = pair.server.table().holders_of(open.open).collect();
@@ -68,7 +74,7 @@ impl Causes {
         let Some(followed) = self.opens.get(&open).filter(|followed| !followed.is_shared) else { return };
         let Some(from) = followed.due_from else { return };
         let of_others = self.writes.iter().filter(|((inode, by), _)| *inode == followed.inode && *by != open);
-        let has_cause = of_others.into_iter().any(|(_, at)| *at >= from);
+        let has_cause = of_others.into_iter().any(|(_, at)| *at >= from) || self.refused_at >= from;
         pair.check(has_cause, "a change by another client was told, and there was none since the last time");
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Store {
     pub(crate) commits: u64,
     /// Whether it has no room for new records.
     pub(crate) is_full: bool,
+    /// How many commits it has refused.
+    pub(crate) refused: u64,
     pending: VecDeque<(CommitId, TableChanges)>,
     /// When the latest commit will be done.
     last: Time,
@@ -55,6 +57,7 @@ impl Store {
             |(key, intent): &(u64, Option<StoredIntent>)| intent.is_some() && !self.intents.contains_key(key);
         let is_refused = changes.opens.iter().any(is_new) || changes.intents.iter().any(is_new_intent);
         if is_refused {
+            self.refused += 1;
             self.pending.pop_front();
         }
         is_refused
