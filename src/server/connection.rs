@@ -9,11 +9,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::counters::Handshake;
 use super::enrolment;
 use super::gate::HalfOpen;
 use super::shared::{Shared, WriterHandle};
+use super::spans::{self, Line};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::socket::Accepted;
 use crate::net::{
@@ -266,6 +268,7 @@ async fn open_channel<I: Message, O: Message>(
     (number, protection): (ChannelNumber, Protection),
     handle: impl FnOnce(Outbox<O>) -> WriterHandle,
 ) -> Result<(Parts<I, O>, Received<I>), Refused> {
+    let line = Line { to: stream.local_addr()?, from: stream.peer_addr()?.ip() };
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());
@@ -277,7 +280,7 @@ async fn open_channel<I: Message, O: Message>(
     );
     let first = reader.next().await?;
     let (outbox, backlog) = outbox();
-    let connection = shared.register(handle(outbox), meter);
+    let connection = shared.register(handle(outbox), meter, line);
     Ok((Parts { reader, writer, backlog, connection }, first))
 }
 
@@ -313,8 +316,10 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
             tracing::debug!(%error, "what was sent on a connection cannot be thrown away");
         }
     };
-    let reason = run_channel(reader, writer, backlog, on_record, on_written, discard).await;
+    let span = shared.span_of(connection);
+    let running = run_channel(reader, writer, backlog, on_record, on_written, discard);
+    let reason = running.instrument(spans::of_tasks(&span)).await;
     // Both halves of the socket are closed by now.
-    tracing::debug!(connection = connection.0, %reason, "connection closed");
+    tracing::debug!(parent: &span, connection = connection.0, %reason, "connection closed");
     shared.lost(connection, reason);
 }

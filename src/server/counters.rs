@@ -110,8 +110,8 @@ impl Counters {
         }
     }
 
-    /// A request of this kind is answered.
-    pub(super) fn answered(&self, kind: u8, answer: &ServerMessage) {
+    /// A request of this kind is answered; how, in a word.
+    pub(super) fn answered(&self, kind: u8, answer: &ServerMessage) -> &'static str {
         let is_refusal = matches!(
             answer,
             ServerMessage::Control(ServerControl::Refused(_)) | ServerMessage::Data(ServerData::Refused(_))
@@ -120,6 +120,7 @@ impl Counters {
         if let Some(count) = counts.get(usize::from(kind)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if is_refusal { "refused" } else { "done" }
     }
 
     /// File work is done.

@@ -9,6 +9,7 @@ use super::descriptors::{Lease, Purpose};
 use super::files::CachedRead;
 use super::names::Outcome;
 use super::shared::Shared;
+use super::spans;
 use super::xattr::Holder;
 use crate::model::{AttributeChange, Attributes, Limits, OpenId, Refusal};
 use crate::net::Outbound;
@@ -48,6 +49,7 @@ impl Shared {
                 None
             }
             Effect::OpenFile { open, export, path, rights, create, permissions } => {
+                spans::opening(open, &export, &path, self.names_are_logged());
                 self.later(id, move |shared| {
                     let opened = shared.files.reserve(Purpose::New).and_then(|place| {
                         let names = &shared.names;
@@ -187,9 +189,10 @@ impl Shared {
         id: EffectId,
         work: impl FnOnce(&Arc<Self>) -> Completion<Outbound> + Send + 'static,
     ) {
-        let shared = Arc::clone(self);
+        let (shared, span) = (Arc::clone(self), spans::of_work());
         // The report is the task's only result; a server that stops waits for all of them.
         drop(self.file_work.spawn_blocking(move || {
+            let _within = span.enter();
             let completion = work(&shared);
             shared.counters.worked(&completion);
             shared.drive(|core, now| core.handle_completion(now, id, completion));

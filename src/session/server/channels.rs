@@ -328,7 +328,7 @@ impl<P: Clone> ServerCore<P> {
             connection,
             Channel { session: id, number, kind, protection, liveness, unwritten: 0, unwritten_answers: 0 },
         );
-        self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
+        self.note(ServerNote::ChannelBound { connection, session: id, number, kind, protection });
         // Numbers are used once, so there is none; a channel that nothing leads to would outlive its session.
         if let Some(shadowed) = shadowed {
             self.cut(now, shadowed);
@@ -337,7 +337,8 @@ impl<P: Clone> ServerCore<P> {
 
     fn leave(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
         let Some(channel) = self.channels.remove(&connection) else { return };
-        self.note(ServerNote::ChannelLost { session: channel.session, number: channel.number, reason });
+        let Channel { session, number, .. } = channel;
+        self.note(ServerNote::ChannelLost { connection, session, number, reason });
         let Some(session) = self.sessions.get_mut(&channel.session) else { return };
         if session.channels.get(&channel.number) == Some(&connection) {
             session.channels.remove(&channel.number);

@@ -416,6 +416,8 @@ pub enum ServerNote {
     },
     /// A channel is part of its session.
     ChannelBound {
+        /// Its connection.
+        connection: ConnectionId,
         /// The session.
         session: SessionId,
         /// The channel.
@@ -427,6 +429,8 @@ pub enum ServerNote {
     },
     /// A channel is gone.
     ChannelLost {
+        /// Its connection.
+        connection: ConnectionId,
         /// The session.
         session: SessionId,
         /// The channel.
