@@ -139,7 +139,7 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
         match greet(shared, &mut stream, source).await? {
             Greeted::Enrolled => Ok(Running::Nothing),
             Greeted::Session(facts, keys) => {
-                let kind = (ChannelNumber(0), Protection::Sealed);
+                let kind = (ChannelNumber(0), Protection::Sealed, source);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
                 let Ok(ClientControl::Begin(begin)) = first.message else {
                     shared.lost(parts.connection, LossReason::Offence);
@@ -153,7 +153,7 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
                 Ok(Running::Control(parts))
             }
             Greeted::Bind(binding, keys) => {
-                let kind = (binding.offer.number, binding.choice.protection);
+                let kind = (binding.offer.number, binding.choice.protection, source);
                 match binding.offer.kind {
                     ChannelKind::Control => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
@@ -265,10 +265,10 @@ async fn open_channel<I: Message, O: Message>(
     shared: &Arc<Shared>,
     stream: TcpStream,
     keys: RecordKeys,
-    (number, protection): (ChannelNumber, Protection),
+    (number, protection, source): (ChannelNumber, Protection, IpAddr),
     handle: impl FnOnce(Outbox<O>) -> WriterHandle,
 ) -> Result<(Parts<I, O>, Received<I>), Refused> {
-    let line = Line { to: stream.local_addr()?, from: stream.peer_addr()?.ip() };
+    let line = Line::new(stream.local_addr()?, source);
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());

@@ -30,8 +30,15 @@ pub(super) struct Spans {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
     /// The server's address, as the client knows it too.
-    pub(super) to: SocketAddr,
-    pub(super) from: IpAddr,
+    to: SocketAddr,
+    from: IpAddr,
+}
+
+impl Line {
+    /// An address of IPv4 is one, also where it came through a socket of IPv6.
+    pub(super) fn new(to: SocketAddr, from: IpAddr) -> Self {
+        Self { to: SocketAddr::new(to.ip().to_canonical(), to.port()), from: from.to_canonical() }
+    }
 }
 
 /// A connection as the log knows it: a channel with a span once it is bound.
