@@ -27,10 +27,11 @@ use crate::secure::{
 };
 use crate::session::LossReason;
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
-use crate::wire::hello::{BindOffer, Hello, Offer, SessionOffer};
+use crate::wire::hello::{BindOffer, Hello, Offer, PROTOCOL_VERSION, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
-/// Why a handshake came to nothing. For our log; the other side sees a closed connection in every case.
+/// Why a handshake came to nothing. For our log; the other side sees a closed connection in every case, but for a listed
+/// client of another version.
 #[derive(Debug, Error)]
 enum Refused {
     #[error(transparent)]
@@ -39,8 +40,13 @@ enum Refused {
     WrongServer,
     #[error("the handshake failed")]
     Handshake(#[from] HandshakeError),
-    #[error("client {0:?} is not on the list, its entry has expired, or it speaks no common version")]
+    #[error("client {0:?} is not on the list, or its entry has expired")]
     NotAllowed(PublicKey),
+    #[error(
+        "client {client:?} speaks versions {} to {} of the protocol, and this server {PROTOCOL_VERSION}",
+        offer.version_min, offer.version_max
+    )]
+    OtherVersion { client: PublicKey, offer: SessionOffer },
     #[error("the session was refused: {0:?}")]
     Session(BindDenial),
     #[error("the bind was refused: {0:?}")]
@@ -71,6 +77,8 @@ enum Greeted {
     Bind(Binding, RecordKeys),
     /// The server's key was shown, and the connection ends.
     Enrolled,
+    /// The client was told that there is no version for both, and the connection ends.
+    Declined(Refused),
 }
 
 /// Serves a connection from its first byte to its last.
@@ -108,6 +116,7 @@ fn how(outcome: &Result<Running, Refused>) -> Handshake {
                 Handshake::Failed
             }
             Refused::NotAllowed(_) => Handshake::NotAllowed,
+            Refused::OtherVersion { .. } => Handshake::OtherVersion,
             Refused::Session(_) | Refused::Bind(_) | Refused::Enrolment(_) => Handshake::Refused,
             Refused::TooSlow => Handshake::TooSlow,
             Refused::Drawn => Handshake::Drawn,
@@ -138,6 +147,7 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
         let mut stream = accepted.into_stream()?;
         match greet(shared, &mut stream, source).await? {
             Greeted::Enrolled => Ok(Running::Nothing),
+            Greeted::Declined(refused) => Err(refused),
             Greeted::Session(facts, keys) => {
                 let kind = (ChannelNumber(0), Protection::Sealed, source);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
@@ -219,6 +229,11 @@ async fn greet_session(
     let client = responder.client();
     let choice = shared.drive(|core, now| core.session_choice(now, &client, &offer))?;
     let choice = choice.ok_or(Refused::NotAllowed(client))?;
+    if !offer.has(choice.version) {
+        // Whoever is not on the list hears nothing of this either.
+        let message = shared.compute(move || responder.decline(choice.version)).await??;
+        return Ok((message, Greeted::Declined(Refused::OtherVersion { client, offer })));
+    }
     let (message, keys) = shared.compute(move || responder.finish(choice)).await??;
     Ok((message, Greeted::Session(SessionFacts { server, client, offer, choice }, keys)))
 }

@@ -14,6 +14,7 @@ const HANDSHAKES: [&str; HANDSHAKE_KINDS] = [
     "key_shown",
     "no_hello",
     "wrong_server",
+    "other_version",
     "failed",
     "not_allowed",
     "refused",
@@ -21,7 +22,7 @@ const HANDSHAKES: [&str; HANDSHAKE_KINDS] = [
     "drawn",
     "broken",
 ];
-const HANDSHAKE_KINDS: usize = 10;
+const HANDSHAKE_KINDS: usize = 11;
 
 /// How a handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) enum Handshake {
     NoHello,
     /// It was made for another server's key.
     WrongServer,
+    /// Its client is listed and speaks no version that this server does.
+    OtherVersion,
     /// Its cryptography does not hold.
     Failed,
     /// Its client is not on the list.
@@ -141,6 +144,7 @@ impl Counters {
             key_shown,
             no_hello,
             wrong_server,
+            other_version,
             failed,
             not_allowed,
             refused,
@@ -153,6 +157,7 @@ impl Counters {
             Handshake::KeyShown => key_shown,
             Handshake::NoHello => no_hello,
             Handshake::WrongServer => wrong_server,
+            Handshake::OtherVersion => other_version,
             Handshake::Failed => failed,
             Handshake::NotAllowed => not_allowed,
             Handshake::Refused => refused,

@@ -19,7 +19,8 @@ use crate::wire::{ServerControl, ServerData};
 
 impl<P: Clone> ServerCore<P> {
     /// Whether a client may begin a session, and with what choice: asked between the two messages of the handshake.
-    /// Changes nothing, because message 1 may be a replay.
+    /// Changes nothing, because message 1 may be a replay. A version that is not in the client's offer is what this server
+    /// speaks: the client is told it, and that is all.
     ///
     /// # Errors
     /// [`EntropyError`] when there is no random session id to be had.
@@ -29,12 +30,15 @@ impl<P: Clone> ServerCore<P> {
         client: &PublicKey,
         offer: &SessionOffer,
     ) -> Result<Option<SessionChoice>, EntropyError> {
-        let speaks = (offer.version_min..=offer.version_max).contains(&PROTOCOL_VERSION);
         let is_allowed = self.policy.access(client, self.wall_us(now) / 1_000_000).is_some();
-        if !speaks || !is_allowed {
+        if !is_allowed {
             return Ok(None);
         }
-        let session = SessionId(self.entropy.bytes()?);
+        // What nothing comes of needs no name.
+        let session = match offer.has(PROTOCOL_VERSION) {
+            true => SessionId(self.entropy.bytes()?),
+            false => SessionId([0; 16]),
+        };
         Ok(Some(SessionChoice { version: PROTOCOL_VERSION, session }))
     }
 
