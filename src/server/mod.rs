@@ -186,6 +186,8 @@ pub struct DescriptorStatus {
     /// Descriptors of them that stay open as long as their opens, because their files have no name or could not be
     /// opened again.
     pub pinned: usize,
+    /// Descriptors that were closed so far to make room for others; their opens go on.
+    pub evicted: u64,
     /// The most that there are of all and of the pinned ones.
     pub bounds: DescriptorBounds,
 }
@@ -437,6 +439,7 @@ impl Server {
             opens: counts.opens,
             open: counts.open,
             pinned: counts.pinned,
+            evicted: files.evicted(),
             bounds: files.bounds(),
         }
     }

@@ -17,7 +17,7 @@ use super::names::Names;
 use super::persistence::Persistence;
 use super::spans::{self, Line, Spans, Traced};
 use super::work::Work;
-use crate::model::{Limits, RequestId, Time};
+use crate::model::{Limits, RequestId, Time, len_u64};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::server::{
     ClientMessage, CloseManner, ConnectionId, ServerCore, ServerMessage, ServerOutput,
@@ -153,7 +153,10 @@ impl Shared {
         if let Ok(message) = &input.message
             && input.request != RequestId::NONE
         {
-            span = self.lock().note(connection, input.request, kind_of(message));
+            let mut state = self.lock();
+            span = state.note(connection, input.request, kind_of(message));
+            state.came(&self.counters, connection, input.payload_len);
+            drop(state);
             if self.names_are_logged() {
                 span.in_scope(|| spans::tell_names(message));
             }
@@ -280,6 +283,7 @@ impl Shared {
                     }
                 }
                 ServerOutput::Note(note) => {
+                    self.counters.noted(&note);
                     let of = spans::connection_of(&note).and_then(|of| state.connections.get_mut(&of));
                     state.spans.tell(&note, of.map(|of| &mut of.traced));
                     self.wake.notify_one();
@@ -324,6 +328,14 @@ impl State {
         span
     }
 
+    /// A request came with payload.
+    fn came(&self, counters: &Counters, connection: ConnectionId, bytes: u32) {
+        let of = self.connections.get(&connection).filter(|_| bytes > 0);
+        if let Some(protection) = of.and_then(|of| of.traced.protection()) {
+            counters.came(protection, u64::from(bytes));
+        }
+    }
+
     fn send(
         &mut self,
         counters: &Counters,
@@ -336,6 +348,9 @@ impl State {
         if let Some(Asked { kind, span }) = connection.asked.remove(&request) {
             let outcome = counters.answered(kind, &message);
             tracing::debug!(parent: &span, outcome, "answered");
+        }
+        if let (Some(payload), Some(protection)) = (&payload, connection.traced.protection()) {
+            counters.went(protection, len_u64(payload.len()));
         }
         let ids = (request, RequestId::NONE);
         match (&connection.writer, message) {

@@ -11,7 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing::{Level, Span, debug_span, error_span};
 
-use crate::model::{ChannelNumber, ExportName, ExportPath, OpenId, PublicKey, RequestId, SessionId};
+use crate::model::{
+    ChannelNumber, ExportName, ExportPath, OpenId, Protection, PublicKey, RequestId, SessionId,
+};
+use crate::opens::OpenEnd;
 use crate::session::server::{ClientMessage, ServerNote};
 use crate::wire::control::{Change, Open, Target};
 use crate::wire::names::{
@@ -41,20 +44,26 @@ impl Line {
     }
 }
 
-/// A connection as the log knows it: a channel with a span once it is bound.
+/// A connection as the log and the counters know it: a channel with a span once it is bound.
 #[derive(Debug)]
 pub(super) struct Traced {
     line: Line,
     span: Span,
+    protection: Option<Protection>,
 }
 
 impl Traced {
     pub(super) fn new(line: Line) -> Self {
-        Self { line, span: Span::none() }
+        Self { line, span: Span::none(), protection: None }
     }
 
     pub(super) fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// How its channel is protected, once it is bound.
+    pub(super) fn protection(&self) -> Option<Protection> {
+        self.protection
     }
 }
 
@@ -88,7 +97,7 @@ impl Spans {
                 let span =
                     error_span!(parent: &of_session, "channel", %number, %kind, line = %to, peer = %from);
                 tracing::info!(parent: &span, %protection, "channel bound");
-                of.span = span;
+                (of.span, of.protection) = (span, Some(*protection));
             }
             ServerNote::ChannelLost { session, number, reason, .. } => match of {
                 Some(of) => tracing::info!(parent: &of.span, %reason, "channel lost"),
@@ -112,6 +121,12 @@ impl Spans {
             }
             ServerNote::OpenReleased { open, owner, holders } => {
                 tracing::warn!(parent: None, %open, ?owner, holders, "the administrator has ended the open");
+            }
+            // Its release was told of.
+            ServerNote::OpenEnded { why: OpenEnd::Released, .. } => {}
+            ServerNote::OpenEnded { open, owner, why } => {
+                let owner = owner.fingerprint();
+                tracing::info!(parent: None, %open, %owner, ?why, "an absent client's open has ended");
             }
             ServerNote::Offence { session, what } => {
                 tracing::warn!(parent: &self.of(session), ?what, "the peer broke the protocol");

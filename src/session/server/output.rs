@@ -7,7 +7,7 @@ use crate::model::{
     ExportPath, FileIdentity, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable, SessionId,
     SyncScope, XattrHow, XattrName,
 };
-use crate::opens::{ResumeDenial, TableChanges};
+use crate::opens::{OpenEnd, ResumeDenial, TableChanges};
 use crate::session::LossReason;
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use crate::wire::names::{
@@ -470,6 +470,15 @@ pub enum ServerNote {
         owner: PublicKey,
         /// How many holders it had.
         holders: usize,
+    },
+    /// An open begins to end without its client's doing.
+    OpenEnded {
+        /// The open.
+        open: OpenId,
+        /// Whose it is.
+        owner: PublicKey,
+        /// Why.
+        why: OpenEnd,
     },
     /// A peer broke the protocol.
     Offence {
