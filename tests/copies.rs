@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use bowline::net::Clock;
-use program::{Done, Server, User, export, finish_child};
+use program::{Done, RIGHTS, Server, User, client_entry, export, finish_child, peer_entry};
 use rustix::process::geteuid;
 use schema::objects;
 use serde_json::Value;
@@ -49,18 +49,12 @@ impl Scene {
     fn serving(store: User, folder: &Path) -> Self {
         let station = User::new();
         let (server_key, client_key) = (store.make_key(), station.make_key());
-        let rights = "rights = [\"read\", \"write\", \"lock\"]";
-        let entry = format!(
-            "[[client]]\nkey = \"{client_key}\"\nname = \"station\"\nexports = [\"media\"]\n{rights}\n"
-        );
-        store.set("clients.toml", &entry);
+        store.set("clients.toml", &client_entry("station", &client_key, &RIGHTS));
         let media = export("media", folder);
         let options =
             ["--until-stdin-closes", "--durability", "process", "--listen", "127.0.0.1:0", "127.0.0.2:0"];
         let server = store.serve_logging(&[&[media.as_str()], &options[..]].concat(), "info");
-        let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-        let peer = format!("[[peer]]\nname = \"store\"\nkey = \"{server_key}\"\naddresses = {addresses:?}\n");
-        station.set("peers.toml", &peer);
+        station.set("peers.toml", &peer_entry(&server_key, &server.addresses()));
         Self { store, station, _server: server }
     }
 

@@ -2,7 +2,8 @@
 //! and in `support/samples.rs`.
 //!
 //! The seeds are golden bytes at the same time. Where a format changes on purpose, or a message comes, write them
-//! anew with `BOWLINE_WRITE_SEEDS=1 cargo test --test corpus` and look at the difference. Files that a fuzzer found
+//! anew with `BOWLINE_WRITE_SEEDS=1 cargo test --test corpus` and look at the difference; where the records of the stored
+//! table change, `wire::stored::VERSION` rises. Files that a fuzzer found
 //! stay beside them under any name.
 #![expect(
     clippy::unwrap_used,

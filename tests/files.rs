@@ -13,7 +13,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use program::{Done, Server, User, export, finish};
+use program::{Done, RIGHTS, Server, User, client_entry, export, finish};
 use schema::objects;
 use serde_json::Value;
 
@@ -37,19 +37,14 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
-        Self::with_rights(&["read", "write", "lock"])
+        Self::with_rights(&RIGHTS)
     }
 
     fn with_rights(rights: &[&str]) -> Self {
         let (store, station) = (User::new(), User::new());
         let (server_key, client_key) = (store.make_key(), station.make_key());
         fs::create_dir(store.at("media")).unwrap();
-        store.set(
-            "clients.toml",
-            &format!(
-                "[[client]]\nkey = \"{client_key}\"\nname = \"station\"\nexports = [\"media\"]\nrights = {rights:?}\n"
-            ),
-        );
+        store.set("clients.toml", &client_entry("station", &client_key, rights));
         let media = export("media", &store.at("media"));
         let server = store.serve(&[&media, "--until-stdin-closes", "--listen", "127.0.0.1:0", "127.0.0.2:0"]);
         let scene = Self { store, station, server, server_key, client_key };

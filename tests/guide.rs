@@ -182,6 +182,15 @@ fn b10_a_terminal_session_copies_a_directory_over_two_lines() {
     let screen = terminal.screen("client");
     assert!(screen.contains("copied 3 files, 8.58 MiB"), "{screen}");
     assert!(machines.home("client").join("clips/third.mov").exists());
+    // The server ends with its terminal, also when nobody stops it.
+    let told = machines.home("server").join(".local/state/bowline/admin.sock");
+    assert!(told.exists());
+    drop(terminal);
+    let begun = Clock.now();
+    while told.exists() {
+        assert!(Clock.now().since(begun) < LONG, "the server has outlived its terminal");
+        std::thread::yield_now();
+    }
 }
 
 /// A terminal for each machine.

@@ -139,7 +139,7 @@ async fn f37_who_conflicts_with_an_orphan_is_refused_for_its_grace_and_gets_its_
 /// The list of clients is changed while a file is open: what is not allowed any more is refused, and the server and the
 /// session go on.
 #[tokio::test(flavor = "multi_thread")]
-async fn f39_an_export_that_becomes_read_only_or_is_taken_away_refuses_and_breaks_nothing() {
+async fn f39_a_client_whose_entry_becomes_read_only_or_loses_its_export_is_refused_and_nothing_breaks() {
     let world = World::start(&pattern(5000)).await;
     let session = world.connect(BOTH).await;
     let file = world.open(&session, &read_write()).await.unwrap();
@@ -254,6 +254,8 @@ async fn t18_who_has_most_opens_and_orphans_is_bounded_and_nobody_else_notices()
         }
     };
     timeout(LONG, trimmed).await.unwrap();
+    let ended = place.server.counts().open_ends;
+    assert_eq!(ended, [("taken_over", 0), ("expired", 0), ("evicted", 12), ("released", 0)]);
     for key in &kept {
         let back = place.searched.noted(other.resume(key, LineSet::ALL).await).unwrap();
         assert_eq!(back.meanwhile(), Some(Meanwhile::Unchanged));

@@ -20,7 +20,7 @@ use bowline::client::{Client, Error, OpenOptions, Peers, Session, SessionEvent, 
 use bowline::net::key_file;
 use bowline::secure::Identity;
 use jiff::{SignedDuration, Timestamp};
-use program::{Server, User, export, finish, finish_child, key_in};
+use program::{RIGHTS, Server, User, client_entry, export, finish, finish_child, key_in, peer_entry};
 use rustix::process::Signal;
 use support::recorder::contains_secret;
 use support::{LONG, pattern};
@@ -51,7 +51,7 @@ impl Scene {
             fs::create_dir(store.at(folder)).unwrap();
             fs::write(store.at(folder).join("file"), folder).unwrap();
         }
-        store.set("clients.toml", &client_entry("station", &client_key));
+        store.set("clients.toml", &client_entry("station", &client_key, &RIGHTS));
         let (media, private) = (export("media", &store.at("media")), export("private", &store.at("private")));
         let mut arguments = vec![media.as_str(), &private, "--until-stdin-closes"];
         arguments.extend(ON_TWO_LINES);
@@ -76,15 +76,6 @@ impl Scene {
         let peers = Peers::load(&self.station.settings("peers.toml")).unwrap();
         Client::new(Arc::new(identity)).unwrap().connect(peers.named("store").unwrap()).await
     }
-}
-
-fn client_entry(name: &str, key: &str) -> String {
-    format!("[[client]]\nkey = \"{key}\"\nname = \"{name}\"\nexports = [\"media\"]\n")
-}
-
-fn peer_entry(key: &str, addresses: &[SocketAddr]) -> String {
-    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = {addresses:?}\n")
 }
 
 fn mode(path: &Path) -> u32 {
@@ -498,7 +489,7 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session() {
     let file = session.open("media", "file", &OpenOptions::new().read(true)).await.unwrap();
     let mut events = session.events();
 
-    scene.store.set("clients.toml", &client_entry("other", &scene.server_key));
+    scene.store.set("clients.toml", &client_entry("other", &scene.server_key, &RIGHTS));
     let ended = async {
         loop {
             if let SessionEvent::Ended(loss) = events.recv().await.unwrap() {
@@ -513,7 +504,7 @@ async fn a_client_that_is_taken_off_the_list_loses_its_session() {
     let again = scene.connect().await;
     assert!(matches!(again, Err(Error::HandshakeRefused { .. })), "{again:?}");
 
-    scene.store.set("clients.toml", &client_entry("station", &scene.client_key));
+    scene.store.set("clients.toml", &client_entry("station", &scene.client_key, &RIGHTS));
     let connected = async { while scene.connect().await.is_err() {} };
     timeout(LONG, connected).await.expect("the list is in force");
     drop(file);
@@ -542,7 +533,7 @@ async fn t26_a_client_that_is_taken_off_the_list_has_no_channel_a_second_later()
         let channels = session.channels();
         assert!(channels.len() >= 3, "one for data on each line, and one for control: {channels:?}");
 
-        scene.store.set("clients.toml", &client_entry("other", &scene.server_key));
+        scene.store.set("clients.toml", &client_entry("other", &scene.server_key, &RIGHTS));
         let list = fs::metadata(scene.store.settings("clients.toml")).unwrap();
         let replaced = Timestamp::new(list.ctime(), i32::try_from(list.ctime_nsec()).unwrap()).unwrap();
         let mut last = replaced;
@@ -552,7 +543,7 @@ async fn t26_a_client_that_is_taken_off_the_list_has_no_channel_a_second_later()
         }
         least = least.min(last.duration_since(replaced));
         session.close().await;
-        scene.store.set("clients.toml", &client_entry("station", &scene.client_key));
+        scene.store.set("clients.toml", &client_entry("station", &scene.client_key, &RIGHTS));
         if least < SECOND {
             break;
         }
@@ -596,9 +587,8 @@ fn b18_b19_a_file_is_granted_by_one_client_and_accepted_by_another() {
     let [store, giver, heir, thief] = &users;
     fs::create_dir(store.at("media")).unwrap();
     fs::write(store.at("media/file"), "content").unwrap();
-    let rights = "rights = [\"read\", \"write\", \"grant\"]\n";
     let entries = [("giver", giver_key), ("heir", heir_key.clone()), ("thief", thief_key)];
-    let entries = entries.map(|(name, key)| client_entry(name, &key) + rights);
+    let entries = entries.map(|(name, key)| client_entry(name, &key, &["read", "write", "grant"]));
     store.set("clients.toml", &entries.concat());
     let media = export("media", &store.at("media"));
     let server = store.serve(&[&[media.as_str(), "--until-stdin-closes"][..], &ON_TWO_LINES].concat());

@@ -512,8 +512,10 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b34_the_program_lists_what_there_is_and_brings_it_back() {
+async fn b26_b27_b34_the_program_lists_what_there_is_and_brings_it_back() {
     let (world, second) = world().await;
+    let other = world.connect_as(&second, &world.peer(BOTH)).await;
+    let exclusive = async || world.noted(other.open(EXPORT, "file-0", &read_write().exclusive()).await);
     let child = child(&world, 2);
     let list = said(&program(&world, &["--list"]));
     assert_eq!(list.lines().filter(|line| line.contains("in use")).count(), 2, "{list}");
@@ -532,11 +534,12 @@ async fn b34_the_program_lists_what_there_is_and_brings_it_back() {
     let kept = said(&program(&world, &[&id, "--keep"]));
     assert!(kept.starts_with(&id) && kept.contains("unchanged, kept open"), "{kept}");
     assert_eq!(said(&program(&world, &["--list"])).lines().count(), 2, "it can be brought back again");
+    // Both processes that had it are gone, and with them their channels: it is open all the same.
+    assert_eq!(reason(exclusive().await), Reason::Busy);
     let back = said(&program(&world, &["--all"]));
     assert_eq!(back.lines().filter(|line| line.ends_with("closed")).count(), 2, "{back}");
     assert_eq!(said(&program(&world, &["--list"])), "");
-    let other = world.connect_as(&second, &world.peer(BOTH)).await;
-    world.noted(other.open(EXPORT, "file-0", &read_write().exclusive()).await).unwrap();
+    exclusive().await.unwrap();
     assert_eq!(said(&program(&world, &["--all"])), "");
     other.close().await;
 }

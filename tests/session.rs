@@ -27,8 +27,12 @@ mod grants;
 mod guesses;
 #[path = "session/hostile.rs"]
 mod hostile;
+#[path = "session/intents.rs"]
+mod intents;
 #[path = "session/locks.rs"]
 mod locks;
+#[path = "session/lost_answers.rs"]
+mod lost_answers;
 #[path = "session/opens.rs"]
 mod opens;
 #[path = "session/orphans.rs"]

@@ -16,12 +16,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bowline::client::{ChannelState, OpenOptions, Session};
 use bowline::model::{ByteRange, LineRole, LineSet, LockMode, Reason};
-use program::{Done, Server, User, export, finish};
+use program::{Done, Server, User, client_entry, export, finish, peer_entry};
 use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use support::{EXPORT, LONG, World, pattern, reason, two};
@@ -188,8 +188,12 @@ fn check_protection(objects: &[Value], text: &str) {
 
 /// Each object has the fields that the table of docs/status.md lists, and no other.
 fn check_fields(objects: &[Value]) {
+    check_fields_of(objects, &["server", "protection", "session", "channel", "open", "holder"]);
+}
+
+fn check_fields_of(objects: &[Value], kinds: &[&str]) {
     let documented = include_str!("../docs/status.md");
-    for kind in ["server", "protection", "session", "channel", "open", "holder"] {
+    for kind in kinds {
         let row = documented.lines().find(|line| line.starts_with(&format!("| `{kind}` |"))).unwrap();
         let fields: BTreeSet<&str> =
             row.split('|').nth(2).unwrap().split(',').map(|field| field.trim().trim_matches('`')).collect();
@@ -440,6 +444,67 @@ fn the_admin_socket_is_its_user_s_alone_and_goes_with_the_server() {
     drop(server);
     let both = ["serve", "media=/srv", "--listen", "127.0.0.1:0", "--no-admin-socket", "--admin-socket", "a"];
     store.run(&both).misuse("--no-admin-socket");
+}
+
+/// The client's side: what a program that is running has with its servers, for its user alone, and as long as it runs.
+#[test]
+fn a_running_client_tells_its_user_what_each_line_carries() {
+    let (store, station) = (store(), User::new());
+    let client_key = station.make_key();
+    store.set("clients.toml", &client_entry("station", &client_key, &["read"]));
+    fs::write(store.at("media/file"), pattern(8 << 20)).unwrap();
+    let server = serve(&store, &["--listen", "127.0.0.2:0"]);
+    let key = json(&store.at("home/.local/state/bowline/admin.sock"))[0]["key"].as_str().unwrap().to_owned();
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    station.set("peers.toml", &peer_entry(&key, &server.addresses()));
+
+    let nobody = station.run(&["status"]);
+    nobody.failure(&["no server's admin socket", "no client of this user is running"]);
+    // It has read more than fits into the pipe, and waits for somebody to take it.
+    let mut cat = station.command(&["cat", "store:media/file"]);
+    let mut cat = cat.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = [0; 1];
+    cat.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let objects: Vec<Value> = station
+        .run(&["status", "--json"])
+        .success()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    check_fields_of(&objects, &["program", "peer-session", "peer-line", "peer-channel"]);
+    let program = &objects[0];
+    assert_eq!((&program["type"], &program["command"]), (&"program".into(), &"cat".into()));
+    assert_eq!((&program["process_id"], &program["sessions"]), (&cat.id().into(), &1.into()));
+    assert_eq!(program["key"], client_key.as_str());
+    let sessions = of(&objects, "peer-session");
+    assert_eq!((sessions.len(), &sessions[0]["peer"]), (1, &"store".into()));
+    let lines = of(&objects, "peer-line");
+    assert_eq!(lines.len(), 2);
+    let sum = |objects: &[&Value], field: &str| -> u64 {
+        objects.iter().map(|object| object[field].as_u64().unwrap()).sum()
+    };
+    let channels = of(&objects, "peer-channel");
+    assert!(sum(&lines, "read_bytes") > 0 && sum(&lines, "live") > 0, "{objects:?}");
+    assert_eq!(sum(&lines, "read_bytes"), sum(&channels, "read_bytes"));
+    assert!(channels.iter().all(|channel| channel["session"] == sessions[0]["session"]));
+    let text = station.run(&["status"]).success();
+    assert!(text.starts_with(&format!("client process {} (cat): key ", cat.id())), "{text}");
+    assert!(text.contains(&addresses[0]) && text.contains("channel 0  control  sealed"), "{text}");
+
+    // Only its user may ask, and it releases nothing.
+    let socket = station.at(&format!("home/.local/state/bowline/clients/{}.sock", cat.id()));
+    assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o700));
+    ask(&["release", "1"], &socket).failure(&["this is a client"]);
+    // One that is killed leaves its name, which goes when somebody looks.
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+    assert!(socket.exists());
+    station.run(&["status"]).failure(&["no client of this user is running"]);
+    assert!(!socket.exists());
+    // One that ends takes it along.
+    assert_eq!(station.run(&["cat", "store:media/file"]).out.len(), 8 << 20);
+    assert_eq!(fs::read_dir(socket.parent().unwrap()).unwrap().count(), 0);
+    drop(server);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use bowline::model::{LineRole, PublicKey};
 use bowline::net::{Via, key_file};
 use bowline::secure::{Identity, SessionResponder};
 use bowline::wire::hello::Hello;
-use program::{Done, Server, User, export, finish_child, message};
+use program::{Done, RIGHTS, Server, User, client_entry, export, finish_child, message};
 use socket2::{Domain, Socket, Type};
 use support::recorder::{Kind, Recorder, contains_secret};
 use support::{LINE_1, LONG, World, lost, new_identity};
@@ -72,8 +72,7 @@ impl Scene {
     /// Puts the station on the server's list, as its administrator does; tells the station's key.
     fn list_station(&self) -> String {
         let key = self.station.make_key();
-        let entry = format!("[[client]]\nkey = \"{key}\"\nname = \"station\"\nexports = [\"media\"]\n");
-        self.store.set("clients.toml", &entry);
+        self.store.set("clients.toml", &client_entry("station", &key, &RIGHTS));
         self.server.log_has("the list of clients is in force");
         key
     }
@@ -255,8 +254,7 @@ fn a_given_key_is_proven_before_it_is_pinned() {
         assert!(error.contains(given.as_str()) && error.contains(&own), "{error}");
         assert_eq!(scene.peers(), None);
     }
-    let entry_of_own = format!("[[client]]\nkey = \"{own}\"\nname = \"station\"\nexports = [\"media\"]\n");
-    scene.store.set("clients.toml", &entry_of_own);
+    scene.store.set("clients.toml", &client_entry("station", &own, &RIGHTS));
     scene.server.log_has("the list of clients is in force");
     refused(&scene.trust("yes\n", &["--yes", &wrong]), &["it has another key"]);
     assert_eq!(scene.peers(), None);

@@ -30,7 +30,7 @@ use std::io;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Command, CommonArguments, ConfigCommand};
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use failure::{Code, Failure};
 use output::{Color, Style, insist, set_style, show, style};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -38,7 +38,11 @@ use user::User;
 
 /// Runs the program. What number it ends with stands in [`Code::exit`]; 0 is success.
 pub(crate) fn run() -> ExitCode {
-    let Arguments { common, command } = Arguments::parse();
+    let matches = Arguments::command().get_matches();
+    admin::name(matches.subcommand_name().unwrap_or_default());
+    let parsed = Arguments::from_arg_matches(&matches);
+    let Arguments { common, command } =
+        parsed.unwrap_or_else(|error| error.format(&mut Arguments::command()).exit());
     let verbose = common.verbose;
     let outcome = begin(&common, &command)
         .and_then(|()| refuse_core_dumps())

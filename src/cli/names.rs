@@ -51,14 +51,11 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     let connected = connect(&client, &from.peer, &what).await?;
     let failure = |error: Error| connected.failure(&what, &error).data("nothing was moved");
     let export = connected.session.export(&from.export).map_err(failure)?;
-    let target = match into_directory(&export, &from.path, &to).await.map_err(failure)? {
-        Some(target) => target,
-        None => {
-            return Err(Failure::coded(Code::Settings, what)
-                .because("the slash at the end of the new name says that it is a directory, and it is none")
-                .data("nothing was moved")
-                .try_this(format!("bowline mkdir {}", to.shown())));
-        }
+    let Some(target) = into_directory(&export, &from.path, &to).await.map_err(failure)? else {
+        return Err(Failure::coded(Code::Settings, what)
+            .because("the slash at the end of the new name says that it is a directory, and it is none")
+            .data("nothing was moved")
+            .try_this(format!("bowline mkdir {}", to.shown())));
     };
     let (old, new) = (from.path.as_bytes(), target.as_bytes());
     let moved =

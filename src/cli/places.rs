@@ -64,6 +64,12 @@ pub(super) fn admin_sockets() -> Vec<PathBuf> {
     config::path_in_files("admin_socket").into_iter().chain(usual).collect()
 }
 
+/// The folders in which running clients have their sockets, the first place first.
+pub(super) fn client_sockets() -> Vec<PathBuf> {
+    let folders = absolute("XDG_RUNTIME_DIR").into_iter().chain(state_home());
+    folders.map(|folder| folder.join("bowline/clients")).collect()
+}
+
 pub(super) fn state_home() -> Option<PathBuf> {
     absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
 }

@@ -11,6 +11,7 @@ use bowline::model::{ExportPath, NameError, PublicKey, Reason};
 use bowline::secure::Identity;
 use thiserror::Error;
 
+use super::admin::{self, Shown};
 use super::arguments::ClientArguments;
 use super::failure::{Code, Failure};
 use super::lines::{Interfaces, with_vias};
@@ -85,6 +86,7 @@ pub(super) struct Connected {
     pub(super) session: Session,
     pub(super) peer: Peer,
     own: Arc<Identity>,
+    _shown: Shown,
 }
 
 /// Connects to a peer of the list of known ones; `what` says what fails without.
@@ -96,7 +98,10 @@ pub(super) async fn connect(
     let (peer, own) = known_peer(arguments, name)?;
     let client = Client::new(Arc::clone(&own)).map_err(|error| Failure::of("cannot start", &error))?;
     match client.connect(&peer).await {
-        Ok(session) => Ok(Connected { session, peer, own }),
+        Ok(session) => {
+            let shown = admin::show(&peer, &own, &session);
+            Ok(Connected { session, peer, own, _shown: shown })
+        }
         Err(error) => Err(describe(what, &error, &peer, &own)),
     }
 }

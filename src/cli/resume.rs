@@ -10,6 +10,7 @@ use bowline::net::{Clock, with_sources};
 use bowline::secure::Identity;
 use serde::Serialize;
 
+use super::admin;
 use super::arguments::ResumeArguments;
 use super::failure::{Code, Failure};
 use super::lines::{Interfaces, with_vias};
@@ -90,6 +91,7 @@ async fn from(
     let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
     let asking = format!("cannot ask \"{}\"", peer.name);
     let session = client.connect(peer).await.map_err(|error| describe(&asking, &error, peer, own))?;
+    let _shown = admin::show(peer, own, &session);
     let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
     let resumed = session.resume_some(is_wanted).await.map_err(|error| cannot(&error))?;
     let mut failed = 0;

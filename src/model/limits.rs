@@ -224,8 +224,8 @@ impl Limits {
     pub const KEYS_PER_GRANT: usize = 4;
     /// Handles of one grant: a grantee takes none of the places that the open's owner needs.
     pub const HOLDERS_PER_GRANT: usize = 8;
-    /// Notices that a session has not heard, beyond which it is offered nothing and resumes nothing. A notice takes up to
-    /// 5 KiB, with a path of 4,095 bytes.
+    /// Notices that a session has not heard, beyond which it is offered nothing, and opens and resumes nothing. Each of the
+    /// handles that it has by then can still end. A notice takes up to 5 KiB, with a path of 4,095 bytes.
     pub const NOTICES_UNHEARD_MAX: usize = 1024;
     /// Attempt nonces that a session remembers.
     pub const NONCES_MAX: usize = 1024;
@@ -252,6 +252,13 @@ impl Limits {
     /// Least time that each orphan has after the server has started, whatever was left of its grace: its client may just
     /// have begun to look for the server.
     pub const RESTART_GRACE_MIN: Duration = Duration::from_secs(10);
+    /// Records of changes of one client that must not run twice: with 64 requests in flight and their answers heard, a
+    /// session has about a hundred. A record takes up to 9 KiB with two of the longest paths, and 300 bytes as a rule.
+    pub const INTENTS_PER_CLIENT: usize = 4096;
+    /// Such records of all clients.
+    pub const INTENTS_TOTAL: usize = 65_536;
+    /// How long they are kept, from the start of a server on, for clients that do not come back: longer than any grace.
+    pub const INTENT_KEPT: Duration = Duration::from_secs(3600);
     /// How often the grace of one orphan begins anew because the server's machine was started anew. Nobody knows how long
     /// that took; and nobody is to be kept out for ever by a machine that is started again and again.
     pub const GRACE_RENEWALS_MAX: u8 = 3;

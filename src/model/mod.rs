@@ -5,6 +5,7 @@ mod access;
 mod attr;
 mod entropy;
 mod id;
+mod intent;
 mod key;
 mod limits;
 mod meanwhile;
@@ -31,6 +32,7 @@ pub use id::{
     AttemptNonce, BootId, ChannelNumber, CreateId, Epoch, GrantId, HandleId, InstanceId, LineId, LineSet,
     Locator, OpenId, RequestId, SessionId, StoreId,
 };
+pub use intent::{Evidence, IntendedChange, IntendedName, IntentOutcome, NameState, StoredIntent};
 pub(crate) use key::base32;
 pub use key::{KeyTextError, PublicKey};
 pub use limits::{Limits, LimitsError, len_u64};

@@ -80,9 +80,15 @@ impl OpenTable {
         if open.holders.iter().any(may_keep) {
             open.is_joint = true;
             if !core::mem::replace(&mut open.others_wrote, true) {
-                self.touch(id);
+                self.touch_before_writes(id);
             }
         }
+    }
+
+    /// The file of a handle.
+    #[must_use]
+    pub fn file_of_handle(&self, handle: HandleId) -> Option<FileIdentity> {
+        self.file_of(self.holders.get(&handle)?.open)
     }
 
     /// A client has changed the name or the attributes of a file without an open of its own.
@@ -167,7 +173,7 @@ impl OpenTable {
         let opens = self.by_file.get(&file).into_iter().flatten().flat_map(|(_, ids)| ids);
         for id in opens.copied().collect::<Vec<_>>() {
             if self.opens.get_mut(&id).is_some_and(|open| open.mark(id, writer)) {
-                self.touch(id);
+                self.touch_before_writes(id);
             }
         }
     }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::hash_map::Entry;
 
 use super::events::OpenEnd;
-use super::open::{Admission, Standing};
+use super::open::{Admission, Presence};
 use super::ranges::Splice;
 use super::table::OpenTable;
 use crate::model::{ByteRange, FileIdentity, OpenId, Refusal, SessionId, ShareMode, Time};
@@ -106,11 +106,11 @@ impl OpenTable {
         let mut wait = Duration::ZERO;
         let mut over = Vec::new();
         for id in ids {
-            match self.opens.get(&id).map(|open| open.standing(now)) {
-                Some(Standing::Held) => return Err(Duration::ZERO),
-                Some(Standing::Grace(left)) => wait = wait.max(left),
-                Some(Standing::Closing) => wait = wait.max(Self::DRAIN_RETRY),
-                Some(Standing::Over) => over.push(id),
+            match self.opens.get(&id).map(|open| open.presence(now)) {
+                Some(Presence::Held) => return Err(Duration::ZERO),
+                Some(Presence::Grace(left)) => wait = wait.max(left),
+                Some(Presence::Closing) => wait = wait.max(Self::DRAIN_RETRY),
+                Some(Presence::Over) => over.push(id),
                 None => {}
             }
         }

@@ -82,14 +82,32 @@ impl Tombstones {
 
     /// Puts one in; beyond the bounds the oldest one goes, of its owner or of all.
     pub(super) fn insert(&mut self, open: OpenId, tombstone: Tombstone, bounds: TombstoneBounds) {
-        self.remove(open);
-        let owner = tombstone.owner;
         self.next = self.next.saturating_add(1);
-        let place = (self.next, open);
+        self.changed.insert(open);
+        self.insert_at((self.next, open), tombstone, bounds);
+    }
+
+    /// Puts one back in at the place that it had. `is_stored`: the store has it as it is.
+    pub(super) fn restore(
+        &mut self,
+        (order, open): (u64, OpenId),
+        tombstone: Tombstone,
+        bounds: TombstoneBounds,
+        is_stored: bool,
+    ) {
+        self.next = self.next.max(order);
+        if !is_stored {
+            self.changed.insert(open);
+        }
+        self.insert_at((order, open), tombstone, bounds);
+    }
+
+    fn insert_at(&mut self, place: (u64, OpenId), tombstone: Tombstone, bounds: TombstoneBounds) {
+        let ((order, open), owner) = (place, tombstone.owner);
+        self.remove(open);
         self.order.insert(place);
         self.by_owner.entry(owner).or_default().insert(place);
-        self.by_open.insert(open, (self.next, tombstone));
-        self.changed.insert(open);
+        self.by_open.insert(open, (order, tombstone));
         let of_owner = |all: &Self| all.by_owner.get(&owner).map_or(0, BTreeSet::len);
         while of_owner(self) > bounds.per_client {
             let Some(&(_, oldest)) = self.by_owner.get(&owner).and_then(BTreeSet::first) else { break };
@@ -145,6 +163,11 @@ impl Tombstones {
         if self.by_open.contains_key(&open) {
             self.changed.insert(open);
         }
+    }
+
+    /// Whatever there is of it has to be stored.
+    pub(super) fn touch(&mut self, open: OpenId) {
+        self.changed.insert(open);
     }
 
     pub(super) fn has_changes(&self) -> bool {

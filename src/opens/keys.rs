@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::ended::Tombstone;
 use super::grants::{EndedGrant, Grant};
-use super::open::{Holder, Open, Standing, is_of_use};
+use super::open::{Holder, Open, Presence, is_of_use};
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{
@@ -162,10 +162,10 @@ pub(super) fn decide<'a>(
     facts: &Facts<'a>,
 ) -> Result<Right<'a>, ResumeDenial> {
     let Authentic { open, rights, home, grant } = authenticate(hasher, key, claim, facts)?;
-    match open.standing(now) {
+    match open.presence(now) {
         // Whoever comes back after the grace comes back to what nobody has wanted.
-        Standing::Held | Standing::Grace(_) | Standing::Over => {}
-        Standing::Closing => return Err(ResumeDenial::Closing),
+        Presence::Held | Presence::Grace(_) | Presence::Over => {}
+        Presence::Closing => return Err(ResumeDenial::Closing),
     }
     // The timer may be late.
     if grant.is_some_and(|grant| grant.is_over(now)) {
@@ -431,13 +431,13 @@ impl Eq for KeyRecord {}
 
 /// The keys of one open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct KeyRing {
+pub(super) struct OpenKeys {
     records: Vec<KeyRecord>,
     /// The generation of the key that was issued last.
     issued: u32,
 }
 
-impl KeyRing {
+impl OpenKeys {
     pub(super) fn new(records: Vec<KeyRecord>, issued: u32) -> Self {
         Self { records, issued }
     }

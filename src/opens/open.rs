@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::grants::Grants;
-use super::keys::KeyRing;
+use super::keys::OpenKeys;
 use super::state::{HolderEvent, HolderPhase, OpenEvent, OpenPhase};
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
@@ -128,8 +128,12 @@ pub struct OpenView<'a> {
     pub owner: &'a PublicKey,
     /// The export through which the file was opened.
     pub export: &'a ExportName,
+    /// Where in it the file is, as far as renames came through the server.
+    pub path: &'a ExportPath,
     /// Which file it is.
     pub file: FileIdentity,
+    /// Whether it can be resumed with a key.
+    pub resumable: bool,
     /// The mode in which the file is open.
     pub mode: OpenMode,
     /// How it stands.
@@ -259,7 +263,7 @@ pub(super) struct Open {
     /// Present while it is orphaned.
     pub(super) deadline: Option<Time>,
     pub(super) holders: Vec<HandleId>,
-    pub(super) keys: KeyRing,
+    pub(super) keys: OpenKeys,
     pub(super) grants: Grants,
     /// How the file looks if nobody but bowline changes it; none while its owner writes.
     pub(super) expected: Option<FileMark>,
@@ -274,11 +278,13 @@ pub(super) struct Open {
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
     pub(super) renewals: u8,
+    /// Whether the store has a record of it.
+    pub(super) is_stored: bool,
 }
 
 /// How an open looks to somebody who wants to come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Standing {
+pub(super) enum Presence {
     /// A holder is live.
     Held,
     /// Orphaned, and the grace lasts for this long.
@@ -304,7 +310,7 @@ impl Open {
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
-            keys: KeyRing::default(),
+            keys: OpenKeys::default(),
             grants: Grants::default(),
             expected: Some(admission.mark),
             wrote: false,
@@ -312,16 +318,17 @@ impl Open {
             is_joint: false,
             is_restored: false,
             renewals: 0,
+            is_stored: false,
         }
     }
 
-    pub(super) fn standing(&self, now: Time) -> Standing {
+    pub(super) fn presence(&self, now: Time) -> Presence {
         match (self.phase, self.deadline) {
-            (OpenPhase::Held, _) => Standing::Held,
-            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Standing::Over,
-            (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Standing::Grace(deadline.since(now)),
-            (OpenPhase::Orphaned, _) => Standing::Over,
-            (OpenPhase::Closing | OpenPhase::Ended, _) => Standing::Closing,
+            (OpenPhase::Held, _) => Presence::Held,
+            (OpenPhase::Orphaned, Some(_)) if planted::is(Bug::BrokenTooEarly) => Presence::Over,
+            (OpenPhase::Orphaned, Some(deadline)) if now < deadline => Presence::Grace(deadline.since(now)),
+            (OpenPhase::Orphaned, _) => Presence::Over,
+            (OpenPhase::Closing | OpenPhase::Ended, _) => Presence::Closing,
         }
     }
 
@@ -357,7 +364,9 @@ impl Open {
             open,
             owner: &self.owner,
             export: &self.export,
+            path: &self.path,
             file: self.file,
+            resumable: self.resumable,
             mode: self.mode,
             phase: self.phase,
             deadline: self.deadline,

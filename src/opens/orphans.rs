@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
 use super::events::{OpenEnd, TableEvent};
-use super::open::Standing;
+use super::open::Presence;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
@@ -217,9 +217,9 @@ impl OpenTable {
         let guarded = self.guards.get(&file).into_iter().flatten();
         let guarded = guarded.filter(|_| !planted::is(Bug::GuardIgnored));
         let others = guarded.filter(|id| except.is_none_or(|session| !self.has_part(session, **id)));
-        let left = others.filter_map(|id| match self.opens.get(id)?.standing(now) {
-            Standing::Grace(left) => Some(left),
-            Standing::Held | Standing::Over | Standing::Closing => None,
+        let left = others.filter_map(|id| match self.opens.get(id)?.presence(now) {
+            Presence::Grace(left) => Some(left),
+            Presence::Held | Presence::Over | Presence::Closing => None,
         });
         left.max().map_or(Ok(()), |left| Err(Refusal::busy(left)))
     }

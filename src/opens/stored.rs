@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ended::{EndedKey, Tombstone};
 use super::grants::Grants;
-use super::keys::{KeyHash, KeyRecord, KeyRing};
+use super::keys::{KeyHash, KeyRecord, OpenKeys};
 use super::open::{Holder, Open, Origin};
 use super::sessions::SessionPart;
 use super::state::OpenPhase;
@@ -21,7 +21,8 @@ use super::table::OpenTable;
 use super::waits::LockOwner;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, HandleId, OpenId, PublicKey, StoredHolder, StoredKey, StoredOpen, StoredTombstone, Time,
+    ByteRange, Epoch, FileIdentity, HandleId, OpenId, PublicKey, SessionId, StoredHolder, StoredIntent,
+    StoredKey, StoredOpen, StoredTombstone, Time,
 };
 
 /// What is to be stored after a call.
@@ -35,13 +36,23 @@ pub struct TableChanges {
     pub opens: Vec<(OpenId, Option<StoredOpen>)>,
     /// The same of opens that ended.
     pub tombstones: Vec<(OpenId, Option<StoredTombstone>)>,
+    /// The same of changes of the file system that were begun, by the numbers that their server gives them from 1 on. The
+    /// table itself has none.
+    pub intents: Vec<(u64, Option<StoredIntent>)>,
+    /// Up to which life of the server intents were given up, where that has changed.
+    pub horizon: Option<Epoch>,
+    /// Files of which the records now say who has written: no change of them may execute before that is stored.
+    pub marked: Vec<FileIdentity>,
 }
 
 impl TableChanges {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.opens.is_empty() && self.tombstones.is_empty()
+        self.opens.is_empty()
+            && self.tombstones.is_empty()
+            && self.intents.is_empty()
+            && self.horizon.is_none()
     }
 }
 
@@ -92,7 +103,8 @@ impl OpenTable {
         if let Some(&rest) = lazy.iter().nth(lazy_max) {
             self.dirty_lazily = lazy.split_off(&rest);
         }
-        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), ..TableChanges::default() };
+        let marked = core::mem::take(&mut self.newly_marked);
+        let mut changes = TableChanges { is_urgent, lazy: lazy.len(), marked, ..TableChanges::default() };
         changes.opens.extend(opens.into_iter().chain(lazy).map(|id| (id, self.stored(id))));
         for id in tombstones {
             let stored = self.tombstones.find(id).map(|(order, tombstone)| tombstone.stored(order));
@@ -101,13 +113,49 @@ impl OpenTable {
         changes
     }
 
-    /// The record of an open, or what is left of it, could not be stored as it was: what there is now has to be stored.
-    pub fn store_again(&mut self, id: OpenId) {
-        // Gone meanwhile: then its record goes.
-        if !self.dirty.contains(&id) {
-            self.dirty_lazily.insert(id);
+    /// The store has what was to be stored of an open.
+    pub fn note_stored(&mut self, id: OpenId) {
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.is_stored = true;
         }
+    }
+
+    /// Whether an open is there that has to have a record and has none.
+    #[must_use]
+    pub fn is_unstored(&self, id: OpenId) -> bool {
+        let is_there = |open: &&Box<Open>| matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned);
+        self.opens.get(&id).filter(is_there).is_some_and(|open| open.resumable && !open.is_stored)
+    }
+
+    /// A handle is given out: its open is to be stored, if it is not.
+    pub fn touch_unstored(&mut self, handle: HandleId) {
+        if let Some((id, _)) = self.part_of(handle).filter(|(id, _)| self.is_unstored(*id)) {
+            self.touch(id);
+        }
+    }
+
+    /// The open and the session of a handle.
+    #[must_use]
+    pub fn part_of(&self, handle: HandleId) -> Option<(OpenId, SessionId)> {
+        self.holders.get(&handle).map(|holder| (holder.open, holder.session))
+    }
+
+    /// The record of an open could not be stored as it was: what there is now has to be stored before anything is told that
+    /// waited for it. If it is gone meanwhile, its record goes.
+    pub fn store_again(&mut self, id: OpenId) {
+        self.dirty_lazily.remove(&id);
+        self.dirty.insert(id);
         self.tombstones.store_again(id);
+    }
+
+    /// The same of what is left of an open.
+    pub fn store_end_again(&mut self, id: OpenId) {
+        self.tombstones.touch(id);
+    }
+
+    /// It could not be stored that somebody has written to these files.
+    pub fn mark_again(&mut self, files: Vec<FileIdentity>) {
+        self.newly_marked.extend(files);
     }
 
     /// Takes back a handle that nobody has heard of.
@@ -159,7 +207,7 @@ impl OpenTable {
     }
 
     /// Puts the tombstones back in, whichever order they come in. Where the machine was started anew nobody knows how long
-    /// ago their opens ended: they are remembered as if they had just ended.
+    /// ago their opens ended: they are remembered as if they had just ended. Only those are stored once more.
     pub fn restore_tombstones(
         &mut self,
         at: &Restart,
@@ -167,7 +215,7 @@ impl OpenTable {
     ) {
         let in_order: BTreeMap<u64, _> =
             stored.into_iter().map(|(id, stored)| (stored.order, (id, stored))).collect();
-        for (id, stored) in in_order.into_values() {
+        for (order, (id, stored)) in in_order {
             let key = |(generation, hash, bearer): &(u32, [u8; 32], Option<PublicKey>)| EndedKey {
                 generation: *generation,
                 hash: KeyHash::restored(*hash),
@@ -176,13 +224,21 @@ impl OpenTable {
             let keys = stored.keys.iter().map(key).collect();
             let ended = if at.is_same_boot { stored.ended.min(at.now) } else { at.now };
             let tombstone = Tombstone { owner: stored.owner, keys, ending: stored.ending, ended };
-            self.tombstones.insert(id, tombstone, self.tombstone_bounds);
+            let is_stored = ended == stored.ended;
+            self.tombstones.restore((order, id), tombstone, self.tombstone_bounds, is_stored);
         }
     }
 
     /// The record of an open has changed, and somebody is to be told.
     pub(super) fn touch(&mut self, id: OpenId) {
         self.touch_as(id, true);
+    }
+
+    /// The record of an open has changed, and no change of its file may execute before that is stored.
+    pub(super) fn touch_before_writes(&mut self, id: OpenId) {
+        self.touch(id);
+        let file = self.opens.get(&id).filter(|open| open.resumable).map(|open| open.file);
+        self.newly_marked.extend(file);
     }
 
     /// The record of an open has changed, and nobody is told.
@@ -291,14 +347,16 @@ impl Open {
             phase: OpenPhase::Held,
             deadline: None,
             holders: Vec::new(),
-            keys: KeyRing::restored(stored),
+            keys: OpenKeys::restored(stored),
             expected: stored.expected,
             wrote: stored.wrote,
             others_wrote: stored.others_wrote,
-            // What had come of it was noted as a change by others.
-            is_joint: stored.others_wrote,
+            // Where there are several, each of them has to hear of what others wrote; where there is one, it does when it
+            // comes back, and once.
+            is_joint: stored.others_wrote && stored.holders.len() > 1,
             is_restored: true,
             renewals,
+            is_stored: true,
             grants: Grants::default(),
         }
     }
@@ -317,7 +375,7 @@ impl KeyRecord {
     }
 }
 
-impl KeyRing {
+impl OpenKeys {
     fn restored(stored: &StoredOpen) -> Self {
         let record = |key: &StoredKey| KeyRecord {
             generation: key.generation,

@@ -11,7 +11,7 @@ use super::ended::{TombstoneBounds, Tombstones};
 use super::events::TableEvent;
 use super::keys::KeyHasher;
 use super::locks::FileLocks;
-use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Repeat, Standing, first_rights};
+use super::open::{Admission, Admitted, Holder, HolderView, Open, Origin, Presence, Repeat, first_rights};
 use super::orphans::{Lapsed, LapsedBounds};
 use super::sessions::SessionPart;
 use super::state::{HolderPhase, OpenEvent, OpenPhase};
@@ -108,6 +108,8 @@ pub struct OpenTable {
     pub(super) dirty: BTreeSet<OpenId>,
     /// The others whose records have changed.
     pub(super) dirty_lazily: BTreeSet<OpenId>,
+    /// Files of opens whose records now say who has written.
+    pub(super) newly_marked: Vec<FileIdentity>,
     pub(super) locks_per_open: usize,
     pub(super) locks_per_client: usize,
     pub(super) lock_waits_per_client: usize,
@@ -166,6 +168,7 @@ impl OpenTable {
             changes: HashMap::new(),
             dirty: BTreeSet::new(),
             dirty_lazily: BTreeSet::new(),
+            newly_marked: Vec::new(),
             locks_per_open: limits.locks_per_open,
             locks_per_client: limits.locks_per_client,
             lock_waits_per_client: limits.lock_waits_per_client,
@@ -416,9 +419,9 @@ impl OpenTable {
             return Ok(None);
         }
         let Some(open) = self.opens.get(&id) else { return Ok(None) };
-        match open.standing(now) {
-            Standing::Held | Standing::Grace(_) | Standing::Over => {}
-            Standing::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
+        match open.presence(now) {
+            Presence::Held | Presence::Grace(_) | Presence::Over => {}
+            Presence::Closing => return Err(Refusal::busy(Self::DRAIN_RETRY)),
         }
         let is_same =
             open.export == *repeat.export && open.mode == repeat.mode && open.resumable == repeat.resumable;

@@ -129,7 +129,6 @@ fn repeat(session: SessionId, n: u64, handle: u64, export: &ExportName) -> Repea
     }
 }
 
-/// What was said, but for looks that are wanted: those have their own tests.
 /// What there is to do. How files look, and who is told why, is asked for where it matters.
 fn events(table: &mut OpenTable) -> Vec<TableEvent> {
     let all = core::iter::from_fn(|| table.poll_event());

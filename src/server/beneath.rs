@@ -126,6 +126,11 @@ impl NameIn<'_> {
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         open(&self.directory, self.name, access | new | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
     }
+
+    /// Makes a file in the name's directory that has no name yet, and opens it.
+    pub(super) fn create_unnamed(&self, access: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        open(&self.directory, b"", access | OFlags::TMPFILE | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
+    }
 }
 
 /// Opens the file behind a descriptor again, for `access`, through the table of this process's descriptors.

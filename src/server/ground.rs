@@ -108,7 +108,7 @@ impl Ground {
     }
 
     pub(super) fn identity(&self, at: &ExportPath) -> Result<Option<FileIdentity>, Reason> {
-        reason(self.names.identify(&media(), std::slice::from_ref(at))).map(|found| found[0])
+        reason(self.names.identify(&media(), std::slice::from_ref(at))).map(|found| found[0].file)
     }
 
     pub(super) fn change(&self, at: &str, change: &AttributeChange) -> Result<Attributes, Reason> {

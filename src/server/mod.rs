@@ -10,6 +10,7 @@ mod connection;
 mod counters;
 mod descriptors;
 mod enrolment;
+mod evidence;
 mod exports;
 mod files;
 mod gate;
@@ -254,7 +255,7 @@ impl Server {
         let clock = Clock;
         let identities = Identities::new(config.identity, config.previous_identity);
         let beginning = (config.state.as_ref())
-            .map(|state| Beginning::load(state, identities.public().all(), clock.now()))
+            .map(|state| Beginning::load(state, identities.public().all(), clock.now(), &config.exports))
             .transpose()?;
         let (epoch, verifier, stored, store) = match beginning {
             Some(Beginning { epoch, verifier, table, store }) => (epoch, verifier, Some(table), Some(store)),

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, name_in, resolve, resolve_link};
+use super::beneath::{NameIn, RESOLVE_ATTEMPTS_MAX, Root, name_in, resolve, resolve_link};
 use super::change::{ModePolicy, attributes_now, change_found, changeable};
 use super::descriptors::Descriptors;
 use super::exports::{Exports, OpenedFile, access_of};
@@ -21,8 +21,8 @@ use super::files::refusal;
 use super::listing::{self, CookieKey};
 use super::stat::{file_type, stat_of};
 use crate::model::{
-    AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, Reason, Refusal,
-    Removal, RenameHow, Rights, Space, len_u64,
+    AttributeChange, Attributes, Create, ExportName, ExportPath, FileIdentity, LinkTarget, NameState, Reason,
+    Refusal, Removal, RenameHow, Rights, Space, len_u64,
 };
 use crate::wire::names::{Cookie, HardLink, List, MakeDirectory, Place, Remove, Rename, Symlink};
 
@@ -107,6 +107,56 @@ impl Names {
         }
     }
 
+    /// Makes a file without a name where `path` is to name it, if the file system can; and tells how the name is before.
+    ///
+    /// # Errors
+    /// As [`Names::open_file`]; [`Reason::Exists`] if there is anything of this name already.
+    pub(super) fn make_file(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        rights: Rights,
+        permissions: u32,
+    ) -> Result<(NameState, Option<OpenedFile>), Refusal> {
+        let access = access_of(rights).ok_or(Reason::Invalid)?;
+        let root = self.exports.root(export)?;
+        if path.is_root() {
+            return Err(Reason::IsDirectory.into());
+        }
+        let before = state_of(root, path)?;
+        if before.file.is_some() {
+            return Err(Reason::Exists.into());
+        }
+        let name = name_in(root, path)?;
+        match name.create_unnamed(access, self.modes.file(permissions)) {
+            Ok(file) => OpenedFile::new(root, file).map(|made| (before, Some(made))),
+            // Not every file system can, and each says so in its own way.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
+                Ok((before, None))
+            }
+            Err(errno) => Err(refusal(errno)),
+        }
+    }
+
+    /// Gives a file that was made without a name its name, if there is nothing of this name.
+    ///
+    /// # Errors
+    /// [`Reason::Exists`], and what the file system reports.
+    pub(super) fn name_file(
+        &self,
+        export: &ExportName,
+        path: &ExportPath,
+        made: OpenedFile,
+    ) -> Result<OpenedFile, Refusal> {
+        let name = name_in(self.exports.root(export)?, path)?;
+        let _turn = self.locks.hold(&[&name])?;
+        let own = DecInt::from_fd(&made.file);
+        let descriptors = self.exports.descriptors();
+        rustix::fs::linkat(descriptors, own, &name.directory, name.name, AtFlags::SYMLINK_FOLLOW)
+            .map_err(refusal)?;
+        Ok(made)
+    }
+
     /// What a name stands for; a symbolic link in the last place is followed if `follow` says so.
     pub(super) fn lookup(&self, place: &Place, follow: bool) -> Result<Attributes, Refusal> {
         let root = self.exports.root(&place.export)?;
@@ -114,19 +164,14 @@ impl Names {
         attributes_now(&find(root, place.path.as_bytes()).map_err(refusal)?)
     }
 
-    /// Which files `names` stand for, links in the last place not followed; none where there is no such name.
+    /// What `names` stand for, links in the last place not followed.
     pub(super) fn identify(
         &self,
         export: &ExportName,
         names: &[ExportPath],
-    ) -> Result<Vec<Option<FileIdentity>>, Refusal> {
+    ) -> Result<Vec<NameState>, Refusal> {
         let root = self.exports.root(export)?;
-        let identify = |path: &ExportPath| match resolve_link(root, path.as_bytes()) {
-            Ok(found) => stat_of(found).map(|stat| Some(root.identity(&stat))).map_err(refusal),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(refusal(errno)),
-        };
-        names.iter().map(identify).collect()
+        names.iter().map(|path| state_of(root, path)).collect()
     }
 
     /// A page of a directory, and where it goes on.
@@ -290,6 +335,18 @@ impl Names {
         tracing::debug!(opens = moved.len(), "opens follow a rename");
         Ok(Outcome::Done)
     }
+}
+
+/// What a name stands for, a link in the last place not followed, and the directory that it is in.
+pub(super) fn state_of(root: &Root, path: &ExportPath) -> Result<NameState, Refusal> {
+    let name = match name_in(root, path) {
+        Ok(name) => name,
+        Err(refused) if refused.reason == Reason::NotFound => return Ok(NameState::default()),
+        Err(refused) => return Err(refused),
+    };
+    let directory = root.identity(&stat_of(&name.directory).map_err(refusal)?);
+    let found = name.find().map_err(refusal)?;
+    Ok(NameState { directory: Some(directory), file: name.identity_of(found.as_ref()) })
 }
 
 /// The locks under which names are looked at and changed, each for many directories.

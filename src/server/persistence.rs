@@ -1,19 +1,23 @@
 //! The open table and its store: what the core wants stored becomes records, and records become the table of the next
 //! server. The store knows nothing of opens, and the core nothing of disks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 use tokio::runtime::Handle;
 
+use super::evidence;
+use super::exports::Exports;
 use super::shared::Shared;
-use super::store::{Committer, Loaded, StateDir, StateSetup, StoreError};
+use super::store::{Committer, Loaded, StateDir, StateSetup, StoreError, TableStore};
 use crate::model::{
-    Durability, Epoch, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind, StoredOpen,
-    StoredTombstone, Time, Verifier,
+    Durability, Epoch, Evidence, IntendedChange, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind,
+    StoredIntent, StoredOpen, StoredTombstone, Time, Verifier,
 };
 use crate::opens::{Restart, TableChanges};
+use crate::session::recovery::recover;
 use crate::session::server::{CommitId, StoredTable};
 use crate::wire::{DecodeError, stored};
 
@@ -56,9 +60,10 @@ impl Beginning {
         config: &StateConfig,
         servers: Vec<PublicKey>,
         now: Time,
+        exports: &Exports,
     ) -> Result<Self, super::StartError> {
         let setup = StateSetup::new(config.durability, servers)?;
-        let (store, loaded) = StateDir::open(&config.folder, &setup)?;
+        let (mut store, loaded) = StateDir::open(&config.folder, &setup)?;
         if let Some(aside) = &loaded.set_aside {
             tracing::warn!(
                 now_at = %aside.path.display(),
@@ -67,7 +72,9 @@ impl Beginning {
             );
         }
         let verifier = Verifier { store: loaded.store_id, boot: loaded.boot_id, takeovers: loaded.takeovers };
-        let (epoch, table) = (Epoch(loaded.epoch), stored_table(loaded, now)?);
+        let (epoch, is_same_boot) = (Epoch(loaded.epoch), loaded.is_same_boot);
+        let mut table = stored_table(loaded, now)?;
+        decide(&mut table, &mut store, is_same_boot, |change| evidence::collect(exports, change))?;
         Ok(Self { epoch, verifier, table, store })
     }
 }
@@ -136,8 +143,37 @@ fn on_committed(shared: &Arc<Shared>, commit: CommitId, outcome: Result<(), Arc<
     }
 }
 
+/// Decides what became of the changes that were under way when the last server ended, and has it stored: whoever is
+/// served from now on may change what it was decided by.
+pub(super) fn decide(
+    table: &mut StoredTable,
+    store: &mut dyn TableStore,
+    is_same_boot: bool,
+    evidence: impl FnMut(&IntendedChange) -> Evidence,
+) -> Result<(), StoreError> {
+    let decided = recover(&table.intents, is_same_boot, evidence);
+    if decided.is_empty() {
+        return Ok(());
+    }
+    let changes: Vec<RecordChange> =
+        decided.iter().map(|(key, decided)| intent(*key, Some(decided))).collect();
+    store.commit(&changes)?;
+    tracing::info!(changes = decided.len(), "what became of changes that were under way was decided");
+    let mut decided: BTreeMap<u64, StoredIntent> = decided.into_iter().collect();
+    for (key, intent) in &mut table.intents {
+        if let Some(decided) = decided.remove(key) {
+            *intent = decided;
+        }
+    }
+    Ok(())
+}
+
+fn intent(key: u64, intent: Option<&StoredIntent>) -> RecordChange {
+    RecordChange { kind: RecordKind::Intent, key, value: intent.map(stored::encode_intent) }
+}
+
 /// The records that say what has changed.
-fn batch(changes: TableChanges) -> Vec<RecordChange> {
+pub(super) fn batch(changes: TableChanges) -> Vec<RecordChange> {
     let open = |(id, open): (OpenId, Option<StoredOpen>)| RecordChange {
         kind: RecordKind::Open,
         key: id.0,
@@ -148,11 +184,21 @@ fn batch(changes: TableChanges) -> Vec<RecordChange> {
         key: id.0,
         value: tombstone.as_ref().map(stored::encode_tombstone),
     };
-    changes.opens.into_iter().map(open).chain(changes.tombstones.into_iter().map(tombstone)).collect()
+    let horizon = changes.horizon.as_ref().map(stored::encode_horizon);
+    let horizon = horizon.map(|value| RecordChange::put(RecordKind::Intent, HORIZON_KEY, value));
+    let opens = changes.opens.into_iter().map(open);
+    let tombstones = changes.tombstones.into_iter().map(tombstone);
+    let intents = changes.intents.iter().map(|(key, change)| intent(*key, change.as_ref()));
+    opens.chain(tombstones).chain(intents).chain(horizon).collect()
 }
 
-fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
+/// What a store holds, as the table of the server that begins.
+///
+/// # Errors
+/// [`RecordError`].
+pub(super) fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
     let (mut opens, mut tombstones) = (Vec::new(), Vec::new());
+    let (mut intents, mut horizon) = (Vec::new(), None);
     for Record { kind, key, value } in loaded.records {
         let error = |source| RecordError { kind, key, source };
         match kind {
@@ -160,8 +206,12 @@ fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
             RecordKind::Tombstone => {
                 tombstones.push((OpenId(key), stored::decode_tombstone(&value).map_err(error)?));
             }
+            RecordKind::Intent if key == HORIZON_KEY => {
+                horizon = Some(stored::decode_horizon(&value).map_err(error)?);
+            }
+            RecordKind::Intent => intents.push((key, stored::decode_intent(&value).map_err(error)?)),
             // Of a later version, which has a format of its own; none is written by this one.
-            RecordKind::Intent | RecordKind::Grant => {}
+            RecordKind::Grant => {}
         }
     }
     let restart = Restart {
@@ -170,8 +220,12 @@ fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, RecordError> {
         grace_min: Limits::RESTART_GRACE_MIN,
         renewals_max: Limits::GRACE_RENEWALS_MAX,
     };
-    Ok(StoredTable { hash_key: (*loaded.hash_key.bytes()).into(), restart, opens, tombstones })
+    let hash_key = (*loaded.hash_key.bytes()).into();
+    Ok(StoredTable { hash_key, restart, opens, tombstones, intents, horizon })
 }
+
+/// Under which the horizon of the intents stands among them; they are numbered from 1 on.
+const HORIZON_KEY: u64 = 0;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use tracing::Span;
 
 use super::counters::{Counters, kind_of};
 use super::descriptors::{Descriptors, Lease};
+use super::evidence::Unnamed;
 use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     wake: Notify,
     pub(super) names: Names,
     pub(super) files: Arc<Descriptors>,
+    /// Files that have no name yet.
+    pub(super) made: Unnamed,
     /// Where the core's table is kept.
     pub(super) persistence: Persistence,
     /// What runs on the blocking pool.
@@ -78,8 +81,9 @@ struct Asked {
     span: Span,
 }
 
-/// Requests whose kinds are remembered, per connection: more than its session may have under way.
-const ASKED_MAX: usize = 1 << 16;
+/// Requests whose kinds are remembered on a connection, for each that its session may have under way with credit: the
+/// others are few, and more of them are not counted.
+const ASKED_PER_REQUEST: usize = 4;
 
 /// The queue of a connection's writer.
 pub(super) type WriterHandle = Queue<ServerControl, ServerData>;
@@ -116,6 +120,7 @@ impl Shared {
             wake: Notify::new(),
             names,
             files,
+            made: Unnamed::default(),
             persistence,
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
@@ -127,10 +132,14 @@ impl Shared {
     /// Makes one change to the core and carries out what follows. File work that can be done at once is done here;
     /// the rest goes to the blocking pool.
     pub(super) fn drive<T>(self: &Arc<Self>, change: impl FnOnce(&mut ServerCore<Outbound>, Time) -> T) -> T {
+        self.step(|state, now| change(&mut state.core, now))
+    }
+
+    fn step<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Time) -> T) -> T {
         let (mut work, mut closing) = (Vec::new(), Vec::new());
         let value = {
             let mut state = self.lock();
-            let value = change(&mut state.core, self.clock.now());
+            let value = change(&mut state, self.clock.now());
             self.drain(&mut state, &mut work, &mut closing);
             value
         };
@@ -149,25 +158,38 @@ impl Shared {
 
     /// Gives a verified record of a connection to the core.
     pub(super) fn receive(self: &Arc<Self>, connection: ConnectionId, input: Input<ClientMessage, Outbound>) {
-        let mut span = Span::none();
+        let (request, kind) = (input.request, input.message.as_ref().ok().map(kind_of));
+        let asked_max = usize::try_from(self.limits.requests).unwrap_or(usize::MAX);
+        let asked_max = asked_max.saturating_mul(ASKED_PER_REQUEST);
+        let span = kind.map_or_else(Span::none, |kind| self.request_span(connection, request, kind));
         if let Ok(message) = &input.message
-            && input.request != RequestId::NONE
+            && self.names_are_logged()
         {
-            let mut state = self.lock();
-            span = state.note(connection, input.request, kind_of(message));
-            state.came(&self.counters, connection, input.payload_len);
-            drop(state);
-            if self.names_are_logged() {
-                span.in_scope(|| spans::tell_names(message));
-            }
+            span.in_scope(|| spans::tell_names(message));
         }
         let _within = span.enter();
-        self.drive(|core, now| core.handle_input(now, connection, input));
+        self.step(|state, now| {
+            state.came(&self.counters, connection, input.payload_len);
+            // What the core does not answer is not remembered.
+            if state.core.handle_input(now, connection, input)
+                && let Some(kind) = kind
+            {
+                state.note(connection, (request, Asked { kind, span: span.clone() }), asked_max);
+            }
+        });
     }
 
     /// Whether the log may name files.
     pub(super) fn names_are_logged(&self) -> bool {
         self.log_names.load(Ordering::Relaxed)
+    }
+
+    /// The span of a request; none where the log shows none.
+    fn request_span(&self, connection: ConnectionId, request: RequestId, kind: u8) -> Span {
+        match tracing::enabled!(tracing::Level::DEBUG) && request != RequestId::NONE {
+            true => spans::request_span(&self.span_of(connection), request, kind),
+            false => Span::none(),
+        }
     }
 
     /// The span of a connection's channel, once it is bound.
@@ -272,6 +294,8 @@ impl Shared {
                 ServerOutput::Effect { id, effect } => work.push(Work { id, effect }),
                 ServerOutput::CloseFile { open } => {
                     closing.extend(self.files.remove(open));
+                    // One that nobody names is small, and so is its end.
+                    drop(self.made.take(open));
                     // With its last open a session may have its last reason to stay.
                     self.wake.notify_one();
                 }
@@ -289,6 +313,9 @@ impl Shared {
                     self.wake.notify_one();
                 }
             }
+        }
+        if state.core.take_new_deadline() {
+            self.wake.notify_one();
         }
     }
 
@@ -310,6 +337,12 @@ impl Shared {
         }
     }
 
+    /// How many requests are remembered, of all connections.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> usize {
+        self.lock().connections.values().map(|connection| connection.asked.len()).sum()
+    }
+
     fn next_timeout(&self) -> Option<Time> {
         let now = self.clock.now();
         self.look(|core| core.poll_timeout(now))
@@ -317,15 +350,12 @@ impl Shared {
 }
 
 impl State {
-    /// What is asked for in a request, so that its answer can be counted; its span.
-    fn note(&mut self, connection: ConnectionId, request: RequestId, kind: u8) -> Span {
+    /// What is asked for in a request, so that its answer can be counted.
+    fn note(&mut self, connection: ConnectionId, (request, asked): (RequestId, Asked), asked_max: usize) {
         let connection = self.connections.get_mut(&connection);
-        let Some(connection) = connection.filter(|connection| connection.asked.len() < ASKED_MAX) else {
-            return Span::none();
-        };
-        let span = spans::request_span(connection.traced.span(), request, kind);
-        connection.asked.insert(request, Asked { kind, span: span.clone() });
-        span
+        if let Some(connection) = connection.filter(|connection| connection.asked.len() < asked_max) {
+            connection.asked.insert(request, asked);
+        }
     }
 
     /// A request came with payload.

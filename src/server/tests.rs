@@ -144,11 +144,16 @@ impl Channel {
         channel
     }
 
-    async fn ask(&mut self, message: impl Into<ClientControl>) -> ServerControl {
-        let (mut out, request) = (Vec::new(), RequestId(self.next));
-        self.next += 1;
-        self.sealer.seal(&message.into(), request, RequestId::FIRST, Payload::None, &mut out).unwrap();
+    async fn send(&mut self, message: impl Into<ClientControl>, request: RequestId, settled: RequestId) {
+        let mut out = Vec::new();
+        self.sealer.seal(&message.into(), request, settled, Payload::None, &mut out).unwrap();
         self.writer.write_all(&out).await.unwrap();
+    }
+
+    async fn ask(&mut self, message: impl Into<ClientControl>) -> ServerControl {
+        let request = RequestId(self.next);
+        self.next += 1;
+        self.send(message, request, RequestId::FIRST).await;
         loop {
             let received = timeout(LONG, self.reader.next()).await.unwrap().unwrap();
             if received.request == request {
@@ -234,4 +239,31 @@ async fn f54_a_lost_write_is_told_once_to_each_handle_also_if_its_descriptor_was
     let files = Arc::clone(&server.shared.files);
     timeout(LONG, server.stop()).await.unwrap();
     assert_eq!((file.unsynced(), files.counts().opens), (None, 0));
+}
+
+/// The kind of each request is remembered until it is answered, for the counters. A copy of one that its client says to be
+/// settled is never answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn t16_requests_that_are_never_answered_take_no_memory() {
+    const COPIES: u64 = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (own, client) = (identity(), identity());
+    let list = format!("[[client]]\nkey = \"{}\"\nname = \"a\"\nexports = [\"data\"]\n", client.public());
+    let exports = Exports::open([("data".parse().unwrap(), folder.path().to_owned())]).unwrap();
+    let mut config = ServerConfig::new(Arc::clone(&own), exports, parse_clients(&list).unwrap());
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let server = Server::start(config).unwrap();
+    let mut channel = Channel::start(&server, &own.public(), &client).await;
+    let sync = || Sync { handle: HandleId(1), scope: SyncScope::Data };
+    for request in 1..=COPIES {
+        channel.send(sync(), RequestId(request), RequestId(COPIES + 1)).await;
+    }
+    channel.next = COPIES + 1;
+    assert_eq!(channel.sync(HandleId(1)).await, Err(Reason::BadHandle));
+    assert_eq!(server.shared.asked(), 0);
+    let counts = server.counts().requests;
+    let syncs = counts.iter().find(|count| count.refused > 0);
+    assert_eq!(syncs.map(|count| (count.done, count.refused)), Some((0, 1)), "{counts:?}");
+    drop(channel);
+    timeout(LONG, server.stop()).await.unwrap();
 }

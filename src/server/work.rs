@@ -6,12 +6,13 @@ use bytes::BytesMut;
 
 use super::change::change_open;
 use super::descriptors::{Lease, Purpose};
+use super::evidence;
 use super::files::CachedRead;
 use super::names::Outcome;
 use super::shared::Shared;
 use super::spans;
 use super::xattr::Holder;
-use crate::model::{AttributeChange, Attributes, Limits, OpenId, Refusal};
+use crate::model::{AttributeChange, Attributes, Limits, OpenId, Reason, Refusal};
 use crate::net::Outbound;
 use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use crate::wire::ServerControl;
@@ -48,16 +49,20 @@ impl Shared {
                 self.later(id, move |shared| Completion::Synced(shared.files.sync(open, scope)));
                 None
             }
-            Effect::OpenFile { open, export, path, rights, create, permissions } => {
-                spans::opening(open, &export, &path, self.names_are_logged());
+            effect @ (Effect::OpenFile { .. } | Effect::MakeFile { .. }) => {
+                if let Effect::OpenFile { open, export, path, .. }
+                | Effect::MakeFile { open, export, path, .. } = &effect
+                {
+                    spans::opening(*open, export, path, self.names_are_logged());
+                }
+                self.later(id, move |shared| shared.open_or_make(effect));
+                None
+            }
+            Effect::Weigh { open, payload } => {
                 self.later(id, move |shared| {
-                    let opened = shared.files.reserve(Purpose::New).and_then(|place| {
-                        let names = &shared.names;
-                        let open_file = || names.open_file(&export, &path, rights, create, permissions);
-                        let opened = shared.files.with_room(open_file)?;
-                        shared.files.insert(open, (&export, &path, rights), (opened, place))
-                    });
-                    Completion::Opened(opened)
+                    let sum = |len| (len, evidence::sum(payload.in_memory()));
+                    let len = shared.files.find(open).and_then(|file| file.attributes());
+                    Completion::Weighed(len.map(|attributes| sum(attributes.len)))
                 });
                 None
             }
@@ -94,6 +99,37 @@ impl Shared {
                 self.later(id, move |shared| Completion::Named(shared.name_work(work)));
                 None
             }
+        }
+    }
+
+    /// Opens a file, or makes one that has no name yet.
+    fn open_or_make(&self, effect: Effect<Outbound>) -> Completion<Outbound> {
+        let names = &self.names;
+        match effect {
+            Effect::OpenFile { open, export, path, rights, create, permissions } => {
+                let made = self.made.take(open);
+                let opened = self.files.reserve(Purpose::New).and_then(|place| {
+                    let open_file = || names.open_file(&export, &path, rights, create, permissions);
+                    let opened = match made {
+                        Some(made) => names.name_file(&export, &path, made),
+                        None => self.files.with_room(open_file),
+                    }?;
+                    self.files.insert(open, (&export, &path, rights), (opened, place))
+                });
+                Completion::Opened(opened)
+            }
+            Effect::MakeFile { open, export, path, rights, permissions } => {
+                let make = || names.make_file(&export, &path, rights, permissions);
+                let made = self.files.with_room(make).map(|(before, made)| {
+                    let file = made.as_ref().map(|made| made.identity);
+                    if let Some(made) = made {
+                        self.made.put(open, made);
+                    }
+                    (before, file)
+                });
+                Completion::Made(made)
+            }
+            _ => Completion::Opened(Err(Reason::Unsupported.into())),
         }
     }
 

@@ -20,6 +20,7 @@
 pub mod admission;
 pub mod client;
 mod liveness;
+pub mod recovery;
 pub mod server;
 mod subject;
 mod window;

@@ -11,6 +11,7 @@ use super::names::{
     StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
 };
 use super::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
+use super::outcomes::{Inquire, Outcome};
 use crate::model::{
     Allocation, AttributeChange, Attributes, Create, CreateId, Epoch, ExportName, ExportPath, FileState,
     GrantId, HandleId, InstanceId, Locator, LockMode, Meanwhile, OpenMode, RawRange, Refusal, RequestId,
@@ -63,6 +64,8 @@ stream! {
         Revoke = 0x1d,
         /// Get the key of a grant that was offered.
         TakeGrant = 0x1e,
+        /// Tell what became of a request of a former session.
+        Inquire = 0x1f,
         /// Up to here notices have arrived.
         Heard = 0x33,
         /// Tell what a name stands for.
@@ -131,6 +134,8 @@ stream! {
         LockQueued = 0x9a,
         /// Answer to [`Grant`].
         Granted = 0x9c,
+        /// Answer to [`Inquire`].
+        Outcome = 0x9d,
         /// Answer to any request.
         Refused = 0x9f,
         /// The session is over.

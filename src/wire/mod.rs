@@ -12,6 +12,7 @@ pub mod hello;
 pub mod message;
 pub mod names;
 pub mod notices;
+pub mod outcomes;
 pub mod stored;
 
 pub use codec::DecodeError;

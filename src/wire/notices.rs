@@ -35,7 +35,8 @@ pub struct GrantOffered {
     pub rights: Rights,
 }
 
-/// The server has ended a handle: its open was released or has expired, or its grant is over.
+/// The server has ended a handle: its open was released, has expired or was taken over by another client, its part went to
+/// a grantee, or its grant is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandleEnded {
     /// Its number among the notices of the session, from 1.

@@ -1,9 +1,14 @@
 //! The records of the open table as bytes. They are no messages and no part of the protocol: the store keeps them, and
-//! the next server reads them. What a byte more or less in them means is decided by the store's format version.
+//! the next server reads them. What a byte more or less in them means is decided by [`VERSION`], which stands in the store's
+//! head.
 
 use super::DecodeError;
 use super::codec::{decode_record, encode_record};
-use crate::model::{StoredOpen, StoredTombstone};
+use crate::model::{Epoch, StoredIntent, StoredOpen, StoredTombstone};
+
+/// The version of what records say. It rises with each change of their bytes: those stand in the fuzzer's corpus, and a
+/// test compares them.
+pub const VERSION: u32 = 1;
 
 /// The bytes of an open's record.
 #[must_use]
@@ -30,6 +35,34 @@ pub fn encode_tombstone(tombstone: &StoredTombstone) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError`]: the bytes are not its encoding.
 pub fn decode_tombstone(bytes: &[u8]) -> Result<StoredTombstone, DecodeError> {
+    decode_record(bytes)
+}
+
+/// The bytes of an intent's record.
+#[must_use]
+pub fn encode_intent(intent: &StoredIntent) -> Vec<u8> {
+    encode_record(intent)
+}
+
+/// The intent that a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_intent(bytes: &[u8]) -> Result<StoredIntent, DecodeError> {
+    decode_record(bytes)
+}
+
+/// The bytes of the record that says up to which life of the server intents were given up.
+#[must_use]
+pub fn encode_horizon(horizon: &Epoch) -> Vec<u8> {
+    encode_record(horizon)
+}
+
+/// The life that such a record says.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are not its encoding.
+pub fn decode_horizon(bytes: &[u8]) -> Result<Epoch, DecodeError> {
     decode_record(bytes)
 }
 

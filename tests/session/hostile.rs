@@ -17,6 +17,7 @@ use bowline::wire::control::{
 };
 use bowline::wire::data::{Ping, Read, Write};
 use bowline::wire::hello::{BindOffer, SessionChoice, SessionOffer};
+use bowline::wire::notices::Heard;
 use bowline::wire::{ClientControl, ClientData, ServerControl, ServerData};
 
 use super::pair::{EPOCH, Payload, SERVER_KEYS, Seed, VERIFIER, policy};
@@ -127,6 +128,17 @@ impl Bare {
 
     /// A handle of an open of the one file; with the same number it is the same open.
     fn open(&mut self, number: u8) -> HandleId {
+        let id = self.ask_open(number);
+        let (effect, _) = self.work.pop().unwrap();
+        let file = FileIdentity { device: 1, inode: 1, born_ns: 0 };
+        self.done(effect, Completion::Opened(Ok((file, Attributes::default()))));
+        match self.answer(id) {
+            ServerMessage::Control(ServerControl::Opened(opened)) => opened.handle,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask_open(&mut self, number: u8) -> RequestId {
         let open = Open {
             export: "data".parse().unwrap(),
             path: ExportPath::new(*b"a").unwrap(),
@@ -141,14 +153,7 @@ impl Bare {
             grace_ms: 0,
             guard: false,
         };
-        let id = self.control(CONTROL, open);
-        let (effect, _) = self.work.pop().unwrap();
-        let file = FileIdentity { device: 1, inode: 1, born_ns: 0 };
-        self.done(effect, Completion::Opened(Ok((file, Attributes::default()))));
-        match self.answer(id) {
-            ServerMessage::Control(ServerControl::Opened(opened)) => opened.handle,
-            other => panic!("{other:?}"),
-        }
+        self.control(CONTROL, open)
     }
 
     fn drain(&mut self) {
@@ -355,6 +360,24 @@ fn t33_an_id_that_is_used_again_for_something_else_executes_nothing() {
     assert_eq!(bare.server.table().holders_len(), 1, "nothing was closed");
     bare.send(DATA, first + 1, other, bytes("second"));
     assert!(matches!(bare.work[..], [(_, Effect::Write { offset: 4096, .. })]), "{:?}", bare.work);
+}
+
+/// One step back: what is below *settled* is over, whatever it says and whether it ever came.
+#[test]
+fn t33_an_id_that_was_settled_executes_nothing_and_is_not_answered() {
+    let mut bare = Bare::new();
+    let settled = bare.next + 2;
+    let write = Write { handle: bare.handle, offset: 0 };
+    for (connection, request) in [(DATA, settled - 1), (OTHER, 1), (DATA, settled)] {
+        let message = Ok(ClientMessage::Data(write.clone().into()));
+        let (request, settled, payload) =
+            (RequestId(request), RequestId(settled), Some(Payload::new(b"late".to_vec())));
+        let input = Input { request, settled, message, payload_len: 4, payload };
+        bare.server.handle_input(NOW, connection, input);
+        bare.drain();
+        assert_eq!(bare.work.len(), usize::from(request == settled));
+    }
+    assert!(bare.closed.is_empty() && bare.sent.iter().all(|(_, id, _)| id.0 < settled - 1));
 }
 
 #[test]
@@ -574,4 +597,58 @@ fn a_failed_sync_is_told_to_every_handle_of_the_open_once() {
             assert_eq!(bare.answer(id), &done);
         }
     }
+}
+
+/// What ends by somebody else's will is told until the client has heard it. A client that hears nothing gets nothing more
+/// whose end it would have to be told of, until it does.
+#[test]
+fn t16_a_client_that_hears_nothing_cannot_have_opens_end_without_bound() {
+    let mut bare = Bare::new();
+    let bound = Limits::NOTICES_UNHEARD_MAX;
+    for at in 0..bound {
+        if at > 0 {
+            bare.open(1);
+        }
+        let open = bare.server.table().opens().next().unwrap().open;
+        bare.server.handle_release(NOW, open).unwrap();
+        bare.drain();
+    }
+    let refused = bare.ask_open(1);
+    assert!(bare.work.is_empty());
+    let ServerMessage::Control(ServerControl::Refused(Refused { refusal })) = bare.answer(refused) else {
+        panic!("an open")
+    };
+    assert!(refusal.reason == Reason::Busy && refusal.retry_after().is_some(), "{refusal:?}");
+    bare.send(CONTROL, 0, Ok(ClientMessage::Control(Heard { notice: 1 }.into())), None);
+    bare.open(1);
+    assert!(bare.closed.is_empty());
+}
+
+/// A line that comes and goes makes orphans of the same opens again and again, faster than their files can be looked at.
+#[test]
+fn an_open_that_comes_and_goes_waits_once_to_be_looked_at() {
+    let mut bare = Bare::new();
+    let opens = Limits::LOOKS_MAX + 40;
+    for number in 2..=u8::try_from(opens).unwrap() {
+        bare.open(number);
+    }
+    let mut connection = OTHER;
+    for number in 3..20 {
+        for lost in [CONTROL, DATA, connection] {
+            bare.server.handle_lost(NOW, lost, LossReason::Closed);
+        }
+        bare.drain();
+        connection = ConnectionId(u64::from(number));
+        assert_eq!(bare.bind(connection, number, number), None);
+    }
+    bare.server.handle_lost(NOW, connection, LossReason::Closed);
+    bare.drain();
+    let mut looks = 0;
+    while let Some((effect, work)) = bare.work.pop() {
+        assert!(matches!(work, Effect::Attributes { .. }));
+        bare.done(effect, Completion::Attributes(Ok(Attributes::default())));
+        looks += 1;
+    }
+    // Those that were under way when it went away once more are looked at once more.
+    assert!((opens..=opens + Limits::LOOKS_MAX).contains(&looks), "{looks} looks");
 }

@@ -2,18 +2,21 @@
 //! anybody was told is missing.
 
 use bowline::model::{ByteRange, CreateId, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::opens::OpenEnd;
 use bowline::session::client::{Answer, Ticket};
+use bowline::session::server::ServerNote;
 use bowline::wire::ServerControl;
 
 use super::opens::refusal;
-use super::pair::{LineSpec, OpenSpec, Pair, Who};
-use super::{millis, seconds};
+use super::pair::{Cut, LineSpec, OpenSpec, Pair, Who};
+use super::{L0, L1, millis, seconds};
 
 const LINES: [LineSpec; 2] = [LineSpec::BOTH, LineSpec::BOTH];
 
 fn start(seed: u64) -> (Pair, Who) {
     let mut pair = Pair::new(seed);
     pair.disk.put("a", vec![7; 1000]);
+    pair.disk.put("b", vec![8; 1000]);
     let who = pair.complete_client(1, &LINES);
     (pair, who)
 }
@@ -21,6 +24,11 @@ fn start(seed: u64) -> (Pair, Who) {
 fn exclusive(pair: &mut Pair, who: Who) -> Ticket {
     let mode = OpenMode::READ_WRITE.exclusive();
     pair.open_as(who, OpenSpec { mode, create_id: CreateId([9; 16]), ..OpenSpec::of("a") })
+}
+
+fn exclusive_of(pair: &mut Pair, who: Who, path: &str) -> Ticket {
+    let mode = OpenMode::READ_WRITE.exclusive();
+    pair.open_as(who, OpenSpec { mode, create_id: CreateId([8; 16]), ..OpenSpec::of(path) })
 }
 
 /// What a resume said of the time between.
@@ -130,6 +138,32 @@ fn b16_f37_the_next_server_knows_that_another_client_has_written() {
     assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient));
 }
 
+/// Also of writes that follow the first one at once, whenever the server's process ends.
+#[test]
+fn b16_whatever_was_acknowledged_of_another_client_the_next_server_knows_of_it() {
+    let mut acknowledged = 0;
+    for wait in 0..8 {
+        let (mut pair, first) = start(4);
+        let open = pair.open(first, "a");
+        let (_, key) = pair.opened(first, open);
+        let other = pair.complete_client(2, &LINES);
+        let foreign = pair.handle(other, "a");
+        pair.store_us = (20_000, 20_000);
+        let writes: Vec<Ticket> = (0..4).map(|at| pair.write(other, foreign, at * 10, *b"else")).collect();
+        pair.run_for(millis(wait * 10));
+        let is_told = writes.iter().any(|&write| pair.outcome(other, write).is_some());
+        acknowledged += usize::from(is_told);
+        pair.restart_server();
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key.unwrap(), None);
+        pair.opened(heir, resumed);
+        if is_told {
+            assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient), "after {wait}");
+        }
+    }
+    assert!((1..8).contains(&acknowledged), "{acknowledged}");
+}
+
 #[test]
 fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
     type Change = fn(&mut Pair);
@@ -160,6 +194,38 @@ fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
         pair.opened(heir, resumed);
         assert_eq!(meanwhile(&pair, heir, resumed), Some(expected));
     }
+}
+
+/// What another client wrote before the server started anew is told once, and not each time from then on.
+#[test]
+fn b17_after_a_restart_a_change_by_another_client_is_told_once() {
+    let (mut pair, first) = start(9);
+    let open = pair.open(first, "a");
+    let (_, key) = pair.opened(first, open);
+    pair.close_session(first);
+    pair.run_for(seconds(1));
+    let other = pair.complete_client(2, &LINES);
+    let foreign = pair.handle(other, "a");
+    let write = pair.write(other, foreign, 0, *b"else");
+    pair.finish(other, write);
+    pair.close_session(other);
+    pair.restart_server();
+    let mut key = key.unwrap();
+    let expected = [Meanwhile::ChangedByClient, Meanwhile::Unchanged, Meanwhile::Unchanged];
+    for (time, expected) in expected.into_iter().enumerate() {
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key, None);
+        let (_, next) = pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(expected), "the time {time}");
+        key = next.unwrap();
+        pair.close_session(heir);
+        pair.run_for(seconds(1));
+    }
+    pair.restart_server();
+    let heir = pair.complete_client(1, &LINES);
+    let resumed = pair.resume(heir, &key, None);
+    pair.opened(heir, resumed);
+    assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::Unchanged));
 }
 
 /// Without its store the server knows nothing, and says no more than to a stranger.
@@ -214,10 +280,90 @@ fn f50_what_was_broken_for_a_refused_open_is_stored_as_ended() {
     let contender = pair.complete_client(2, &LINES);
     let late = exclusive(&mut pair, contender);
     assert_eq!(refusal(pair.error(contender, late)).reason, Reason::NoSpace);
+    let is_noted = |note: &ServerNote| matches!(note, ServerNote::OpenEnded { why: OpenEnd::TakenOver, .. });
+    assert_eq!(pair.notes.iter().filter(|note| is_noted(note)).count(), 1);
     pair.run_for(seconds(1));
     pair.restart_server();
     assert_eq!(pair.server.table().opens_len(), 0);
     let heir = pair.complete_client(1, &LINES);
     let resumed = pair.resume(heir, &key.unwrap(), None);
     assert_eq!(refusal(pair.error(heir, resumed)).reason, Reason::TakenOver);
+}
+
+/// Its client lost its channels while the commit was under way, and repeats the open when it has others.
+#[test]
+fn f50_whoever_repeats_an_open_that_was_refused_in_between_hears_so() {
+    let (mut pair, who) = start(10);
+    pair.handle(who, "a");
+    (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
+    let late = exclusive_of(&mut pair, who, "b");
+    pair.run_for(millis(10));
+    for line in [L0, L1] {
+        pair.cut(who, line, Cut::NOW);
+    }
+    pair.run_for(millis(100));
+    for line in [L0, L1] {
+        pair.heal(who, line);
+    }
+    assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace);
+    assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
+}
+
+/// It repeats the open over another line, and that answer waits for a later commit.
+#[test]
+fn f50_a_repeat_of_a_refused_open_that_waits_for_a_later_commit_hears_so() {
+    for line in [L0, L1] {
+        let (mut pair, who) = start(11);
+        let handle = pair.handle(who, "a");
+        (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
+        let late = exclusive_of(&mut pair, who, "b");
+        pair.run_for(millis(10));
+        let range = ByteRange::between(0, 10).unwrap();
+        let lock = pair.lock(who, handle, (range, LockMode::Exclusive), millis(0));
+        pair.run_for(millis(10));
+        // The server hears nothing of it.
+        pair.cut(who, line, Cut { client_after: millis(0), server_after: seconds(1), loses_flight: true });
+        assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace, "{line:?}");
+        pair.finish(who, lock);
+        assert_eq!(pair.core(who).held_handles().count(), 1);
+    }
+}
+
+/// A lock is granted in the step in which an open goes away that cannot be stored. What is told of the lock is stored.
+#[test]
+fn f50_what_else_a_refused_commit_had_is_told_when_it_is_stored() {
+    let (mut pair, first) = start(12);
+    let short = pair.open_as(first, OpenSpec { resumable: false, with_key: false, ..OpenSpec::of("a") });
+    let (holder, _) = pair.opened(first, short);
+    let second = pair.complete_client(2, &LINES);
+    let open = pair.open(second, "a");
+    let (waiter, key) = pair.opened(second, open);
+    let range = (ByteRange::between(0, 10).unwrap(), LockMode::Exclusive);
+    let lock = pair.lock(first, holder, range, millis(0));
+    pair.finish(first, lock);
+    let wait = pair.lock(second, waiter, range, seconds(60));
+    pair.run_for(millis(100));
+    (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
+    exclusive_of(&mut pair, first, "b");
+    pair.run_for(millis(10));
+    pair.close_session(first);
+    pair.finish(second, wait);
+    pair.restart_server();
+    assert_eq!(pair.server.table().locks(key.unwrap().file_id), [range]);
+}
+
+/// Nobody waits for the record of somebody who went away, and it is stored all the same.
+#[test]
+fn f50_what_nobody_waits_for_is_stored_once_more_when_its_commit_was_refused() {
+    let (mut pair, who) = start(13);
+    let open = pair.open(who, "a");
+    let (_, key) = pair.opened(who, open);
+    (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
+    exclusive_of(&mut pair, who, "b");
+    pair.run_for(millis(10));
+    pair.close_session(who);
+    pair.run_for(seconds(1));
+    let stored = &pair.store.opens[&key.unwrap().file_id];
+    assert!(stored.holders.iter().all(|holder| holder.deadline.is_some()), "{stored:?}");
+    assert_eq!(pair.store.opens.len(), 1);
 }

@@ -245,6 +245,34 @@ fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
     assert_eq!(pair.disk.executions(b"older"), 1);
 }
 
+/// The second of two writes at once changes no record: it must not overtake the first one's, or it is acknowledged while
+/// nothing says that there was a second writer.
+#[test]
+fn no_write_of_a_burst_is_acknowledged_before_it_is_stored_that_another_process_writes() {
+    let (mut pair, who) = start();
+    let mode = OpenMode::READ_WRITE.exclusive();
+    let open = pair.open_as(who, OpenSpec { mode, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
+    let (handle, key) = pair.opened(who, open);
+    let write = pair.write(who, handle, 0, *b"older");
+    pair.finish(who, write);
+    let other = pair.complete_client(1, &LINES);
+    let resume = pair.resume(other, &key.unwrap(), None);
+    let (duplicate, _) = pair.opened(other, resume);
+    pair.store_us = (50_000, 50_000);
+    let writes = [pair.write(other, duplicate, 20, *b"first"), pair.write(other, duplicate, 0, *b"newer")];
+    pair.run_for(millis(20));
+    let is_executed = pair.disk.executions(b"newer") > 0;
+    assert!(!is_executed && pair.outcome(other, writes[1]).is_none(), "the record is not stored");
+    pair.run_until("both are acknowledged", seconds(1), |pair| {
+        writes.iter().all(|&write| pair.outcome(other, write).is_some())
+    });
+    let sync = pair.sync(other, duplicate);
+    pair.finish(other, sync);
+    pair.reboot_server();
+    assert_eq!(lost(&mut pair, who, handle), [range(0, 5)]);
+    assert_eq!(&pair.disk.bytes("a")[..5], b"newer");
+}
+
 /// They could be written only at the end, and nobody knows whether they are there.
 #[test]
 fn appended_bytes_of_a_handle_that_can_only_append_are_given_up() {
@@ -306,6 +334,28 @@ fn a_failed_sync_that_nobody_asked_for_is_told_by_the_next_one() {
     let sync = pair.sync(who, handle);
     assert_eq!(pair.error(who, sync), Reason::Io.into());
     let sync = pair.sync(who, handle);
+    pair.finish(who, sync);
+}
+
+/// A sync that nobody asked for goes through any handle of its open, and that one may be closed just then.
+#[test]
+fn a_sync_that_comes_behind_the_close_of_its_handle_is_asked_for_through_another_one() {
+    let (mut pair, who) = start_with(8 << 10);
+    let open = pair.open_as(who, OpenSpec { mode: ALONE, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
+    let (first, key) = pair.opened(who, open);
+    let resume = pair.resume(who, &key.unwrap(), None);
+    let (duplicate, _) = pair.opened(who, resume);
+    // It is the lowest one that is asked.
+    let (closed, kept) = (first.min(duplicate), first.max(duplicate));
+    let write = pair.write(who, kept, 0, vec![b'x'; 6 << 10]);
+    // The close has its answer after the write, and executes before it.
+    (pair.disk_us, pair.store_us) = ((5_000, 0), (20_000, 0));
+    let close = pair.close(who, closed);
+    finish(&mut pair, who, [write, close]);
+    pair.run_until("a sync is over", seconds(5), |pair| pair.core(who).unsynced_bytes() == 0);
+    pair.disk.lose_cache();
+    assert_eq!(pair.disk.bytes("a").len(), 6 << 10, "what is kept no more is durable");
+    let sync = pair.sync(who, kept);
     pair.finish(who, sync);
 }
 

@@ -98,7 +98,8 @@ impl Sim {
         let (who, handle) = (of.who, of.handle);
         self.appends += 1;
         let text = format!("append {:>8};", self.appends);
-        let ticket = self.pair.append(who, handle, text);
+        let ticket = self.pair.append(who, handle, text.as_bytes());
+        self.shadow.appends.insert(text.into_bytes(), (who, ticket));
         self.pend(who, ticket, Asked::Append { part });
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Sim {
     workers: Vec<(Who, u8)>,
     kills_left: u64,
     crashes_left: u64,
+    /// When the store had no room the last time.
+    full_until: Time,
 }
 
 std::thread_local! {
@@ -76,6 +78,7 @@ impl Sim {
             appends: 0,
             events: BTreeMap::new(),
             workers: Vec::new(),
+            full_until: Time(0),
             kills_left: random.below(3),
             crashes_left: random.below(4),
             random,
@@ -149,8 +152,23 @@ impl Sim {
                 self.ask_open_and_leave(file);
             }
             58..64 => self.inherit(),
+            64..68 => self.fill_the_store(!self.pair.store.is_full),
+            _ if self.pair.store.is_full && self.random.chance(30) => self.fill_the_store(false),
             _ => {}
         }
+    }
+
+    /// The disk of the store has no room for new records, or has room again.
+    fn fill_the_store(&mut self, is_full: bool) {
+        if self.pair.store.is_full {
+            self.full_until = self.pair.now();
+        }
+        self.pair.store.is_full = is_full;
+    }
+
+    /// Whether a request may have met a store without room since it was asked.
+    pub(crate) fn has_met_a_full_store(&self, asked_at: Time) -> bool {
+        self.pair.store.is_full || self.full_until >= asked_at
     }
 
     /// The stranger reads, if it may.
@@ -307,6 +325,7 @@ impl Sim {
             (0..LINES).for_each(|line| self.pair.heal(who, LineId(line)));
         }
         self.pair.release_disk();
+        self.fill_the_store(false);
         self.finish();
         for _ in 0..20 {
             self.inherit();

@@ -50,12 +50,14 @@ pub(crate) enum Seen {
     Inherited,
     /// An append whose outcome nobody knows was not repeated.
     AppendUnknown,
+    /// An open was refused because the store had no room for it.
+    OpenNotStored,
     /// Nobody knew the table any more, and every key was refused.
     TableLost,
 }
 
 impl Seen {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::RepeatWhileExecuting,
         Self::RepeatAfterAnswer,
         Self::OneTickBefore,
@@ -78,6 +80,7 @@ impl Seen {
         Self::TornCommits,
         Self::Inherited,
         Self::AppendUnknown,
+        Self::OpenNotStored,
         Self::TableLost,
     ];
 }

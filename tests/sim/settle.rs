@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline::model::{HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights};
+use bowline::model::{HandleId, LockMode, Meanwhile, OpenId, Reason, ResumeKey, Rights, Time};
 use bowline::opens::OpenTable;
 use bowline::session::client::{Answer, HandleLoss, RequestError, SessionEvent};
 use bowline::wire::ServerControl;
@@ -72,7 +72,7 @@ impl Sim {
                 let rights = mode.rights.union(Rights::LOCK).union(Rights::GRANT);
                 match outcome {
                     Ok(answer) => self.opened(pending, answer, (name, file, rights), guard),
-                    Err(error) => self.open_refused(file, (mode, &error)),
+                    Err(error) => self.open_refused(file, (mode, &error), pending.asked_at),
                 }
             }
             Asked::Inherit { part, name, handle } => self.inherited(pending, outcome, part, (name, handle)),
@@ -93,6 +93,10 @@ impl Sim {
             Asked::Read { part, block, floor } => self.read(outcome, part, (block, floor)),
             Asked::Write { part, block, version } => self.written(outcome, part, (block, version)),
             Asked::Append { part } => match outcome {
+                Err(error) if reason(&error) == Some(Reason::NoSpace) => {
+                    let is_lawful = self.has_met_a_full_store(pending.asked_at);
+                    self.pair.check(is_lawful, "the store has room, and an append was refused");
+                }
                 Err(error) if reason(&error) == Some(Reason::Unknown) => self.tally.note(Seen::AppendUnknown),
                 outcome => self.may_fail(part, outcome, &[Reason::Locked]),
             },
@@ -205,7 +209,18 @@ impl Sim {
         Some((opened.clone(), key))
     }
 
-    fn open_refused(&mut self, file: usize, (mode, error): (bowline::model::OpenMode, &RequestError)) {
+    fn open_refused(
+        &mut self,
+        file: usize,
+        (mode, error): (bowline::model::OpenMode, &RequestError),
+        asked_at: Time,
+    ) {
+        if reason(error) == Some(Reason::NoSpace) {
+            self.pair
+                .check(self.has_met_a_full_store(asked_at), "the store has room, and an open was refused");
+            self.tally.note(Seen::OpenNotStored);
+            return;
+        }
         let is_busy = reason(error) == Some(Reason::Busy);
         self.pair.check(is_busy, &format!("an open was refused: {error:?}"));
         self.note_busy(file, error);
@@ -455,7 +470,13 @@ impl Sim {
                 self.pair.check(!was_changed, "a change by another client was not told");
                 self.tally.note(Seen::Unchanged);
             }
-            Some(Meanwhile::ChangedByClient) => self.tally.note(Seen::ChangedByClient),
+            Some(Meanwhile::ChangedByClient) => {
+                let is_granted = self.shadow.parts.iter().any(|part| part.open == open && part.is_loose);
+                if !is_granted {
+                    self.watch.causes.check(&self.pair, open);
+                }
+                self.tally.note(Seen::ChangedByClient);
+            }
             _ => {}
         }
     }

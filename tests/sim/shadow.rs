@@ -27,6 +27,8 @@ pub(crate) struct Shadow {
     pub(crate) grants: Vec<GrantShadow>,
     /// Versions of blocks that a client was told are lost; each is told once.
     pub(crate) told_lost: BTreeMap<(Who, OpenId, usize), u64>,
+    /// Who has asked for each append, by its bytes.
+    pub(crate) appends: BTreeMap<Vec<u8>, (Who, Ticket)>,
     /// Opens that may have ended for a reason that is no fault: closed, moved, or with a table that is not believed.
     pub(crate) given_up: BTreeSet<OpenId>,
 }

@@ -4,7 +4,7 @@
 //! - an orphan stays until its grace is over, across restarts as well, and a guarded one keeps everybody out;
 //! - an open and a lock that were told are there until they are given back or lawfully broken;
 //! - a write runs once in a life of the server, never behind a newer one that was acknowledged, never within somebody
-//!   else's lock; an append runs once for ever;
+//!   else's lock; an append runs once for ever, or again while nobody was told of it and a machine has taken its bytes;
 //! - epochs rise; no key goes over a data channel; nothing grows beyond its bound.
 //!
 //! The rules are written anew here, with the plainest means: nothing of them is taken from the table itself.
@@ -18,6 +18,7 @@ use bowline::model::{
 };
 use bowline::opens::{HolderPhase, HolderView, OpenPhase};
 
+use super::causes::Causes;
 use super::pair::disk::How;
 use super::pair::{Pair, Who};
 use super::seen::{Seen, Tally};
@@ -42,6 +43,8 @@ pub(crate) struct Watch {
     pub(crate) restarted_at: Option<Time>,
     /// Opens to which another client has written while they were orphaned, and whose owners have not heard of it.
     pub(crate) changed: BTreeSet<OpenId>,
+    /// What a change that is told may come of.
+    pub(crate) causes: Causes,
     /// When each open was seen first.
     pub(crate) first_seen: BTreeMap<OpenId, Time>,
     /// Opens that contenders have broken.
@@ -76,6 +79,7 @@ impl Watch {
             epochs: BTreeMap::new(),
             restarted_at: None,
             changed: BTreeSet::new(),
+            causes: Causes::default(),
             first_seen: BTreeMap::new(),
             broken: BTreeSet::new(),
         }
@@ -115,6 +119,7 @@ impl Watch {
     pub(crate) fn after_restart(&mut self, pair: &Pair, shadow: &Shadow, is_table_lost: bool) {
         let table = pair.server.table();
         self.restarted_at = Some(pair.now());
+        self.causes.after_restart();
         let protected_until = pair.now().after(RECOVERY);
         if !is_table_lost {
             for part in shadow.parts.iter().filter(|part| part.life != Life::Over) {
@@ -134,6 +139,7 @@ impl Watch {
 
     /// Looks at everything that the last step may have changed.
     pub(crate) fn look(&mut self, pair: &Pair, shadow: &Shadow, tally: &mut Tally) {
+        self.causes.look(pair);
         self.look_at_files(pair, shadow, tally);
         self.look_at_opens(pair, shadow, tally);
         look_at_locks(pair, shadow);
@@ -205,14 +211,15 @@ impl Watch {
     }
 
     fn look_at_files(&mut self, pair: &Pair, shadow: &Shadow, tally: &mut Tally) {
-        for write in &pair.disk.writes[self.writes..] {
+        for (at, write) in pair.disk.writes[self.writes..].iter().enumerate() {
             let Some(file) = FILES.iter().position(|path| pair.disk.inode_of(path) == write.inode) else {
                 continue;
             };
             let place = (write.payload.to_vec(), write.how);
             let before = self.executed.insert(place.clone(), (1, write.life));
             if let Some((times, life)) = before {
-                let is_again = write.how == How::Written && life < write.life;
+                let is_again = life < write.life
+                    && (write.how == How::Written || is_all_lost_but(pair, self.writes + at));
                 pair.check(is_again, "something was executed twice");
                 self.executed.insert(place, (times + 1, write.life));
             }
@@ -224,6 +231,9 @@ impl Watch {
                 }
             }
             if write.how == How::Appended {
+                let asked = shadow.appends.get(&write.payload[..]);
+                let is_awaited = asked.is_some_and(|&(who, ticket)| !pair.is_answered(who, ticket));
+                pair.check(is_awaited, "an append runs behind its answer");
                 continue;
             }
             let block = usize::try_from(write.offset).unwrap() / BLOCK;
@@ -285,6 +295,20 @@ fn known(open: &bowline::opens::OpenView<'_>, protected_until: Time) -> Known {
         holders: open.holders.iter().fold(0, |sum, handle| sum ^ handle.0),
         protected_until,
     }
+}
+
+/// Whether of an append that has just been executed nothing is left but this time: whatever was executed of it in earlier
+/// lives was not synced when their machines ended.
+///
+/// An append is acknowledged as received, and so is not promised to outlive the machine. If the machine ends between the
+/// append and its answer, the file may be as it was before: the next life finds the end where the record says that it
+/// was, tells *not executed*, and the client appends once more. That is no second time, for the bytes of the first are
+/// nowhere: whoever counts them in the file finds one. A process that ends takes nothing along, so what it has appended
+/// is never appended again; nor is what was synced.
+fn is_all_lost_but(pair: &Pair, last: usize) -> bool {
+    let (earlier, last) = (&pair.disk.writes[..last], &pair.disk.writes[last]);
+    let mut same = earlier.iter().filter(|write| write.payload == last.payload);
+    same.all(|write| write.is_lost && write.life < last.life)
 }
 
 /// Locks that were told, and whose open is there, are there.

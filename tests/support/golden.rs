@@ -54,6 +54,8 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
     // Handle (8), grant (8).
     ("ClientControl", "Revoke", 0x1d, "0807060504030201 2827262524232221"),
     ("ClientControl", "TakeGrant", 0x1e, "2827262524232221"),
+    // Session (16), request (8), epoch (8).
+    ("ClientControl", "Inquire", 0x1f, "19x16 2211000000000000 0300000000000000"),
     // Target (4; handle (8) or export and path), options of: length (8), permission bits (4), accessed and modified (4; 8).
     (
         "ClientControl",
@@ -262,6 +264,11 @@ pub(crate) const GOLDEN: &[(&str, &str, u8, &str)] = &[
         0x9c,
         "0807060504030201 2827262524232221 01 1817161514131211 00401e18240a0600 67120000 01000000 'a seed, no secre'",
     ),
+    // What became of it (4; offset (8), written (4)).
+    ("ServerControl", "Outcome", 0x9d, "00000000"),
+    ("ServerControl", "Outcome_appended", 0x9d, "01000000 0010000000000000 20000000"),
+    ("ServerControl", "Outcome_none", 0x9d, "02000000"),
+    ("ServerControl", "Outcome_unknown", 0x9d, "03000000"),
     ("ServerControl", "Granted_without_key", 0x9c, "0807060504030201 2827262524232221 00"),
     // Notice (8), grant (8), key (32), export, path, rights (1).
     (
@@ -386,6 +393,12 @@ pub(crate) const FIELDS: &[(&str, &[&str], usize, Field)] = &[
     ("ServerControl", &["Opened_again_without_key"], 69, Field::Variant(4)),
     ("ServerControl", &["KeyIssued", "KeyIssued_again"], 0, Field::Tag),
     ("ServerControl", &["Granted", "Granted_without_key"], 16, Field::Tag),
+    (
+        "ServerControl",
+        &["Outcome", "Outcome_appended", "Outcome_none", "Outcome_unknown"],
+        0,
+        Field::Carrying(4),
+    ),
     ("ServerControl", &["GrantOffered"], 47, Field::Bits(0x7f)),
     ("ServerControl", &["GrantOffered"], 48, Field::Text(5)),
     ("ServerControl", &["GrantOffered"], 61, Field::Text(8)),

@@ -333,28 +333,6 @@ impl Drop for World {
     }
 }
 
-/// A server process on the exports, keys and clients of `folder`, and where it listens.
-fn spawn_server(folder: &Path) -> (Child, Vec<SocketAddr>) {
-    let log = fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
-        .arg("serve")
-        .arg(format!("{EXPORT}={}", folder.join("data").display()))
-        .args(["--listen", "127.0.0.1:0", "127.0.0.2:0", "--until-stdin-closes", "--key"])
-        .arg(folder.join("server.key"))
-        .arg("--clients")
-        .arg(folder.join("clients.toml"))
-        .env("BOWLINE_LOG", "trace")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    let words = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {first:?}"));
-    (child, words.split(' ').map(|word| word.parse().unwrap()).collect())
-}
-
 /// Waits until every connection of a line is gone on the client's side.
 pub(crate) async fn lost(session: &Session, line: usize) {
     let mut events = session.events();

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use bowline::model::{
     Access, Allocation, AttributeChange, BootId, ByteRange, ChannelKind, ChannelNumber, Create, CreateId,
-    Entropy as _, Epoch, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, Meanwhile, OpenId,
-    OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights, SessionId,
-    StoreId, Suite, SuiteSet, SyncScope, Time, Verifier, len_u64,
+    Entropy as _, Epoch, Evidence, HandleId, InstanceId, Limits, LineId, LineSet, LockMode, Meanwhile,
+    OpenId, OpenMode, Policy, Protection, ProtectionMinima, PublicKey, RequestId, ResumeKey, Rights,
+    SessionId, StoreId, Suite, SuiteSet, SyncScope, Time, Verifier, len_u64,
 };
 use bowline::session::client::{
     Answer, ChannelStatus, ClientCore, ClientOutput, ClientSetup, ConnectFailure, FromServer, LineSetup,
@@ -284,7 +284,13 @@ impl Pair {
     /// A server without clients, with settings of its own.
     pub(crate) fn configured(seed: u64, minima: ProtectionMinima, policy: Policy) -> Self {
         Self {
-            server: new_server(seed, minima, policy, (EPOCH, VERIFIER), Store::default().load(START, true)),
+            server: new_server(
+                seed,
+                minima,
+                policy,
+                (EPOCH, VERIFIER),
+                Store::default().load(START, true, |_| Evidence::default()),
+            ),
             disk: Disk::default(),
             store: Store::default(),
             store_us: (50, 150),

@@ -333,3 +333,17 @@ fn rest(lines: &Receiver<String>) -> Option<Vec<String>> {
 pub(crate) fn export(name: &str, folder: &Path) -> String {
     format!("{name}={}", folder.display())
 }
+
+/// A client's entry in a server's list: it may use the export `media`, with these rights.
+pub(crate) fn client_entry(name: &str, key: &str, rights: &[&str]) -> String {
+    format!("[[client]]\nkey = \"{key}\"\nname = \"{name}\"\nexports = [\"media\"]\nrights = {rights:?}\n")
+}
+
+/// The entry of the server `store` in a client's list.
+pub(crate) fn peer_entry(key: &str, addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = {addresses:?}\n")
+}
+
+/// All rights that an entry of the list of clients can give, but the one to give parts on.
+pub(crate) const RIGHTS: [&str; 3] = ["read", "write", "lock"];

@@ -25,6 +25,7 @@ use bowline::wire::names::{
     SpaceStated, StatSpace, Symlink, XattrGet, XattrList, XattrNames, XattrRemove, XattrSet, XattrValue,
 };
 use bowline::wire::notices::{GrantOffered, HandleEnded, Heard, LockEnded};
+use bowline::wire::outcomes::{Became, Inquire, Outcome};
 use bowline::wire::{ClientControl, ClientData, DecodeError, Message, ServerControl, ServerData};
 
 pub(crate) const HANDLE: HandleId = HandleId(0x0102_0304_0506_0708);
@@ -101,6 +102,10 @@ pub(crate) fn client_control() -> Vec<(&'static str, ClientControl)> {
         ("Grant_move", grant(0, false, true).into()),
         ("Revoke", Revoke { handle: HANDLE, grant: GRANT }.into()),
         ("TakeGrant", TakeGrant { grant: GRANT }.into()),
+        (
+            "Inquire",
+            Inquire { session: SessionId([0x19; 16]), request: RequestId(0x1122), epoch: Epoch(3) }.into(),
+        ),
     ]
     .into_iter()
     .chain(client_files())
@@ -238,6 +243,10 @@ pub(crate) fn server_control() -> Vec<(&'static str, ServerControl)> {
         ("LockEnded", LockEnded { notice: 2, lock: RequestId(3), outcome: Ok(locked()) }.into()),
         ("LockEnded_refused", LockEnded { notice: 4, lock: RequestId(5), outcome: Err(BUSY) }.into()),
         ("Granted", Granted { handle: HANDLE, grant: GRANT, key: Some(key()) }.into()),
+        ("Outcome", Outcome { became: Became::Executed }.into()),
+        ("Outcome_appended", Outcome { became: Became::Appended { offset: 0x1000, written: 0x20 } }.into()),
+        ("Outcome_none", Outcome { became: Became::NotExecuted }.into()),
+        ("Outcome_unknown", Outcome { became: Became::Unknown }.into()),
         ("Granted_without_key", Granted { handle: HANDLE, grant: GRANT, key: None }.into()),
         ("GrantOffered", offered().into()),
         ("HandleEnded", HandleEnded { notice: 7, handle: HANDLE, refusal: Reason::Revoked.into() }.into()),

@@ -34,6 +34,11 @@ pub(in crate::cli) enum Line {
     Channel(ChannelLine),
     Open(OpenLine),
     Holder(HolderLine),
+    Program(ProgramLine),
+    PeerSession(PeerSessionLine),
+    #[serde(rename = "peer-line")]
+    LineToPeer(LineToPeer),
+    PeerChannel(PeerChannelLine),
     /// The open was ended.
     Released {
         open: String,
@@ -147,6 +152,62 @@ pub(in crate::cli) struct HolderLine {
     /// `live`, `away` or `draining`.
     pub(in crate::cli) state: String,
     pub(in crate::cli) executing: u32,
+}
+
+/// A running client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct ProgramLine {
+    pub(in crate::cli) process_id: u32,
+    pub(in crate::cli) command: String,
+    pub(in crate::cli) version: String,
+    pub(in crate::cli) key: String,
+    pub(in crate::cli) fingerprint: String,
+    pub(in crate::cli) sessions: usize,
+}
+
+/// A session of a running client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct PeerSessionLine {
+    pub(in crate::cli) process_id: u32,
+    pub(in crate::cli) session: String,
+    pub(in crate::cli) peer: String,
+    /// The fingerprint of the server's key.
+    pub(in crate::cli) server: String,
+}
+
+/// A line of such a session, with all channels that it has had.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct LineToPeer {
+    pub(in crate::cli) process_id: u32,
+    pub(in crate::cli) session: String,
+    pub(in crate::cli) line: u8,
+    pub(in crate::cli) address: String,
+    pub(in crate::cli) via: Option<String>,
+    /// `bulk`, `keys` or `both`.
+    pub(in crate::cli) role: String,
+    pub(in crate::cli) live: usize,
+    pub(in crate::cli) lost: usize,
+    pub(in crate::cli) read_bytes: u64,
+    pub(in crate::cli) written_bytes: u64,
+    pub(in crate::cli) requests: u64,
+    pub(in crate::cli) repeats: u64,
+}
+
+/// A channel of such a session that is not lost.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::cli) struct PeerChannelLine {
+    pub(in crate::cli) process_id: u32,
+    pub(in crate::cli) session: String,
+    pub(in crate::cli) line: u8,
+    pub(in crate::cli) channel: u32,
+    /// `control` or `data`.
+    pub(in crate::cli) kind: String,
+    pub(in crate::cli) protection: String,
+    /// `connecting` or `live`.
+    pub(in crate::cli) state: String,
+    pub(in crate::cli) read_bytes: u64,
+    pub(in crate::cli) written_bytes: u64,
+    pub(in crate::cli) requests: u64,
 }
 
 /// The lines of a page; the server's own line is for the first one.

@@ -1,10 +1,12 @@
-//! The server's end of its admin socket: whoever runs the server, or root, asks what it is doing, or ends an open.
+//! The end of an admin socket that answers: whoever runs a server, or root, asks what it is doing, or ends an open; and a
+//! client of this user's tells what its sessions are doing.
 //!
 //! One request a connection, in one line; the answer in lines, page by page, so that the server is never stopped for all
 //! of it. A connection that does not come on is ended, and there are few at once: what administers a server must not be
 //! what overwhelms it.
 
 mod lines;
+mod presence;
 mod socket;
 
 use std::io::{self, ErrorKind};
@@ -20,16 +22,18 @@ use rustix::process::geteuid;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::lines::{
-    ChannelLine, HolderLine, Line, LockPart, OpenLine, ProtectionLine, Request, ServerLine, SessionLine,
+    ChannelLine, HolderLine, Line, LineToPeer, LockPart, OpenLine, PeerChannelLine, PeerSessionLine,
+    ProgramLine, ProtectionLine, Request, ServerLine, SessionLine,
 };
 use self::lines::{lines_of, protection_lines};
+pub(super) use self::presence::{Shown, name, show};
 use self::socket::is_same_or_root;
-pub(super) use self::socket::{AdminSocket, SocketProblem, reach};
+pub(super) use self::socket::{AdminSocket, SocketProblem, living, reach};
 use super::failure::Failure;
 use super::places::admin_sockets;
 
@@ -104,7 +108,12 @@ impl Admin {
     /// Serves the socket from now on.
     pub(super) fn start(socket: AdminSocket, server: &Arc<Server>) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(accept_all(socket, Arc::clone(server), stop.clone()));
+        let AdminSocket { listener, place } = socket;
+        let accepting = accept_all(listener, Subject::Server(Arc::clone(server)), stop.clone());
+        let task = tokio::spawn(async move {
+            accepting.await;
+            drop(place);
+        });
         Self { task, stop }
     }
 
@@ -120,15 +129,23 @@ impl Admin {
     }
 }
 
-async fn accept_all(socket: AdminSocket, server: Arc<Server>, stop: CancellationToken) {
+/// Who is asked.
+#[derive(Clone)]
+enum Subject {
+    Server(Arc<Server>),
+    /// This process's sessions with servers.
+    Client,
+}
+
+async fn accept_all(listener: UnixListener, subject: Subject, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let has_room = connections.len() < Limits::ADMIN_CONNECTIONS_MAX;
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = socket.listener.accept(), if has_room => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(Arc::clone(&server), stream))),
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(serve(subject.clone(), stream))),
                 Err(error) => {
                     // Out of descriptors, most often: wait for some to come back instead of spinning.
                     tracing::warn!(%error, "cannot accept a connection to the admin socket");
@@ -140,13 +157,13 @@ async fn accept_all(socket: AdminSocket, server: Arc<Server>, stop: Cancellation
     connections.shutdown().await;
 }
 
-async fn serve(server: Arc<Server>, mut stream: UnixStream) {
-    if let Err(error) = answer(&server, &mut stream).await {
+async fn serve(subject: Subject, mut stream: UnixStream) {
+    if let Err(error) = answer(&subject, &mut stream).await {
         tracing::debug!(%error, "a connection to the admin socket broke");
     }
 }
 
-async fn answer(server: &Server, stream: &mut UnixStream) -> io::Result<()> {
+async fn answer(subject: &Subject, stream: &mut UnixStream) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let own = geteuid().as_raw();
     let (read, mut write) = stream.split();
@@ -157,7 +174,11 @@ async fn answer(server: &Server, stream: &mut UnixStream) -> io::Result<()> {
             pid = peer.pid(),
             "refused on the admin socket: neither root nor this user"
         );
-        let message = format!("user {} may not ask this server, which runs as user {own}", peer.uid());
+        let this = match subject {
+            Subject::Server(_) => "server",
+            Subject::Client => "client",
+        };
+        let message = format!("user {} may not ask this {this}, which runs as user {own}", peer.uid());
         return say(&mut write, &[error(message, None)]).await;
     }
     let request = match Clock.timeout(Limits::ADMIN_WAIT, read_request(read)).await {
@@ -174,9 +195,18 @@ async fn answer(server: &Server, stream: &mut UnixStream) -> io::Result<()> {
             .await;
         }
     };
-    match request {
-        Request::Status {} => tell(server, &mut write).await,
-        Request::Release { open } => {
+    match (request, subject) {
+        (Request::Status {}, Subject::Server(server)) => tell(server, &mut write).await,
+        (Request::Status {}, Subject::Client) => {
+            let mut lines = presence::lines();
+            lines.push(Line::End);
+            say(&mut write, &lines).await
+        }
+        (Request::Release { .. }, Subject::Client) => {
+            let message = "this is a client: it releases nothing".to_owned();
+            say(&mut write, &[error(message, Some("--socket with a server's".to_owned()))]).await
+        }
+        (Request::Release { open }, Subject::Server(server)) => {
             tracing::info!(open, uid = peer.uid(), pid = peer.pid(), "asked to release an open");
             say(&mut write, &[release(server, open)]).await
         }

@@ -50,40 +50,77 @@ pub(in crate::cli) enum SocketProblem {
     Reach { path: PathBuf, source: io::Error },
 }
 
-/// A server's admin socket. It is removed when this is dropped.
+/// A socket on which a process tells how it is.
 #[derive(Debug)]
 pub(in crate::cli) struct AdminSocket {
     pub(super) listener: tokio::net::UnixListener,
+    pub(super) place: Place,
+}
+
+/// The name of a socket. It is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
     folder: OwnedFd,
     name: OsString,
     /// Holds the lock as long as it is open. The file stays: to remove it would take the lock from whoever waits for it.
-    _lock: File,
+    _lock: Option<File>,
 }
 
-impl Drop for AdminSocket {
+impl Drop for Place {
     fn drop(&mut self) {
-        // What cannot be removed is known to be dead by the lock that goes with it.
+        // What cannot be removed is known to be dead by the lock that goes with it, or when somebody asks.
         let _removed = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty());
     }
 }
 
 impl AdminSocket {
-    /// Makes the socket `path`, for its user alone (mode 0600), and its folder if that is missing (mode 0700). What a
-    /// server that is gone has left in its place is replaced; anything else stays as it is. To be called in a runtime.
+    /// Makes a server's socket `path`, for its user alone (mode 0600), and its folder if that is missing (mode 0700). What
+    /// a server that is gone has left in its place is replaced; anything else stays as it is. To be called in a runtime.
     ///
     /// # Errors
     /// [`SocketProblem`].
     pub(super) fn make(path: &Path) -> Result<Self, SocketProblem> {
+        Self::make_with(path, |folder, name| lock(path, folder, name).map(Some))
+    }
+
+    /// Makes a socket `path` that has this process in its name: nobody else wants it, so there is no lock.
+    ///
+    /// # Errors
+    /// [`SocketProblem`].
+    pub(super) fn make_of_process(path: &Path) -> Result<Self, SocketProblem> {
+        Self::make_with(path, |_, _| Ok(None))
+    }
+
+    fn make_with(
+        path: &Path,
+        lock: impl FnOnce(&OwnedFd, &OsStr) -> Result<Option<File>, SocketProblem>,
+    ) -> Result<Self, SocketProblem> {
         let at = || path.to_owned();
         let cannot = |source: io::Error| SocketProblem::Make { path: at(), source };
         let name = path.file_name().ok_or_else(|| SocketProblem::NoName { path: at() })?;
         let folder = own_folder(folder_of(path))?;
-        let lock = lock(path, &folder, name)?;
+        let lock = lock(&folder, name)?;
         clear(path, &folder, name)?;
         let listener = listen(&folder, name).map_err(cannot)?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(cannot)?;
-        Ok(Self { listener, folder, name: name.to_owned(), _lock: lock })
+        Ok(Self { listener, place: Place { folder, name: name.to_owned(), _lock: lock } })
     }
+}
+
+/// Removes the sockets in a folder of this user's that nobody is behind any more, and gives the others.
+pub(in crate::cli) fn living(folder: &Path) -> Vec<PathBuf> {
+    let Ok(names) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = names.flatten().map(|name| name.path()).collect();
+    paths.retain(|path| path.extension() == Some(OsStr::new("sock")));
+    paths.sort();
+    if let Ok(folder) = own_folder(folder) {
+        paths.retain(|path| {
+            let name = path.file_name().unwrap_or_default();
+            // It is alive, or not what it seems to be.
+            clear(path, &folder, name).is_err()
+        });
+    }
+    paths
 }
 
 /// A connection to the server behind the socket `path`, which belongs to root, to whoever asks, or to `owner`.

@@ -129,6 +129,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// It was started on a terminal, and ends with that.
+    has_terminal: bool,
     /// A write beyond the process's file size limit is to fail for its client, not to end the server.
     _file_size: Signal,
 }
@@ -136,12 +138,20 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::of("cannot listen for signals", &error));
+        // Before anything is listened to: `nohup` asks for what it asks by having the signal ignored.
+        let has_terminal = is_terminal_there() && !is_ignored(SignalKind::hangup());
         Ok(Self {
+            has_terminal,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
             _file_size: listen(SignalKind::from_raw(SIGXFSZ))?,
         })
+    }
+
+    /// Whether a hangup is what it says: the terminal is gone. Any other one asks for the files to be read again.
+    fn is_terminal_gone(&self) -> bool {
+        self.has_terminal && !is_terminal_there()
     }
 
     /// Waits until the process is told to end, and tells with which number that is said.
@@ -154,6 +164,20 @@ impl Signals {
             _ = self.interrupt.recv() => 128 + SignalKind::interrupt().as_raw_value(),
         }
     }
+}
+
+/// Whether the process has a terminal that controls it.
+fn is_terminal_there() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Whether the process ignores a signal; not, where the system does not tell.
+fn is_ignored(kind: SignalKind) -> bool {
+    let bit = u32::try_from(kind.as_raw_value()).unwrap_or(0).saturating_sub(1);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> bit & 1 == 1
 }
 
 /// A server that runs, and what belongs to it.
@@ -188,6 +212,9 @@ impl Running {
                 () = &mut stdin => break None,
                 why = &mut failed => break Some(why),
                 _ = signals.hangup.recv() => {
+                    if signals.is_terminal_gone() {
+                        break None;
+                    }
                     self.manager.reloading();
                     self.in_force.reload(&self.server);
                     self.manager.ready();

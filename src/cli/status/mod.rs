@@ -1,4 +1,5 @@
-//! `bowline status` and `bowline release`: what a server on this machine has, and an open that is to end.
+//! `bowline status` and `bowline release`: what a server on this machine has, and this user's running clients; and an open
+//! that is to end.
 //!
 //! An answer is read to its end before anything of it is printed: one that is cut says nothing, and whoever reads the
 //! output slowly keeps no server waiting.
@@ -12,11 +13,11 @@ use bowline::net::Clock;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::admin::{Line, Request, SocketProblem, reach};
+use super::admin::{Line, Request, SocketProblem, living, reach};
 use super::arguments::{AdminArguments, ReleaseArguments, StatusArguments};
 use super::failure::Failure;
 use super::output::{show, show_either, style};
-use super::places::admin_sockets;
+use super::places::{admin_sockets, client_sockets};
 
 /// Longest line of an answer, in bytes: an open with all the locks that it may have takes a third of it.
 const LINE_LEN_MAX: u64 = 1 << 20;
@@ -24,10 +25,40 @@ const LINE_LEN_MAX: u64 = 1 << 20;
 const ANSWER_LEN_MAX: usize = 1 << 30;
 
 pub(super) async fn status(arguments: StatusArguments) -> Result<(), Failure> {
-    let told = ask(arguments.at, &Request::Status {}).await?;
+    if arguments.at.socket.is_some() {
+        return show_status(arguments.at).await;
+    }
+    // The clients of this user, and the server if there is one.
+    let mut clients = Vec::new();
+    for socket in client_sockets().iter().flat_map(|folder| living(folder)) {
+        // One that ends while it is asked has no sessions any more.
+        if let Ok(told) = ask(AdminArguments { socket: Some(socket), owner: None }, &Request::Status {}).await
+        {
+            clients.push(told);
+        }
+    }
+    let is_server_there = usual().is_ok();
+    if is_server_there || clients.is_empty() {
+        show_status(arguments.at).await?;
+    }
+    for (at, client) in clients.iter().enumerate() {
+        if (at > 0 || is_server_there) && !style().json {
+            show("\n")?;
+        }
+        show_told(client)?;
+    }
+    Ok(())
+}
+
+async fn show_status(at: AdminArguments) -> Result<(), Failure> {
+    let told = ask(at, &Request::Status {}).await?;
     if !matches!(told.end, Line::End) {
         return Err(not_understood());
     }
+    show_told(&told)
+}
+
+fn show_told(told: &Told) -> Result<(), Failure> {
     if style().json { show(&told.text) } else { show(&text::text(&told.lines()?)) }
 }
 
@@ -118,7 +149,7 @@ fn usual() -> Result<PathBuf, Failure> {
     places.into_iter().find(|place| place.symlink_metadata().is_ok()).ok_or_else(|| {
         let nowhere = "XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME are not set".to_owned();
         let what = if looked.is_empty() { nowhere } else { format!("nothing is at {}", looked.join(" or ")) };
-        Failure::new(format!("no server's admin socket: {what}"))
+        Failure::new(format!("no server's admin socket: {what}; and no client of this user is running"))
             .try_this("--socket PATH, the server's --admin-socket; or run this as the server's user")
     })
 }

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::super::admin::{
-    ChannelLine, HolderLine, Line, LockPart, OpenLine, ProtectionLine, ServerLine, SessionLine,
+    ChannelLine, HolderLine, Line, LineToPeer, LockPart, OpenLine, PeerChannelLine, PeerSessionLine,
+    ProgramLine, ProtectionLine, ServerLine, SessionLine,
 };
 
 /// A kind of rows.
@@ -16,6 +17,32 @@ enum Kind {
     Open,
     Holder,
     Lock,
+    PeerSession,
+    PeerLine,
+    PeerChannel,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Protection,
+        Self::Session,
+        Self::Channel,
+        Self::Open,
+        Self::Holder,
+        Self::Lock,
+        Self::PeerSession,
+        Self::PeerLine,
+        Self::PeerChannel,
+    ];
+
+    /// What stands before its rows: each is of the row above that has less.
+    fn indent(self) -> &'static str {
+        match self {
+            Self::Protection | Self::Session | Self::Open | Self::PeerSession => "",
+            Self::Channel | Self::Holder | Self::Lock | Self::PeerLine => "  ",
+            Self::PeerChannel => "    ",
+        }
+    }
 }
 
 type Row = (Kind, Vec<String>);
@@ -40,6 +67,10 @@ pub(super) fn text(lines: &[Line]) -> String {
                 locks.extend(open.locks.iter().map(|lock| (Kind::Lock, lock_cells(lock))));
             }
             Line::Holder(holder) => opens.push((Kind::Holder, holder_cells(holder))),
+            Line::Program(program) => summary = program_summed_up(program),
+            Line::PeerSession(session) => sessions.push((Kind::PeerSession, peer_session_cells(session))),
+            Line::LineToPeer(line) => sessions.push((Kind::PeerLine, peer_line_cells(line))),
+            Line::PeerChannel(channel) => sessions.push((Kind::PeerChannel, peer_channel_cells(channel))),
             Line::Released { .. } | Line::Error { .. } | Line::End | Line::Unknown => {}
         }
     }
@@ -139,16 +170,59 @@ fn lock_cells(lock: &LockPart) -> Vec<String> {
     vec![format!("lock {}..{end}", lock.start), shown(&lock.mode)]
 }
 
+fn program_summed_up(program: &ProgramLine) -> String {
+    let ProgramLine { process_id, command, version, fingerprint, .. } = program;
+    format!(
+        "client process {process_id} ({}): key {}, {}; bowline {}\n",
+        shown(command),
+        shown(fingerprint),
+        counted(program.sessions, "session"),
+        shown(version),
+    )
+}
+
+fn peer_session_cells(session: &PeerSessionLine) -> Vec<String> {
+    vec![
+        format!("session {}", shown(&session.session)),
+        format!("server {} {}", shown(&session.server), shown(&session.peer)),
+    ]
+}
+
+fn peer_line_cells(line: &LineToPeer) -> Vec<String> {
+    let via = line.via.as_deref().map(|via| format!(" via {}", shown(via))).unwrap_or_default();
+    vec![
+        format!("line {}", line.line),
+        format!("{}{via}", shown(&line.address)),
+        shown(&line.role),
+        if line.live == 0 { "not reached".to_owned() } else { format!("{} live", line.live) },
+        format!("{} lost", line.lost),
+        format!("read {}", line.read_bytes),
+        format!("written {}", line.written_bytes),
+        format!("repeated {}", line.repeats),
+    ]
+}
+
+fn peer_channel_cells(channel: &PeerChannelLine) -> Vec<String> {
+    vec![
+        format!("channel {}", channel.channel),
+        shown(&channel.kind),
+        shown(&channel.protection),
+        shown(&channel.state),
+        format!("read {}", channel.read_bytes),
+        format!("written {}", channel.written_bytes),
+        format!("requests {}", channel.requests),
+    ]
+}
+
 /// Rows with their columns below each other, one kind of rows apart from the other.
 fn aligned(rows: &[Row]) -> String {
-    let kinds = [Kind::Protection, Kind::Session, Kind::Channel, Kind::Open, Kind::Holder, Kind::Lock];
+    let kinds = Kind::ALL;
     let widths = kinds.map(|kind| widths(rows.iter().filter(|(of, _)| *of == kind)));
     let mut text = String::new();
     for (kind, cells) in rows {
-        let indent = if matches!(kind, Kind::Protection | Kind::Session | Kind::Open) { "" } else { "  " };
         let widths = kinds.iter().zip(&widths).find(|(of, _)| *of == kind);
         let widths = widths.map(|(_, widths)| widths.as_slice()).unwrap_or_default();
-        let mut line = indent.to_owned();
+        let mut line = kind.indent().to_owned();
         for (cell, &width) in cells.iter().zip(widths) {
             // A string takes what is written to it.
             let _written = write!(line, "{cell:width$}  ");
@@ -236,6 +310,26 @@ open 1   held                   owner cccc edit               export media  devi
 open 22  orphaned, 12.3 s left  owner dddd (not on the list)  export m      device 253:1 inode 6  read|write sharing read  0 keys  waiting 3
 ";
         let text = text(&lines(STATUS));
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    const CLIENT: &str = r#"{"type":"program","process_id":7,"command":"cp","version":"1.2.3","key":"k","fingerprint":"cccc","sessions":1}
+{"type":"peer-session","process_id":7,"session":"aa","peer":"store","server":"ssss"}
+{"type":"peer-line","process_id":7,"session":"aa","line":0,"address":"10.0.0.1:4477","via":"eth1","role":"bulk","live":1,"lost":2,"read_bytes":5000,"written_bytes":0,"requests":9,"repeats":1}
+{"type":"peer-channel","process_id":7,"session":"aa","line":0,"channel":3,"kind":"data","protection":"signed","state":"live","read_bytes":500,"written_bytes":0,"requests":4}
+{"type":"peer-line","process_id":7,"session":"aa","line":1,"address":"10.0.1.1:4477","via":null,"role":"both","live":0,"lost":0,"read_bytes":0,"written_bytes":0,"requests":0,"repeats":0}"#;
+
+    #[test]
+    fn a_client_s_lines_have_their_channels_below_them() {
+        let expected = "\
+client process 7 (cp): key cccc, 1 session; bowline 1.2.3
+
+session aa  server ssss store
+  line 0  10.0.0.1:4477 via eth1  bulk  1 live       2 lost  read 5000  written 0  repeated 1
+    channel 3  data  signed  live  read 500  written 0  requests 4
+  line 1  10.0.1.1:4477           both  not reached  0 lost  read 0     written 0  repeated 0
+";
+        let text = text(&lines(CLIENT));
         assert_eq!(text, expected, "\n{text}");
     }
 

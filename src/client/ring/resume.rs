@@ -115,6 +115,8 @@ impl File {
         (export, path): (ExportName, ExportPath),
         in_place_of: Option<HandleId>,
     ) -> Result<(), Error> {
+        // The handle first: if the session comes back from now on, it is another one by then, and the entry is written anew.
+        let handle = self.handle();
         let key = self.resume_key().await?;
         let guard = self.caller().guard();
         let kept = KeptOpen {
@@ -125,13 +127,13 @@ impl File {
             mode: self.state().mode,
             kept_us: Clock.wall_us(),
         };
-        let handle = self.handle();
         let entry = Entry { kept: kept.clone(), store: guard.store(), handle, in_place_of, key };
         let added = ring.add(&entry)?;
         drop(entry);
         let keeper = Arc::new(Keeper::new(ring, kept, handle, added));
         let inner = guard.inner();
         inner.keepers.insert(self.name(), &keeper);
+        inner.keepers.renew(inner, self.name());
         self.set_kept(keeper);
         Ok(ring.settle(&inner.runtime).await?)
     }

@@ -152,6 +152,30 @@ fn what_is_left_of_an_open_lasts_for_a_week_of_the_machine_across_servers() {
     assert!(records.tombstones.is_empty());
 }
 
+/// There may be tens of thousands of them, and whoever comes first would wait for all to be stored.
+#[test]
+fn a_start_stores_what_is_left_of_opens_once_more_only_where_it_is_not_the_same() {
+    let mut first = table();
+    for n in 1..6 {
+        admit(&mut first, second(0), A1, n, OpenMode::READ).unwrap();
+        issue(&mut first, A1, n);
+        first.release(second(n), OpenId(n));
+    }
+    let mut records = stored(&mut first);
+    assert_eq!(records.tombstones.len(), 5);
+    assert!(!records.table(&restart(second(50), true)).unwrap().has_changes());
+    // The next ones come behind them.
+    let mut next = records.table(&restart(second(50), true)).unwrap();
+    admit(&mut next, second(60), A1, 6, OpenMode::READ).unwrap();
+    issue(&mut next, A1, 6);
+    next.release(second(61), OpenId(6));
+    records.take(&mut next);
+    let orders: Vec<u64> = (1..7).map(|open| records.tombstones[&OpenId(open)].order).collect();
+    assert!(orders.is_sorted_by(|one, next| one < next), "{orders:?}");
+    let changes = records.table(&restart(second(70), false)).unwrap().take_changes(usize::MAX);
+    assert_eq!(changes.tombstones.len(), 6, "on another boot their times are others");
+}
+
 #[test]
 fn what_can_be_told_after_the_server_was_killed() {
     let look = |len, changed_ns| Attributes { len, changed_ns, ..Attributes::default() };

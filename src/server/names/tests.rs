@@ -213,7 +213,10 @@ fn names_are_told_apart_by_their_files() {
     ground.hard_link("file", "dir/twin").unwrap();
     ground.symlink("alias", "file").unwrap();
     let names = ["file", "dir/twin", "alias", "none", "none/deeper", "dir"].map(path);
-    let found = ground.names.identify(&media(), &names).unwrap();
+    let states = ground.names.identify(&media(), &names).unwrap();
+    assert_eq!(states[0].directory, states[5].directory);
+    assert_eq!((states[1].directory, states[4].directory), (states[5].file, None));
+    let found: Vec<_> = states.iter().map(|state| state.file).collect();
     assert!(found[0].is_some() && found[0] == found[1]);
     assert!(found[2].is_some() && found[2] != found[0], "a link is not followed");
     assert_eq!((found[3], found[4]), (None, None));

@@ -20,6 +20,12 @@ const TEXT_PREFIX: &str = "bowline-resume-hash-1-";
 pub struct HashKey(Zeroizing<[u8; 32]>);
 
 impl HashKey {
+    /// A key that everybody knows.
+    #[cfg(test)]
+    pub(super) fn known() -> Self {
+        Self(Zeroizing::new([5; 32]))
+    }
+
     /// The key in the file `path`; none if there is no such file.
     ///
     /// # Errors

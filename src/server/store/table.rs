@@ -2,7 +2,7 @@
 //!
 //! | key (kind, number) | value, with a sum of 16 bytes behind it |
 //! | --- | --- |
-//! | (0, 0) | the head: format (`u32`), store id (16 bytes), epoch (`u64`), commits (`u64`), little-endian |
+//! | (0, 0) | the head: format (`u32`), version of the records (`u32`), store id (16 bytes), epoch (`u64`), commits (`u64`), little-endian |
 //! | (1, open id) | an open |
 //! | (2, key) | a tombstone |
 //! | (3, key) | an intent |
@@ -27,9 +27,10 @@ use super::medium::{Backend, Medium};
 use super::seal::Seal;
 use super::{Damage, StoreError, TableStore};
 use crate::model::{Limits, Record, RecordChange, RecordKind, StoreId};
+use crate::wire::stored;
 
-/// The format of the tree and of the head. It says nothing of what the records say.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the tree and of the head. What the records say has a version of its own, [`stored::VERSION`].
+pub(super) const FORMAT: u32 = 2;
 
 const TREE: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("bowline");
 const HEAD_KEY: (u8, u64) = (0, 0);
@@ -37,6 +38,8 @@ const HEAD_KEY: (u8, u64) = (0, 0);
 /// What the table says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Head {
+    /// The version of what the records say.
+    records: u32,
     store: StoreId,
     epoch: u64,
     commits: u64,
@@ -71,7 +74,7 @@ impl RedbStore {
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Io`].
     pub(super) fn create(medium: Arc<dyn Medium>, path: &Path, store: StoreId) -> Result<Self, StoreError> {
-        let head = Head { store, epoch: 0, commits: 0 };
+        let head = Head { records: stored::VERSION, store, epoch: 0, commits: 0 };
         let mut table = Self::over(medium, path, head)?;
         table.transact(0, &[])?;
         Ok(table)
@@ -92,7 +95,7 @@ impl RedbStore {
         if len == 0 {
             return Err(StoreError::damaged(path, Damage::NoTable { commits: expected.commits }));
         }
-        let head = Head { store: expected.store, epoch: 0, commits: 0 };
+        let head = Head { records: stored::VERSION, store: expected.store, epoch: 0, commits: 0 };
         let mut table = Self::over(medium, path, head)?;
         let believed = table.read_head().and_then(|head| head.check(path, expected).map(|()| head));
         match believed {
@@ -152,6 +155,13 @@ impl RedbStore {
         let head = Head::decode(&found).ok_or_else(damaged)?;
         // A table of another store has sums of its own, and is to be told from a damaged one.
         Seal::new(head.store).open(HEAD_KEY.0, HEAD_KEY.1, &found).ok_or_else(damaged)?;
+        if head.records != stored::VERSION {
+            return Err(StoreError::Format {
+                path: self.path.clone(),
+                found: format!("{FORMAT} with records of version {}, not {}", head.records, stored::VERSION),
+                expected: FORMAT,
+            });
+        }
         Ok(head)
     }
 
@@ -278,8 +288,9 @@ impl RedbStore {
 
 impl Head {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(36);
+        let mut bytes = Vec::with_capacity(40);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&self.records.to_le_bytes());
         bytes.extend_from_slice(&self.store.0);
         bytes.extend_from_slice(&self.epoch.to_le_bytes());
         bytes.extend_from_slice(&self.commits.to_le_bytes());
@@ -304,12 +315,13 @@ impl Head {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.get(size_of_val(&FORMAT)..)?;
+        let (records, rest) = rest.split_first_chunk()?;
         let (store, rest) = rest.split_first_chunk()?;
         let (epoch, rest) = rest.split_first_chunk()?;
         let (commits, _) = rest.split_first_chunk()?;
-        let store = StoreId(*store);
+        let (records, store) = (u32::from_le_bytes(*records), StoreId(*store));
         let (epoch, commits) = (u64::from_le_bytes(*epoch), u64::from_le_bytes(*commits));
-        Some(Self { store, epoch, commits })
+        Some(Self { records, store, epoch, commits })
     }
 }
 

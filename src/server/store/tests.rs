@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod disk;
 mod full;
+mod intents;
 mod state_dir;
 
 use std::collections::BTreeMap;

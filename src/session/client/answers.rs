@@ -55,6 +55,7 @@ fn fits(asked: &ClientControl, answer: &ServerControl) -> bool {
             (ClientControl::Open(_) | ClientControl::Resume(_), ServerControl::Opened(_))
                 | (ClientControl::IssueKey(_) | ClientControl::TakeGrant(_), ServerControl::KeyIssued(_))
                 | (ClientControl::Close(_), ServerControl::Closed(_))
+                | (ClientControl::Inquire(_), ServerControl::Outcome(_))
                 | (ClientControl::Stat(_), ServerControl::Stated(_))
                 | (ClientControl::Sync(_), ServerControl::Synced(_))
                 | (ClientControl::Change(_), ServerControl::Changed(_))

@@ -14,11 +14,15 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use super::output::{ClientOutput, ConnectFailure, SessionEvent, Terms, Ticket};
-use super::request::{Fate, Purpose};
+use super::output::{Answer, ClientOutput, ConnectFailure, Operation, SessionEvent, Terms, Ticket};
+use super::request::{Fate, Former, Purpose};
 use super::{ClientCore, Phase};
-use crate::model::{Epoch, LineId, LineSet, Reason, RequestId, StoreId, Time};
+use crate::model::{Epoch, LineId, LineSet, Reason, RequestId, Stability, StoreId, Time};
 use crate::session::{LossReason, Payload};
+use crate::wire::control::Done;
+use crate::wire::data::AppendDone;
+use crate::wire::outcomes::{Became, Inquire};
+use crate::wire::{ClientControl, ServerControl};
 
 /// An attempt to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,7 @@ impl<P: Payload> ClientCore<P> {
         self.adopt_first(now, line);
         self.seek_channels(now);
         self.resume_handles(now);
+        self.inquire(now);
         self.pull(now);
         true
     }
@@ -134,11 +139,17 @@ impl<P: Payload> ClientCore<P> {
         self.queued_data.clear();
         (self.in_flight_requests, self.in_flight_bytes) = (0, 0);
         self.stop_rewriting();
+        let Terms { session, epoch, verifier, .. } = self.terms;
+        let former = |request| Inquire { session, request, epoch };
+        let store = verifier.store;
         // The core asks anew for what it needs itself.
         self.requests.retain(|_, request| request.purpose == Purpose::Caller);
         self.send_handles_away(now);
         for ticket in self.requests.keys().copied().collect::<Vec<_>>() {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
+            if let Some(request_id) = request.id {
+                request.former = Some(Former { asked: former(request_id), store });
+            }
             (request.id, request.on) = (None, None);
             let is_waiting = waiting.contains(&ticket);
             let (ending, then) = match (request.fate(), self.loss_of(&request.operation)) {
@@ -146,11 +157,15 @@ impl<P: Payload> ClientCore<P> {
                 (Fate::Again, None) if is_waiting && !request.is_wanted => {
                     (Some(Err(Reason::Interrupted.into())), None)
                 }
-                (Fate::Again, None) => (None, None),
-                (Fate::Again, Some(loss)) => (Some(self.end_without_handle(&request.operation, loss)), None),
+                (Fate::Again | Fate::Ask, None) => (None, None),
+                (Fate::Again | Fate::Ask, Some(loss)) => {
+                    (Some(self.end_without_handle(&request.operation, loss)), None)
+                }
                 (Fate::End(outcome, then), _) => (Some(outcome), then),
             };
-            if ending.is_none() {
+            // What is asked about is queued when it is known not to have been executed.
+            if ending.is_none() && request.former.is_none_or(|_| !matches!(request.fate(), Fate::Ask)) {
+                request.former = None;
                 self.enqueue(ticket, &request);
             }
             self.requests.insert(ticket, request);
@@ -159,6 +174,67 @@ impl<P: Payload> ClientCore<P> {
             }
             if let Some(then) = then {
                 self.begin(now, (then, LineSet::ALL), false, Purpose::Caller);
+            }
+        }
+    }
+
+    /// Asks what became of what was sent in a session that is gone and must not run twice.
+    fn inquire(&mut self, now: Time) {
+        let store = self.terms.verifier.store;
+        let open: Vec<(Ticket, Former)> =
+            self.requests.iter().filter_map(|(ticket, request)| Some((*ticket, request.former?))).collect();
+        for (ticket, former) in open {
+            if former.store == store {
+                let ask = Operation::Control(former.asked.into());
+                self.begin(now, (ask, LineSet::ALL), true, Purpose::Inquire(ticket));
+            } else {
+                // What that server knew is lost.
+                self.complete(now, ticket, Err(Reason::Unknown.into()));
+            }
+        }
+    }
+
+    /// The server tells what became of a request.
+    pub(super) fn on_told(&mut self, now: Time, ticket: Ticket, outcome: super::handles::Outcome<P>) {
+        let became = match outcome {
+            Ok(Answer::Control(ServerControl::Outcome(outcome), _)) => outcome.became,
+            // It does not know such questions.
+            _ => Became::Unknown,
+        };
+        let Some(request) = self.requests.get_mut(&ticket).filter(|request| request.former.is_some()) else {
+            return;
+        };
+        let answer = match (became, &request.operation) {
+            (Became::Executed, Operation::Control(ClientControl::Change(_))) => {
+                request.is_executed = true;
+                None
+            }
+            (Became::Executed, Operation::Control(_)) => Some(Ok(Answer::Control(Done {}.into(), None))),
+            (Became::Appended { offset, written }, Operation::Append(_, _, len)) if written <= *len => {
+                let stability = Stability::Received;
+                Some(Ok(Answer::Appended(AppendDone { offset, written, stability })))
+            }
+            (Became::NotExecuted, _) => None,
+            (Became::Executed | Became::Appended { .. } | Became::Unknown, _) => {
+                Some(Err(Reason::Unknown.into()))
+            }
+        };
+        if let Some(answer) = answer {
+            self.complete(now, ticket, answer);
+            return;
+        }
+        request.former = None;
+        if let Some(request) = self.requests.remove(&ticket) {
+            match self.loss_of(&request.operation) {
+                None => {
+                    self.enqueue(ticket, &request);
+                    self.requests.insert(ticket, request);
+                }
+                Some(loss) => {
+                    let ending = self.end_without_handle(&request.operation, loss);
+                    self.requests.insert(ticket, request);
+                    self.complete(now, ticket, ending);
+                }
             }
         }
     }

@@ -36,7 +36,7 @@ pub(super) struct Handle {
     pub(super) state: FileState,
     /// What became of the file while no channel reached it, when the handle was resumed last.
     pub(super) meanwhile: Option<Meanwhile>,
-    pub(super) standing: Standing,
+    pub(super) standing: HandleLife,
     /// The open that it is a part of, by its first key.
     pub(super) open: Option<OpenId>,
     /// Requests that wait until it is there again.
@@ -45,7 +45,7 @@ pub(super) struct Handle {
 
 /// Where a handle stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum HandleLife {
     /// The server knows it.
     Live,
     /// Its session is gone, and it is to be resumed.
@@ -58,7 +58,7 @@ pub(super) enum Standing {
 
 impl Handle {
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.standing, Standing::Away | Standing::Rewriting)
+        matches!(self.standing, HandleLife::Away | HandleLife::Rewriting)
     }
 }
 
@@ -116,8 +116,8 @@ impl<P: Payload> ClientCore<P> {
     /// Why a request cannot be sent any more: its handle is gone.
     pub(super) fn loss_of(&self, operation: &Operation<P>) -> Option<HandleLoss> {
         match self.handles.get(&handle_of(operation)?)?.standing {
-            Standing::Lost(loss) => Some(loss),
-            Standing::Live | Standing::Away | Standing::Rewriting => None,
+            HandleLife::Lost(loss) => Some(loss),
+            HandleLife::Live | HandleLife::Away | HandleLife::Rewriting => None,
         }
     }
 
@@ -142,7 +142,7 @@ impl<P: Payload> ClientCore<P> {
             store,
             state: opened.state,
             meanwhile: None,
-            standing: Standing::Live,
+            standing: HandleLife::Live,
             open: None,
             parked: BTreeSet::new(),
         });
@@ -170,15 +170,15 @@ impl<P: Payload> ClientCore<P> {
 
     /// The server has issued a key for a handle.
     pub(super) fn take_key(&mut self, name: HandleId, key: ResumeKey) {
-        let is_there = |held: &&mut Handle| !matches!(held.standing, Standing::Lost(_));
+        let is_there = |held: &&mut Handle| !matches!(held.standing, HandleLife::Lost(_));
         let Some(held) = self.handles.get_mut(&name).filter(is_there) else { return };
         let open = *held.open.get_or_insert(key.file_id);
         held.key = Some(key);
         let is_shared = held.state.mode.share.contains(ShareMode::WRITE);
         let written = self.written.entry(open).or_default();
         written.members.insert(name);
-        if written.is_rewriting() && held.standing == Standing::Live {
-            held.standing = Standing::Rewriting;
+        if written.is_rewriting() && held.standing == HandleLife::Live {
+            held.standing = HandleLife::Rewriting;
         }
         if is_shared {
             self.share(open);
@@ -199,7 +199,7 @@ impl<P: Payload> ClientCore<P> {
     /// A handle is gone for good. Whatever waits for it ends, and so does what is asked later.
     pub(super) fn lose_handle(&mut self, now: Time, name: HandleId, loss: HandleLoss) {
         let Some(held) = self.handles.get_mut(&name) else { return };
-        held.standing = Standing::Lost(loss);
+        held.standing = HandleLife::Lost(loss);
         let parked = core::mem::take(&mut held.parked);
         self.leave_open(name);
         for ticket in parked {
@@ -243,10 +243,10 @@ impl<P: Payload> ClientCore<P> {
         let mut keyless = Vec::new();
         for (&name, held) in &mut self.handles {
             held.parked.clear();
-            if matches!(held.standing, Standing::Lost(_)) {
+            if matches!(held.standing, HandleLife::Lost(_)) {
                 continue;
             }
-            held.standing = Standing::Away;
+            held.standing = HandleLife::Away;
             if held.key.is_none() {
                 keyless.push(name);
             }
@@ -258,7 +258,7 @@ impl<P: Payload> ClientCore<P> {
 
     /// Asks for every handle that is away.
     pub(super) fn resume_handles(&mut self, now: Time) {
-        let is_away = |held: &Handle| held.standing == Standing::Away;
+        let is_away = |held: &Handle| held.standing == HandleLife::Away;
         let away: Vec<HandleId> =
             self.handles.iter().filter(|(_, held)| is_away(held)).map(|(&name, _)| name).collect();
         away.into_iter().for_each(|name| self.resume_handle(now, name));
@@ -285,7 +285,7 @@ impl<P: Payload> ClientCore<P> {
     /// A handle is there and nothing is in its way: what waited for it goes on.
     pub(super) fn make_live(&mut self, now: Time, name: HandleId) {
         let Some(held) = self.handles.get_mut(&name) else { return };
-        held.standing = Standing::Live;
+        held.standing = HandleLife::Live;
         for ticket in core::mem::take(&mut held.parked) {
             if let Some(request) = self.requests.remove(&ticket) {
                 self.enqueue(ticket, &request);
@@ -307,7 +307,7 @@ impl<P: Payload> ClientCore<P> {
         let former = core::mem::replace(&mut held.current, opened.handle);
         let meanwhile = opened.meanwhile.unwrap_or(Meanwhile::Unknown);
         (held.state, held.meanwhile, held.store) = (opened.state, Some(meanwhile), store);
-        held.standing = Standing::Rewriting;
+        held.standing = HandleLife::Rewriting;
         self.names.insert(opened.handle, name);
         if let Some(key) = &opened.key {
             // A repeated answer has none, and the key that was shown stays good.
@@ -341,7 +341,7 @@ impl<P: Payload> ClientCore<P> {
     }
 
     fn resume_handle(&mut self, now: Time, name: HandleId) {
-        let Some(held) = self.handles.get(&name).filter(|held| held.standing == Standing::Away) else {
+        let Some(held) = self.handles.get(&name).filter(|held| held.standing == HandleLife::Away) else {
             return;
         };
         let Some(key) = held.key.clone() else { return };
@@ -353,7 +353,7 @@ impl<P: Payload> ClientCore<P> {
     /// A later handle of the same open has taken the place of this one, and the server has dropped it.
     fn replace(&mut self, name: HandleId) {
         if let Some(held) = self.handles.get_mut(&name) {
-            held.standing = Standing::Lost(HandleLoss::Refused(Reason::BadHandle.into()));
+            held.standing = HandleLife::Lost(HandleLoss::Refused(Reason::BadHandle.into()));
             self.leave_open(name);
         }
     }

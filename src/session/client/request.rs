@@ -5,12 +5,13 @@ use super::handles::Outcome;
 use super::output::{Answer, Operation, Ticket};
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, Time,
-    XattrHow,
+    ByteRange, ChannelKind, ChannelNumber, Create, HandleId, LineSet, OpenId, Reason, RequestId, StoreId,
+    Time, XattrHow,
 };
 use crate::session::subject::subject;
 use crate::wire::ClientControl;
 use crate::wire::control::{Done, Open, Target};
+use crate::wire::outcomes::Inquire;
 
 /// A request without an answer. Callers know it by its ticket, which is given when it is queued, the server by its
 /// id, which is given when it is first sent: what waits for a lost line holds up no window.
@@ -30,6 +31,19 @@ pub(super) struct Request<P> {
     pub(super) sent_at: Option<Time>,
     /// Of a sync: writes with lower numbers had been acknowledged when it was sent.
     pub(super) covers: u64,
+    /// Where it was sent and not answered, if it is not known whether it was executed there.
+    pub(super) former: Option<Former>,
+    /// Whether it was executed, and only what it answers is asked for.
+    pub(super) is_executed: bool,
+}
+
+/// Where a request was sent in a session that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Former {
+    /// The session, its id there, and the server's life.
+    pub(super) asked: Inquire,
+    /// The store of that server.
+    pub(super) store: StoreId,
 }
 
 /// Who asks for something, and what its outcome is for.
@@ -43,6 +57,8 @@ pub(super) enum Purpose {
     Key(HandleId, u8),
     /// The core: what is kept of an open has become too much.
     Sync(OpenId),
+    /// The core: what became of this request in a former session.
+    Inquire(Ticket),
     /// The core: something that was acknowledged to an open is done again.
     Rewrite(OpenId, Rewrite),
 }
@@ -62,6 +78,8 @@ pub(super) enum Rewrite {
 pub(super) enum Fate<P> {
     /// It is sent once more.
     Again,
+    /// The next server is asked whether it was executed.
+    Ask,
     /// It ends so; and this is asked, if need be, to give back what may be left of it.
     End(Outcome<P>, Option<Operation<P>>),
 }
@@ -146,6 +164,7 @@ impl<P> Request<P> {
             }
             _ if self.needs_no_credit() || (!self.is_wanted && self.may_have_left_something()) => Fate::Again,
             operation if self.is_wanted && may_run_twice(operation) => Fate::Again,
+            operation if self.is_wanted && is_recorded(operation) => Fate::Ask,
             _ => Fate::End(unknown, None),
         }
     }
@@ -164,6 +183,23 @@ impl<P> Request<P> {
             lock.wait_ms = if self.is_wanted { lock.wait_ms.saturating_sub(passed) } else { 0 };
             self.sent_at = Some(now);
         }
+    }
+}
+
+/// Whether a server records something before it does it, and can tell in its next life whether it did.
+fn is_recorded<P>(operation: &Operation<P>) -> bool {
+    match operation {
+        Operation::Append(..) => true,
+        Operation::Control(ClientControl::Change(change)) => change.change.len.is_some(),
+        Operation::Control(message) => matches!(
+            message,
+            ClientControl::MakeDirectory(_)
+                | ClientControl::Remove(_)
+                | ClientControl::Rename(_)
+                | ClientControl::Symlink(_)
+                | ClientControl::HardLink(_)
+        ),
+        Operation::ControlWith(..) | Operation::Read(_) | Operation::Write(..) => false,
     }
 }
 

@@ -46,7 +46,9 @@ impl<P: Payload> ClientCore<P> {
             return ticket;
         }
         let (on, id, sent_at, covers) = (None, None, None, 0);
-        let request = Request { operation, lines, on, id, is_wanted, purpose, sent_at, covers };
+        let (former, is_executed) = (None, false);
+        let request =
+            Request { operation, lines, on, id, is_wanted, purpose, sent_at, covers, former, is_executed };
         if let Operation::Control(ClientControl::Unlock(unlock)) = &request.operation {
             self.unlocking.insert(ticket, (unlock.handle, unlock.range));
         }
@@ -327,7 +329,13 @@ impl<P: Payload> ClientCore<P> {
         }
         self.in_flight_requests = self.in_flight_requests.saturating_add(request.credit());
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
-        let operation = request.operation.clone();
+        let mut operation = request.operation.clone();
+        if let (true, Operation::Control(ClientControl::Change(asked))) =
+            (request.is_executed, &mut operation)
+        {
+            // It has the length, and others may have written since.
+            asked.change.len = None;
+        }
         let (message, payload) = self.spell(operation);
         self.send(number, (Some(ticket), id), message, payload);
     }
@@ -420,7 +428,8 @@ impl<P: Payload> ClientCore<P> {
                     }
                 }
             }
-            Purpose::Sync(open) => self.on_own_sync(now, open, request.covers, &outcome),
+            Purpose::Sync(open) => self.on_own_sync(now, open, &request, &outcome),
+            Purpose::Inquire(asked) => self.on_told(now, asked, outcome),
             Purpose::Rewrite(open, what) => self.on_rewritten(now, open, what, &outcome),
         }
     }

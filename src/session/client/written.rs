@@ -14,16 +14,17 @@
 //!
 //! protocol.md: Coming back.
 
+use core::ops::Bound;
 use std::collections::BTreeSet;
 
 use super::ClientCore;
-use super::handles::{Outcome, Standing};
+use super::handles::{HandleLife, Outcome};
 use super::output::{Answer, Operation, RequestError};
 use super::request::{Purpose, Request, Rewrite};
 use super::unsynced::{Change, Resize, Unsynced, merge};
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    Allocation, AttributeChange, ByteRange, HandleId, LineSet, Meanwhile, OpenId, RawRange, Refusal,
+    Allocation, AttributeChange, ByteRange, HandleId, LineSet, Meanwhile, OpenId, RawRange, Reason, Refusal,
     Stability, SyncScope, Time,
 };
 use crate::session::Payload;
@@ -135,8 +136,7 @@ impl<P: Payload> ClientCore<P> {
         if self.syncing.is_some() || self.kept_bytes < self.limits.unsynced_bytes.div_ceil(2) {
             return;
         }
-        let live =
-            |name: &&HandleId| self.handles.get(*name).is_some_and(|held| held.standing == Standing::Live);
+        let live = |name: &&HandleId| self.is_live(**name);
         let most = self
             .written
             .iter()
@@ -145,22 +145,57 @@ impl<P: Payload> ClientCore<P> {
                 Some((written.unsynced.charge(), open, *written.members.iter().find(live)?))
             })
             .max();
-        let Some((_, open, handle)) = most else { return };
+        if let Some((_, open, handle)) = most {
+            self.begin_own_sync(now, open, handle);
+        }
+    }
+
+    fn begin_own_sync(&mut self, now: Time, open: OpenId, handle: HandleId) {
         let sync = Operation::Control(Sync { handle, scope: SyncScope::Data }.into());
         self.syncing = Some(open);
         self.begin(now, (sync, LineSet::ALL), true, Purpose::Sync(open));
     }
 
     /// What came of a sync that nobody asked for.
-    pub(super) fn on_own_sync(&mut self, now: Time, open: OpenId, covers: u64, outcome: &Outcome<P>) {
+    pub(super) fn on_own_sync(
+        &mut self,
+        now: Time,
+        open: OpenId,
+        request: &Request<P>,
+        outcome: &Outcome<P>,
+    ) {
         self.syncing = None;
-        self.with_unsynced(open, |unsynced| unsynced.synced(covers));
+        if let Some(handle) = self.next_to_ask(open, request, outcome) {
+            self.begin_own_sync(now, open, handle);
+            return;
+        }
+        self.with_unsynced(open, |unsynced| unsynced.synced(request.covers));
         if let (Err(RequestError::Refused(refusal)), Some(written)) = (outcome, self.written.get_mut(&open)) {
             // The kernel tells this once: from now on nobody knows what of it is on the disk.
             written.error.get_or_insert(*refusal);
         }
         self.sync_if_much(now);
         self.pull(now);
+    }
+
+    /// Through which handle of an open a sync is asked for once more that came behind the end of the one it was asked for
+    /// with: that says nothing of the bytes. Each is asked once.
+    fn next_to_ask(&self, open: OpenId, request: &Request<P>, outcome: &Outcome<P>) -> Option<HandleId> {
+        let (Err(RequestError::Refused(refusal)), Operation::Control(ClientControl::Sync(sync))) =
+            (outcome, &request.operation)
+        else {
+            return None;
+        };
+        if !matches!(refusal.reason, Reason::BadHandle | Reason::Revoked | Reason::TakenOver) {
+            return None;
+        }
+        let members = &self.written.get(&open)?.members;
+        let later = members.range((Bound::Excluded(sync.handle), Bound::Unbounded));
+        later.copied().find(|name| self.is_live(*name))
+    }
+
+    fn is_live(&self, name: HandleId) -> bool {
+        self.handles.get(&name).is_some_and(|held| held.standing == HandleLife::Live)
     }
 
     /// A handle was resumed: what is kept of its open and was lost with the page cache is written again, or given up,
@@ -372,7 +407,7 @@ impl<P: Payload> ClientCore<P> {
                 written.rewriting = None;
                 let waiting = written.members.clone().into_iter();
                 let is_waiting = |name: &HandleId| {
-                    self.handles.get(name).is_some_and(|held| held.standing == Standing::Rewriting)
+                    self.handles.get(name).is_some_and(|held| held.standing == HandleLife::Rewriting)
                 };
                 let waiting: Vec<HandleId> = waiting.filter(is_waiting).collect();
                 waiting.into_iter().for_each(|name| self.make_live(now, name));

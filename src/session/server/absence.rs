@@ -1,8 +1,6 @@
 //! What a client is told of the time in which no channel reached it: until when it was heard of, and how the file looked
 //! when nothing of it was executing any more. The rules stand in `opens/changes.rs`.
 
-use std::collections::VecDeque;
-
 use super::ServerCore;
 use super::output::{Completion, Effect, ServerOutput};
 use crate::model::{Limits, OpenId, SessionId, Time};
@@ -20,10 +18,11 @@ impl<P: Clone> ServerCore<P> {
         }
     }
 
-    /// The file of an orphan is to be looked at. There may be thousands of them at once, whose turn comes.
+    /// The file of an orphan is to be looked at. There may be thousands of them at once, whose turn comes; one that comes
+    /// and goes in the meantime waits once.
     pub(super) fn look_at(&mut self, open: OpenId) {
         if self.looks.len() >= Limits::LOOKS_MAX {
-            self.looks_waiting.push_back(open);
+            self.looks_waiting.insert(open);
             return;
         }
         let id = self.next_effect_id();
@@ -32,9 +31,8 @@ impl<P: Clone> ServerCore<P> {
     }
 
     pub(super) fn on_looked(&mut self, open: OpenId, completion: Completion<P>) {
-        match self.looks_waiting.pop_front() {
-            Some(next) => self.look_at(next),
-            None => self.looks_waiting = VecDeque::new(),
+        if let Some(next) = self.looks_waiting.pop_first() {
+            self.look_at(next);
         }
         // Without a look nobody can tell whether the file is as it was, and nobody says so.
         let Completion::Attributes(Ok(attributes)) = completion else { return };

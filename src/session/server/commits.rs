@@ -3,7 +3,11 @@
 //! A *step* is everything that follows from one fact: the answers, the file work, the changes of the table's records. If
 //! a change is urgent ([`is_urgent`](crate::opens::TableChanges::is_urgent)), all that the step wants told or done waits
 //! until the store has it. So an open, a key, a lock or a close that a client has heard of is there after the server has
-//! been killed, and a write is noted before it executes. Reads and further writes change no record, and wait for nothing.
+//! been killed. Reads and most writes change no record, and wait for nothing.
+//!
+//! A write may be the first one since which a record has to say who has written to the file. That is stored before it
+//! executes, and before any other change of the same file does: it would be acknowledged, and after a crash nobody would
+//! know that there was a writer.
 //!
 //! Commits are in order, and what waits for them leaves in order. While one is under way, whatever any step says on a
 //! control channel goes behind it: notices are numbered, a repeated answer must not overtake the first one's commit, and
@@ -18,8 +22,8 @@ use std::collections::{HashMap, VecDeque};
 use super::ServerCore;
 use super::output::{CloseManner, CommitId, ConnectionId, ServerMessage, ServerOutput};
 use crate::model::planted::{self, Bug};
-use crate::model::{Limits, OpenId, Reason, RequestId, Time};
-use crate::wire::control::Refused;
+use crate::model::{FileIdentity, HandleId, Limits, OpenId, Time};
+use crate::opens::TableChanges;
 use crate::wire::{ServerControl, ServerData};
 
 /// The outputs that wait for the store.
@@ -28,6 +32,8 @@ pub(super) struct Commits<P> {
     /// Whether the table is stored at all.
     persists: bool,
     next: u64,
+    /// The commits that the store has not done with, and the records that each of them changes.
+    under_way: VecDeque<(CommitId, Records)>,
     waiting: VecDeque<Waiting<P>>,
     /// The commit under way that has records of no urgency.
     lazy: Option<CommitId>,
@@ -35,33 +41,60 @@ pub(super) struct Commits<P> {
     connections: HashMap<ConnectionId, usize>,
 }
 
+/// Whose records a commit changes.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) opens: Vec<OpenId>,
+    /// Of opens that have ended.
+    pub(super) tombstones: Vec<OpenId>,
+    pub(super) intents: Vec<u64>,
+}
+
+impl Records {
+    fn of(changes: &TableChanges) -> Self {
+        Self {
+            opens: changes.opens.iter().map(|(id, _)| *id).collect(),
+            tombstones: changes.tombstones.iter().map(|(id, _)| *id).collect(),
+            intents: changes.intents.iter().map(|(key, _)| *key).collect(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting<P> {
     commit: CommitId,
-    /// Whose records it changes.
-    opens: Vec<OpenId>,
+    /// The files of which it says who has written.
+    marked: Vec<FileIdentity>,
     outputs: Vec<ServerOutput<P>>,
 }
 
 impl<P> Commits<P> {
     pub(super) fn new(persists: bool) -> Self {
-        Self { persists, next: 0, waiting: VecDeque::new(), lazy: None, connections: HashMap::new() }
+        let (under_way, waiting) = (VecDeque::new(), VecDeque::new());
+        Self { persists, next: 0, under_way, waiting, lazy: None, connections: HashMap::new() }
     }
 
-    /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself.
-    fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool) -> bool {
+    /// Whether an output of a step has to wait; `is_urgent`: for a commit of that step itself. `changed`: the file that it
+    /// changes, if it does.
+    fn keeps(&self, output: &ServerOutput<P>, is_urgent: bool, changed: Option<FileIdentity>) -> bool {
         match output {
             ServerOutput::Send { .. } if planted::is(Bug::ToldBeforeStored) => false,
             ServerOutput::Send { message, .. } => {
                 !is_said_anyway(message)
                     && (is_urgent || !self.waiting.is_empty() && matches!(message, ServerMessage::Control(_)))
             }
-            ServerOutput::Effect { .. } | ServerOutput::CloseFile { .. } => is_urgent,
+            ServerOutput::Effect { .. } => is_urgent || changed.is_some_and(|file| self.is_marking(file)),
+            ServerOutput::CloseFile { .. } => is_urgent,
             ServerOutput::Close { connection, manner, .. } => {
                 *manner == CloseManner::InOrder && self.connections.contains_key(connection)
             }
             ServerOutput::Note(_) | ServerOutput::Commit { .. } | ServerOutput::AdoptFile { .. } => false,
         }
+    }
+
+    /// Whether it is under way to the store who has written to a file.
+    fn is_marking(&self, file: FileIdentity) -> bool {
+        self.waiting.iter().any(|waiting| waiting.marked.contains(&file))
     }
 
     fn hold(&mut self, output: ServerOutput<P>) {
@@ -88,18 +121,32 @@ impl<P> Commits<P> {
         }
     }
 
-    /// The store has done with a commit and all before it.
-    fn on_done(&mut self, commit: CommitId) {
+    /// The store has done with a commit and all before it; tells their records, its own last.
+    pub(super) fn on_done(&mut self, commit: CommitId) -> Vec<Records> {
         self.lazy = self.lazy.filter(|lazy| *lazy > commit);
+        let count = self.under_way.iter().take_while(|(id, _)| *id <= commit).count();
+        self.under_way.drain(..count).map(|(_, records)| records).collect()
     }
 
-    fn opens_of(&self, commit: CommitId) -> Vec<OpenId> {
-        let waiting = self.waiting.iter().find(|waiting| waiting.commit == commit);
-        waiting.map(|waiting| waiting.opens.clone()).unwrap_or_default()
+    /// The handles that wait to be given out.
+    pub(super) fn handles(&self) -> Vec<HandleId> {
+        let outputs = self.waiting.iter().flat_map(|waiting| &waiting.outputs);
+        let opened = outputs.filter_map(|output| match output {
+            ServerOutput::Send { message: ServerMessage::Control(ServerControl::Opened(opened)), .. } => {
+                Some(opened.handle)
+            }
+            _ => None,
+        });
+        opened.collect()
+    }
+
+    /// The files of which it is under way to the store who has written to them.
+    pub(super) fn marked(&self) -> Vec<FileIdentity> {
+        self.waiting.iter().flat_map(|waiting| &waiting.marked).copied().collect()
     }
 
     /// What waited for `commit` and those before it.
-    fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
+    pub(super) fn release(&mut self, commit: CommitId) -> Vec<ServerOutput<P>> {
         let mut released = Vec::new();
         while self.waiting.front().is_some_and(|first| first.commit <= commit) {
             released.extend(self.waiting.pop_front().map(|first| first.outputs).unwrap_or_default());
@@ -121,58 +168,29 @@ impl<P: Clone> ServerCore<P> {
     /// The store has a commit, and all before it.
     pub fn handle_committed(&mut self, now: Time, commit: CommitId) {
         self.end_expired(now);
-        self.commits.on_done(commit);
+        for records in self.commits.on_done(commit) {
+            self.note_stored(&records);
+        }
         // What this step may have said itself comes behind what it was waited with for.
         self.seal_step();
         let released = self.commits.release(commit);
         self.ready.extend(released);
     }
 
-    /// The store has refused a commit, without a trace of it, because it has no room for a new record; it has all before
-    /// it. Whoever was to get a handle hears that instead, and the other changes of the commit are to be stored once more.
-    pub fn handle_commit_refused(&mut self, now: Time, commit: CommitId) {
-        self.end_expired(now);
-        self.commits.on_done(commit);
-        self.seal_step();
-        let opens = self.commits.opens_of(commit);
-        for output in self.commits.release(commit) {
-            match output {
-                ServerOutput::Send {
-                    connection,
-                    request,
-                    message: ServerMessage::Control(ServerControl::Opened(opened)),
-                    ..
-                } => {
-                    self.table.take_back(opened.handle);
-                    let refused = Refused { refusal: Reason::NoSpace.into() };
-                    let message = ServerMessage::Control(refused.into());
-                    self.forget_answer(connection, request);
-                    self.ready.push_back(ServerOutput::Send { connection, request, message, payload: None });
-                }
-                output => self.ready.push_back(output),
-            }
-        }
-        opens.into_iter().for_each(|open| self.table.store_again(open));
-        self.settle_table();
-    }
-
-    /// An answer is not given after all, and was not told: repeats hear the refusal too.
-    fn forget_answer(&mut self, connection: ConnectionId, request: RequestId) {
-        let session = self.channels.get(&connection).map(|channel| channel.session);
-        if let Some(session) = session.and_then(|session| self.sessions.get_mut(&session)) {
-            let refused = Refused { refusal: Reason::NoSpace.into() };
-            session.window.replace(request, ServerMessage::Control(refused.into()));
-        }
+    pub(super) fn note_stored(&mut self, records: &Records) {
+        records.opens.iter().for_each(|open| self.table.note_stored(*open));
     }
 
     /// Ends a step: what it wants told and done is ready, or waits for what it wants stored.
     pub(super) fn seal_step(&mut self) {
-        let changes = self.table.take_changes(self.commits.lazy_max(self.is_stopping));
+        let mut changes = self.table.take_changes(self.commits.lazy_max(self.is_stopping));
+        let marked = core::mem::take(&mut changes.marked);
         let step = core::mem::take(&mut self.outputs);
         if !self.commits.persists {
             self.ready.extend(step);
             return;
         }
+        self.intents.add_changes(self.now, &mut changes);
         let is_urgent = changes.is_urgent;
         if !changes.is_empty() {
             self.commits.next = self.commits.next.saturating_add(1);
@@ -181,18 +199,25 @@ impl<P: Clone> ServerCore<P> {
                 self.commits.lazy = Some(commit);
             }
             if is_urgent {
-                let opens = changes.opens.iter().map(|(id, _)| *id).collect();
-                self.commits.waiting.push_back(Waiting { commit, opens, outputs: Vec::new() });
+                self.commits.waiting.push_back(Waiting { commit, marked, outputs: Vec::new() });
             }
+            self.commits.under_way.push_back((commit, Records::of(&changes)));
             self.ready.push_back(ServerOutput::Commit { commit, changes });
         }
         for output in step {
-            if self.commits.keeps(&output, is_urgent) {
+            let changed = self.changed_file(&output);
+            if self.commits.keeps(&output, is_urgent, changed) {
                 self.commits.hold(output);
             } else {
                 self.ready.push_back(output);
             }
         }
+    }
+
+    /// The file that a piece of work changes, if it is one that does.
+    fn changed_file(&self, output: &ServerOutput<P>) -> Option<FileIdentity> {
+        let ServerOutput::Effect { id, .. } = output else { return None };
+        self.table.file_of_handle(self.jobs.get(id)?.changes?)
     }
 }
 

@@ -1,18 +1,19 @@
 //! What file work reports, and what follows when a holder has drained.
 
+use super::appends::Weighed;
 use super::io::{AtEnd, Io};
 use super::names::NameChange;
 use super::output::{Completion, EffectId, NameReport, ServerOutput};
 use super::requests::Ticket;
 use super::{ServerCore, ServerMessage};
 use crate::model::{
-    Attributes, ByteRange, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode, Meanwhile,
-    OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
+    Attributes, ByteRange, Create, Entropy as _, FileIdentity, FileMark, FileState, HandleId, LockMode,
+    Meanwhile, OpenId, Reason, Refusal, ResumeKey, Rights, SessionId, Stability, Time,
 };
 use crate::opens::{Admission, OpenTable};
 use crate::session::server::Effect;
 use crate::wire::control::{Changed, Closed, Done, Open, Opened, Sought, Stated, Synced};
-use crate::wire::data::{AppendDone, ReadDone, WriteDone};
+use crate::wire::data::{ReadDone, WriteDone};
 use crate::wire::{ServerControl, ServerData};
 
 /// File work that is under way, and for whom.
@@ -42,6 +43,8 @@ impl<P> Job<P> {
 pub(super) enum Task<P> {
     /// The file is being opened; the table decides then.
     Open(Box<Opening>),
+    /// A file is being made that has no name yet, so that it is recorded which one it is before it gets its name.
+    Make(Box<Opening>),
     /// The handle exists; its state is being fetched for the answer.
     Admitted(Giving),
     /// The handle exists, and its file is being cut to no bytes before it is given out.
@@ -58,8 +61,10 @@ pub(super) enum Task<P> {
     Write { handle: HandleId },
     /// The end of the file is being looked for, because others have locked bytes of it.
     FindEnd { handle: HandleId, then: AtEnd<P> },
-    /// As named.
-    Append { handle: HandleId },
+    /// An append's place and hash are being found out, because it is its turn.
+    Weigh { handle: HandleId, file: FileIdentity, weighed: Weighed<P> },
+    /// As named; `turn`: the file whose next append waits for this one.
+    Append { handle: HandleId, turn: Option<FileIdentity> },
     /// As named.
     Allocate { handle: HandleId },
     /// As named.
@@ -90,13 +95,30 @@ pub(super) struct Opening {
     pub(super) handle: HandleId,
     pub(super) rights: Rights,
     pub(super) lock: Option<(ByteRange, LockMode)>,
+    /// The file that an earlier life of the server has made for it: no other one will do.
+    pub(super) made: Option<FileIdentity>,
+}
+
+impl Opening {
+    /// The work that opens its file.
+    pub(super) fn effect<P>(&self) -> Effect<P> {
+        let open = &self.open;
+        Effect::OpenFile {
+            open: self.id,
+            export: open.export.clone(),
+            path: open.path.clone(),
+            rights: open.mode.rights,
+            create: if self.made.is_some() { Create::Never } else { open.create },
+            permissions: open.permissions,
+        }
+    }
 }
 
 impl<P> Task<P> {
     /// The handle that it is about, if it is about one.
     pub(super) fn handle(&self) -> Option<HandleId> {
         match self {
-            Self::Open(_) | Self::Identify(_) | Self::ChangeNames(..) => None,
+            Self::Open(_) | Self::Make(_) | Self::Identify(_) | Self::ChangeNames(..) => None,
             Self::Admitted(giving) | Self::Truncate(giving) => Some(giving.handle),
             Self::Change { handle } | Self::Named { handle } => *handle,
             Self::Stat { handle }
@@ -104,7 +126,8 @@ impl<P> Task<P> {
             | Self::Read { handle }
             | Self::Write { handle }
             | Self::FindEnd { handle, .. }
-            | Self::Append { handle }
+            | Self::Weigh { handle, .. }
+            | Self::Append { handle, .. }
             | Self::Allocate { handle }
             | Self::Seek { handle } => Some(*handle),
         }
@@ -141,6 +164,7 @@ impl<P: Clone> ServerCore<P> {
             (Task::Open(opening), Completion::Opened(result)) => {
                 self.on_file_opened(now, ticket, &opening, result);
             }
+            (Task::Make(opening), Completion::Made(result)) => self.on_made(ticket, opening, result),
             (Task::Admitted(giving) | Task::Truncate(giving), Completion::Attributes(result)) => {
                 self.on_described(now, ticket, giving, result);
             }
@@ -176,12 +200,11 @@ impl<P: Clone> ServerCore<P> {
                     self.end(ticket, handle, Err(refusal));
                 }
             }
-            (Task::Append { handle }, Completion::Appended(result)) => {
-                let answer = |(offset, written)| {
-                    let done = AppendDone { offset, written, stability: Stability::Received };
-                    (ServerData::from(done).into(), None)
-                };
-                self.end(ticket, handle, result.map(answer));
+            (Task::Weigh { handle, file, weighed }, Completion::Weighed(result)) => {
+                self.on_weighed(now, ticket, (handle, file), weighed, result);
+            }
+            (Task::Append { handle, turn }, Completion::Appended(result)) => {
+                self.on_appended(ticket, (handle, turn), result);
             }
             (Task::Allocate { handle }, Completion::Done(result)) => {
                 self.end(ticket, handle, plain(result.map(|()| Done {})));
@@ -289,6 +312,11 @@ impl<P: Clone> ServerCore<P> {
             Ok(found) => found,
             Err(refusal) => return self.answer_refused(ticket, refusal),
         };
+        if opening.made.is_some_and(|made| made != file) {
+            // The name stands for another one by now; what became of that which was made, nobody knows.
+            self.outputs.push_back(ServerOutput::CloseFile { open: opening.id });
+            return self.answer_refused(ticket, Reason::Unknown.into());
+        }
         let admitted = match self.admit(now, ticket.session, opening, (file, FileMark::from(&attributes))) {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -371,7 +399,7 @@ impl<P: Clone> ServerCore<P> {
     ) -> Result<crate::opens::Admitted, Refusal> {
         // The session may have ended while the file was being opened.
         let owner = self.sessions.get(&session).ok_or(Reason::BadHandle)?.client;
-        let Opening { open, id, handle, rights, lock } = opening;
+        let Opening { open, id, handle, rights, lock, .. } = opening;
         let admitted = self.table.admit(
             now,
             Admission {
@@ -407,6 +435,7 @@ impl<P: Clone> ServerCore<P> {
         attributes: Attributes,
     ) -> Result<ServerMessage, Refusal> {
         let state = self.state(session, handle, attributes)?;
+        self.table.touch_unstored(handle);
         let meanwhile = since.and_then(|since| self.meanwhile(session, handle, since, &attributes));
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
         Ok(ServerControl::from(Opened { handle, state, key, meanwhile }).into())

@@ -7,8 +7,8 @@ use super::output::{ConnectionId, Effect, FileTarget, NameWork};
 use super::requests::Ticket;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    Allocation, AttributeChange, ByteRange, HandleId, Limits, OpenId, Protection, RawRange, Reason, Refusal,
-    Rights, Stability, SyncScope, Time,
+    Allocation, AttributeChange, ByteRange, FileIdentity, HandleId, IntendedChange, Limits, OpenId,
+    Protection, RawRange, Reason, Refusal, Rights, Stability, SyncScope, Time,
 };
 use crate::wire::control::{Allocate, Change, Seek, Synced, Target};
 use crate::wire::data::{AppendDone, Read, ReadDone, Write, WriteDone};
@@ -118,12 +118,15 @@ impl<P: Clone> ServerCore<P> {
         payload: Option<(P, u32)>,
     ) -> Result<(), Refusal> {
         let open = self.begin(now, ticket, handle, Rights::APPEND)?;
-        let payload = payload.map(|(payload, _)| payload);
         match payload {
-            Some(payload) if self.is_unlocked(open) => {
-                self.append(ticket, (handle, open), ByteRange::ALL, payload);
+            Some(payload) if self.records_intents() => self.append_in_turn(ticket, (handle, open), payload),
+            Some((payload, _)) if self.is_unlocked(open) => {
+                self.append(ticket, (handle, open), ByteRange::ALL, (payload, None));
             }
-            payload => self.find_end(ticket, (handle, open), AtEnd::Append(payload)),
+            payload => {
+                let payload = payload.map(|(payload, _)| payload);
+                self.find_end(ticket, (handle, open), AtEnd::Append(payload));
+            }
         }
         Ok(())
     }
@@ -147,7 +150,7 @@ impl<P: Clone> ServerCore<P> {
                 return Ok(());
             }
             AtEnd::Append(Some(payload)) => {
-                (behind(end)?, Task::Append { handle }, Effect::Append { open, payload })
+                (behind(end)?, Task::Append { handle, turn: None }, Effect::Append { open, payload })
             }
             AtEnd::Change(change) => {
                 let range = behind(change.len.map_or(end, |len| len.min(end)))?;
@@ -162,6 +165,11 @@ impl<P: Clone> ServerCore<P> {
         };
         let io = Io { open, range, is_write: true };
         self.table.check_io(now, io.open, io.range, io.is_write)?;
+        if let Effect::Change { change: AttributeChange { len: Some(to), .. }, .. } = &effect
+            && let Some(at) = self.intended_place(open)
+        {
+            self.intend(ticket, IntendedChange::SetLength { at, from: end, to: *to })?;
+        }
         self.start(Job::on_bytes(ticket, task, io), effect);
         Ok(())
     }
@@ -182,7 +190,7 @@ impl<P: Clone> ServerCore<P> {
                     self.table.end_operation(handle);
                     return Err(Reason::Invalid.into());
                 }
-                if !self.is_unlocked(open) {
+                if !self.is_unlocked(open) || self.intended_place(open).is_some() {
                     self.find_end(ticket, (handle, open), AtEnd::Change(change));
                     return Ok(());
                 }
@@ -318,9 +326,19 @@ impl<P: Clone> ServerCore<P> {
         self.start(Job::new(ticket, Task::FindEnd { handle, then }), Effect::Attributes { open });
     }
 
-    fn append(&mut self, ticket: Ticket, (handle, open): (HandleId, OpenId), range: ByteRange, payload: P) {
+    /// Appends, for whom an operation of `handle` was begun; `turn`: the file whose next append has its turn then.
+    pub(super) fn append(
+        &mut self,
+        ticket: Ticket,
+        (handle, open): (HandleId, OpenId),
+        range: ByteRange,
+        (payload, turn): (P, Option<FileIdentity>),
+    ) {
         let io = Io { open, range, is_write: true };
-        self.start(Job::on_bytes(ticket, Task::Append { handle }, io), Effect::Append { open, payload });
+        self.start(
+            Job::on_bytes(ticket, Task::Append { handle, turn }, io),
+            Effect::Append { open, payload },
+        );
     }
 }
 

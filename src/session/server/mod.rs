@@ -6,23 +6,26 @@
 //! protocol.md: Sessions, Requests.
 
 mod absence;
+mod appends;
 mod channels;
 mod commits;
 mod effects;
 mod grants;
+mod intents;
 mod io;
 mod locks;
 mod names;
 mod notices;
 mod output;
 mod record;
+mod refused;
 mod release;
 mod requests;
 mod setup;
 mod status;
 mod throttle;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 pub use output::{
     BindDenial, BindFacts, Binding, ClientMessage, CloseManner, CommitId, Completion, ConnectionId, Effect,
@@ -36,8 +39,10 @@ pub use status::{
     StatusCounts, StatusFrom, StatusQuery,
 };
 
+use self::appends::Appends;
 use self::commits::Commits;
 use self::effects::{Job, Sequel};
+use self::intents::Intents;
 use self::locks::Fence;
 use self::record::{Channel, Session};
 use self::throttle::Throttle;
@@ -92,10 +97,14 @@ pub struct ServerCore<P> {
     /// What the shell is to do.
     ready: VecDeque<ServerOutput<P>>,
     commits: Commits<P>,
+    /// What must not run twice.
+    intents: Intents,
+    /// Appends that wait for others of their files.
+    appends: Appends<P>,
     /// Looks at the files of orphans, under way.
     looks: HashMap<EffectId, OpenId>,
     /// Orphans whose files are to be looked at when others were.
-    looks_waiting: VecDeque<OpenId>,
+    looks_waiting: BTreeSet<OpenId>,
     /// The time of the call that is being handled.
     now: Time,
 }
@@ -116,6 +125,11 @@ impl<P: Clone> ServerCore<P> {
     /// [`StartError`].
     pub fn new(mut setup: ServerSetup) -> Result<Self, StartError> {
         let persists = setup.stored.is_some();
+        let intents = setup.stored.as_mut().map(|stored| {
+            let left = (core::mem::take(&mut stored.intents), stored.horizon);
+            Intents::new(setup.epoch, stored.restart.now, left)
+        });
+        let intents = intents.unwrap_or_else(|| Intents::new(setup.epoch, Time(0), (Vec::new(), None)));
         let table = match &setup.stored {
             Some(stored) => setup::stored_table(stored, &setup.limits)?,
             None => OpenTable::new(setup.entropy.bytes()?, &setup.limits),
@@ -151,8 +165,10 @@ impl<P: Clone> ServerCore<P> {
             outputs: VecDeque::new(),
             ready,
             commits: Commits::new(persists),
+            intents,
+            appends: Appends::default(),
             looks: HashMap::new(),
-            looks_waiting: VecDeque::new(),
+            looks_waiting: BTreeSet::new(),
             now: Time(0),
         };
         if let Some(stored) = setup.stored {
@@ -226,6 +242,7 @@ impl<P: Clone> ServerCore<P> {
         self.end_expired(now);
         self.check_pulses(now);
         self.table.expire(now);
+        self.intents.expire(now);
         self.throttle.forget_old(now);
         self.end_forbidden_sessions(now);
         self.settle_table();
@@ -246,6 +263,7 @@ impl<P: Clone> ServerCore<P> {
     pub fn handle_stop(&mut self, now: Time) {
         self.now = now;
         self.is_stopping = true;
+        self.intents.flush(now);
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
             if self.commits.persists() {
@@ -262,7 +280,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<ServerOutput<P>> {
-        if !self.outputs.is_empty() || self.table.has_changes() {
+        if !self.outputs.is_empty() || self.table.has_changes() || self.intents.has_changes(self.now) {
             self.seal_step();
         }
         self.ready.pop_front()
@@ -285,7 +303,18 @@ impl<P: Clone> ServerCore<P> {
             let end_us = self.policy.clients.get(&session.client)?.expires_s?.saturating_mul(1_000_000);
             Some(Time(end_us.saturating_sub(self.wall_start_us)))
         });
-        pulses.chain(away).chain(expiry).chain(self.table.next_deadline()).min()
+        pulses
+            .chain(away)
+            .chain(expiry)
+            .chain(self.table.next_deadline())
+            .chain(self.intents.deadline())
+            .min()
+    }
+
+    /// Whether [`Self::poll_timeout`] may say an earlier time than before, since this was asked last, without a note that
+    /// told it.
+    pub fn take_new_deadline(&mut self) -> bool {
+        self.intents.take_new_deadline()
     }
 
     /// The table of opens, to look at.
@@ -416,6 +445,9 @@ impl<P: Clone> ServerCore<P> {
     fn drop_session(&mut self, session: SessionId, reason: SessionEnd) {
         if let Some(record) = self.sessions.remove(&session) {
             self.locators.remove(&record.locator);
+            // Whoever is cut off may come back and ask; whoever has said farewell does not.
+            let may_ask = self.is_stopping || reason != SessionEnd::Closed;
+            self.intents.on_session_over(self.now, session, may_ask);
             self.note(ServerNote::SessionEnded { session, reason });
         }
     }

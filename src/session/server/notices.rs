@@ -9,7 +9,7 @@ use crate::wire::notices::Notice;
 
 /// Notices that are on their way at once. A channel's writer takes far more records, and a client that hears none of
 /// them is not sent more.
-const NOTICES_UNHEARD_MAX: u64 = 256;
+const NOTICES_AHEAD_MAX: u64 = 256;
 
 impl<P: Clone> ServerCore<P> {
     /// Keeps a notice, which is made with its number, and sends it where a control channel is live.
@@ -53,7 +53,7 @@ impl<P: Clone> ServerCore<P> {
         let Some(connection) = self.notice_channel(id) else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(first) = session.notices.front().map(Notice::number) else { return };
-        let end = first.saturating_add(NOTICES_UNHEARD_MAX);
+        let end = first.saturating_add(NOTICES_AHEAD_MAX);
         let sent = session.notices_sent;
         let due: Vec<Notice> = (session.notices.iter())
             .skip(usize::try_from(sent.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX))

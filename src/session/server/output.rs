@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use crate::model::{
     Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, ExportName,
-    ExportPath, FileIdentity, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable, SessionId,
-    SyncScope, XattrHow, XattrName,
+    ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable,
+    SessionId, SyncScope, XattrHow, XattrName,
 };
 use crate::opens::{OpenEnd, ResumeDenial, TableChanges};
 use crate::session::LossReason;
@@ -206,6 +206,20 @@ pub enum Effect<P> {
         /// Permission bits of a file that is made, before the server's mask.
         permissions: u32,
     },
+    /// Make a file in the directory of `path` that has no name yet, and keep it under `open`: an [`Effect::OpenFile`] of this
+    /// open gives it its name, and the end of the open gives it up. Reports [`Completion::Made`].
+    MakeFile {
+        /// The open to be.
+        open: OpenId,
+        /// The export.
+        export: ExportName,
+        /// The path in it.
+        path: ExportPath,
+        /// What the descriptor must be good for.
+        rights: Rights,
+        /// Permission bits of the file, before the server's mask.
+        permissions: u32,
+    },
     /// Tell the file's attributes; reports [`Completion::Attributes`].
     Attributes {
         /// The open.
@@ -239,6 +253,13 @@ pub enum Effect<P> {
         open: OpenId,
         /// What.
         scope: SyncScope,
+    },
+    /// Tell how long the file is, and the hash of what is to be appended; reports [`Completion::Weighed`].
+    Weigh {
+        /// The open.
+        open: OpenId,
+        /// What.
+        payload: P,
     },
     /// Write at the end; reports [`Completion::Appended`].
     Append {
@@ -369,6 +390,9 @@ pub enum NameReport<P> {
 pub enum Completion<P> {
     /// Of [`Effect::OpenFile`]. After an error no descriptor is kept.
     Opened(Result<(FileIdentity, Attributes), Refusal>),
+    /// Of [`Effect::MakeFile`]: the state of the name, and the file; none where the file system makes no file without a
+    /// name: then it is made when it is opened.
+    Made(Result<(NameState, Option<FileIdentity>), Refusal>),
     /// Of [`Effect::Attributes`].
     Attributes(Result<Attributes, Refusal>),
     /// Of [`Effect::Read`]: the bytes, and how many they are.
@@ -383,8 +407,10 @@ pub enum Completion<P> {
     Done(Result<(), Refusal>),
     /// Of [`Effect::Seek`].
     Sought(Result<Option<u64>, Refusal>),
-    /// Of [`Effect::Identify`]: the file of each name, if there is one.
-    Identified(Result<Vec<Option<FileIdentity>>, Refusal>),
+    /// Of [`Effect::Identify`]: the state of each name.
+    Identified(Result<Vec<NameState>, Refusal>),
+    /// Of [`Effect::Weigh`].
+    Weighed(Result<(u64, [u8; 32]), Refusal>),
     /// Of [`Effect::Name`].
     Named(Result<NameReport<P>, Refusal>),
 }

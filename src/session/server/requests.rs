@@ -22,6 +22,10 @@ use crate::wire::data::Pong;
 use crate::wire::notices::Heard;
 use crate::wire::{ClientControl, ClientData, ServerControl, ServerData, message};
 
+/// When a session that has not heard enough of what it was told is to ask for an open again: many times what its client
+/// takes to hear all that waits.
+const HEARING_RETRY: Duration = Duration::from_secs(1);
+
 /// A request that was claimed and is being served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
@@ -31,16 +35,24 @@ pub(super) struct Ticket {
 }
 
 impl<P: Clone> ServerCore<P> {
-    /// A verified record has arrived on a channel.
-    pub fn handle_input(&mut self, now: Time, connection: ConnectionId, input: Input<ClientMessage, P>) {
+    /// A verified record has arrived on a channel. Tells whether it is a request that is answered there for the first time,
+    /// now or later.
+    pub fn handle_input(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        input: Input<ClientMessage, P>,
+    ) -> bool {
         self.end_expired(now);
-        let Some(channel) = self.channels.get_mut(&connection) else { return };
+        let Some(channel) = self.channels.get_mut(&connection) else { return false };
         channel.liveness.on_heard(now);
         let (session, kind) = (channel.session, channel.kind);
         if let Some(record) = self.sessions.get_mut(&session) {
             record.heard = now;
             record.window.settle(input.settled);
+            self.intents.settle(now, session, input.settled);
         }
+        let mut is_claimed = false;
         match &input.message {
             Ok(ClientMessage::Control(ClientControl::Ping(_)) | ClientMessage::Data(ClientData::Ping(_))) => {
                 let pong = match kind {
@@ -65,29 +77,39 @@ impl<P: Clone> ServerCore<P> {
                 | ClientMessage::Data(ClientData::Attach(_) | ClientData::Rekey(_)),
             ) => self.offend(now, connection, session, Offence::OutOfPlace),
             Ok(_) | Err(_) => {
-                self.claim(now, connection, Ticket { session, request: input.request, kind }, input)
+                let ticket = Ticket { session, request: input.request, kind };
+                is_claimed = self.claim(now, connection, ticket, input);
             }
         }
         self.settle_table();
+        is_claimed
     }
 
-    fn claim(&mut self, now: Time, connection: ConnectionId, ticket: Ticket, input: Input<ClientMessage, P>) {
+    /// Serves a request if it is the first copy of it. Tells whether an answer will be made that goes to this connection.
+    fn claim(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        ticket: Ticket,
+        input: Input<ClientMessage, P>,
+    ) -> bool {
         let Some(bytes) = bytes_of(&input) else {
             self.offend(now, connection, ticket.session, Offence::OutOfPlace);
-            return;
+            return false;
         };
-        let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
+        let Some(session) = self.sessions.get_mut(&ticket.session) else { return false };
         match session.window.claim(ticket.request, connection, needs_credit(&input.message).then_some(bytes))
         {
             Claim::Run => {}
-            Claim::InProgress | Claim::Settled => return,
+            Claim::InProgress => return true,
+            Claim::Settled => return false,
             Claim::Done(answer) => {
                 self.send(connection, ticket.request, answer, None);
-                return;
+                return false;
             }
             Claim::Beyond => {
                 self.offend(now, connection, ticket.session, Offence::RequestBeyondWindow);
-                return;
+                return false;
             }
         }
         while needs_credit(&input.message) && self.is_over_credit(ticket.session) {
@@ -99,7 +121,7 @@ impl<P: Clone> ServerCore<P> {
                 session.window.finish(ticket.request, None);
             }
             self.offend(now, connection, ticket.session, Offence::OverCredit);
-            return;
+            return false;
         }
         let payload = input.payload.map(|payload| (payload, input.payload_len));
         match input.message {
@@ -107,6 +129,7 @@ impl<P: Clone> ServerCore<P> {
             Ok(ClientMessage::Data(message)) => self.serve_data(now, connection, ticket, (message, payload)),
             Err(_) => self.answer_refused(ticket, Reason::Unsupported.into()),
         }
+        true
     }
 
     fn serve_control(
@@ -149,6 +172,10 @@ impl<P: Clone> ServerCore<P> {
             ClientControl::Grant(grant) => self.serve_grant(now, ticket, grant),
             ClientControl::Revoke(revoke) => self.serve_revoke(ticket, revoke),
             ClientControl::TakeGrant(take) => self.serve_take_grant(now, ticket, take),
+            ClientControl::Inquire(asked) => {
+                self.serve_inquire(ticket, asked);
+                Ok(())
+            }
             // Taken care of before the claim.
             ClientControl::Heard(_)
             | ClientControl::Rekey(_)
@@ -194,6 +221,9 @@ impl<P: Clone> ServerCore<P> {
 
     fn serve_open(&mut self, now: Time, ticket: Ticket, open: Open) -> Result<(), Refusal> {
         let session = self.sessions.get(&ticket.session).ok_or(Reason::NotFound)?;
+        if !Self::hears(session) {
+            return Err(Refusal::busy(HEARING_RETRY));
+        }
         let allowed = self.export_rights(now, session, &open.export).ok_or(Reason::NotFound)?;
         let lock = opening_lock(&open, allowed)?;
         if !allowed.permits(open.mode.rights) {
@@ -224,17 +254,8 @@ impl<P: Clone> ServerCore<P> {
             return Err(Reason::Quota.into());
         }
         let id = OpenId(u64::from_le_bytes(self.entropy.bytes().map_err(|_| Reason::Exhausted)?));
-        let effect = Effect::OpenFile {
-            open: id,
-            export: open.export.clone(),
-            path: open.path.clone(),
-            rights: open.mode.rights,
-            create: open.create,
-            permissions: open.permissions,
-        };
-        let opening = Opening { open, id, handle, rights, lock };
-        self.start(Job::new(ticket, Task::Open(Box::new(opening))), effect);
-        Ok(())
+        let opening = Opening { open, id, handle, rights, lock, made: None };
+        self.open_or_make(ticket, opening, owner)
     }
 
     fn serve_resume(&mut self, now: Time, ticket: Ticket, resume: &Resume) -> Result<(), Refusal> {
@@ -295,6 +316,7 @@ impl<P: Clone> ServerCore<P> {
 
     /// Ends a request with an answer. The kept copy of it has no secrets; answers to reads are not kept at all.
     pub(super) fn answer(&mut self, ticket: Ticket, message: ServerMessage, payload: Option<(P, u64)>) {
+        self.intents.on_answered(self.now, ticket, &message);
         let Some(session) = self.sessions.get_mut(&ticket.session) else { return };
         let mut connections = session.window.finish(ticket.request, kept(&message));
         let Some(last) = connections.pop() else {
@@ -400,6 +422,8 @@ fn changes_file<P>(effect: &Effect<P>) -> bool {
         | Effect::Sync { .. }
         | Effect::Seek { .. }
         | Effect::Identify { .. }
+        | Effect::MakeFile { .. }
+        | Effect::Weigh { .. }
         | Effect::Name(_) => false,
     }
 }
@@ -465,6 +489,7 @@ fn kept(message: &ServerMessage) -> Option<ServerMessage> {
         ServerMessage::Data(ServerData::ReadDone(_))
         | ServerMessage::Control(
             ServerControl::Listed(_)
+            | ServerControl::Outcome(_)
             | ServerControl::XattrValue(_)
             | ServerControl::XattrNames(_)
             | ServerControl::Link(_)

@@ -5,8 +5,8 @@ use zeroize::Zeroizing;
 
 use super::output::{ServerKeys, ServerOutput};
 use crate::model::{
-    Entropy, EntropyError, Epoch, Limits, OpenId, Policy, ProtectionMinima, StoredOpen, StoredTombstone,
-    SuiteSet, Verifier,
+    Entropy, EntropyError, Epoch, Limits, OpenId, Policy, ProtectionMinima, StoredIntent, StoredOpen,
+    StoredTombstone, SuiteSet, Verifier,
 };
 use crate::opens::{OpenTable, Restart, RestoreError};
 
@@ -44,6 +44,11 @@ pub struct StoredTable {
     pub opens: Vec<(OpenId, StoredOpen)>,
     /// What is left of those that ended.
     pub tombstones: Vec<(OpenId, StoredTombstone)>,
+    /// Its records of changes of the file system, all with an outcome: [`recover`](crate::session::recovery::recover)
+    /// has decided them, and what it decided is stored.
+    pub intents: Vec<(u64, StoredIntent)>,
+    /// Up to which life of the server such records were given up.
+    pub horizon: Option<Epoch>,
 }
 
 /// Why there is no core.
@@ -63,6 +68,7 @@ impl core::fmt::Debug for StoredTable {
         f.debug_struct("StoredTable")
             .field("opens", &self.opens.len())
             .field("tombstones", &self.tombstones.len())
+            .field("intents", &self.intents.len())
             .finish_non_exhaustive()
     }
 }

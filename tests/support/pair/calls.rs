@@ -196,6 +196,12 @@ impl Pair {
         Some(outcome)
     }
 
+    /// Whether a request has had its answer, taken out or not.
+    pub(crate) fn is_answered(&self, who: Who, request: Ticket) -> bool {
+        let client = &self.clients[who.0];
+        client.outcomes.contains_key(&request) || client.taken.contains(&request)
+    }
+
     /// How many requests of a client have their answers.
     pub(crate) fn answered(&self, who: Who) -> usize {
         self.clients[who.0].outcomes.len()
@@ -275,7 +281,7 @@ impl Pair {
         self.request(who, Operation::Control(message.into()), LineSet::ALL)
     }
 
-    fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> Ticket {
+    pub(crate) fn request(&mut self, who: Who, operation: Operation<Payload>, lines: LineSet) -> Ticket {
         let id = self.clients[who.0].core.handle_request(self.now, operation, lines);
         self.note(format_args!("c{} wants {id:?}", who.0));
         self.drain_client(who);

@@ -99,7 +99,8 @@ impl Pair {
         if !is_same_boot {
             self.lose_machine();
         }
-        let stored = self.store.load(self.now, is_same_boot);
+        let disk = &self.disk;
+        let stored = self.store.load(self.now, is_same_boot, |change| disk.evidence(change));
         let seed = self.seed ^ self.now.0;
         self.server_life = self.life;
         self.server = new_server(seed, ProtectionMinima::default(), policy(), self.life, stored);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bowline::model::{
-    Allocation, Attributes, ByteRange, Create, Epoch, ExportPath, FileIdentity, OpenId, Reason, Refusal,
-    RenameHow, len_u64,
+    Allocation, Attributes, ByteRange, Create, Epoch, Evidence, ExportPath, FileIdentity, IntendedChange,
+    LinkTarget, NameState, OpenId, Reason, Refusal, RenameHow, XattrHow, XattrName, len_u64,
 };
 use bowline::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use bowline::wire::control::Done;
@@ -16,6 +16,8 @@ use super::Payload;
 pub(crate) struct Disk {
     /// Every write that was executed, in its order.
     pub(crate) writes: Vec<Executed>,
+    /// The file and the open of every write that was begun, in its order.
+    pub(crate) begun: Vec<(u64, OpenId)>,
     /// Every open whose descriptor the core gave up, in its order.
     pub(crate) closed: Vec<OpenId>,
     /// How many of the next writes are held.
@@ -38,7 +40,14 @@ pub(crate) struct Disk {
     pub(crate) syncs: u64,
     /// How many files were opened.
     pub(crate) opened: u64,
+    /// How often something was changed, or was to be.
+    pub(crate) mutations: u64,
+    /// Where links lead.
+    links: BTreeMap<u64, LinkTarget>,
+    xattrs: BTreeMap<(u64, XattrName), Payload>,
     inodes: BTreeMap<Vec<u8>, u64>,
+    /// Files without a name, by what they are made for.
+    unnamed: BTreeMap<OpenId, u64>,
     /// Files as they are in the page cache.
     files: BTreeMap<u64, Vec<u8>>,
     /// Files as they were when they were synced last.
@@ -66,6 +75,8 @@ pub(crate) struct Executed {
     pub(crate) how: How,
     /// The server's life in which it was.
     pub(crate) life: Epoch,
+    /// Whether the machine has ended since, and its bytes were not on the disk.
+    pub(crate) is_lost: bool,
 }
 
 /// How bytes came into a file.
@@ -98,6 +109,12 @@ impl Disk {
     /// The machine has ended: what was not synced is gone.
     pub(crate) fn lose_cache(&mut self) {
         self.files.clone_from(&self.durable);
+        for write in &mut self.writes {
+            let from = usize::try_from(write.offset).unwrap();
+            let there =
+                self.files.get(&write.inode).and_then(|bytes| bytes.get(from..from + write.payload.len()));
+            write.is_lost |= there != Some(&write.payload[..]);
+        }
     }
 
     /// A file's bytes.
@@ -152,6 +169,9 @@ impl Disk {
         if is_held {
             self.held.push(id);
         }
+        if let Effect::Write { open, .. } | Effect::Append { open, .. } = &effect {
+            self.begun.push((self.inode(*open), *open));
+        }
         assert!(self.running.insert(id, effect).is_none(), "{id:?} was used twice");
         is_held
     }
@@ -166,19 +186,25 @@ impl Disk {
     /// Executes work: its effect is that of this moment.
     pub(super) fn finish(&mut self, id: EffectId, life: Epoch) -> Option<Completion<Payload>> {
         let effect = self.running.remove(&id)?;
+        self.mutations += u64::from(is_changing(&effect));
         Some(match effect {
             Effect::OpenFile { open, path, create, .. } => {
-                let found = self.inodes.get(path.as_bytes()).copied();
-                let inode = match (found, create) {
-                    (Some(_), Create::New) => return Some(Completion::Opened(Err(Reason::Exists.into()))),
-                    (Some(inode), _) => inode,
-                    (None, Create::Never) => return Some(Completion::Opened(Err(Reason::NotFound.into()))),
-                    (None, _) => self.make(path.as_bytes()),
-                };
-                assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
-                self.opened += 1;
-                let file = FileIdentity { device: 1, inode, born_ns: 0 };
-                Completion::Opened(Ok((file, self.attributes(inode))))
+                let opened = self.open_file(open, &path, create);
+                Completion::Opened(opened.map_err(Into::into))
+            }
+            Effect::MakeFile { open, path, .. } => {
+                let before = self.state(&path);
+                if before.file.is_some() {
+                    return Some(Completion::Made(Err(Reason::Exists.into())));
+                }
+                let inode = self.make(b"");
+                self.inodes.remove(&b""[..]);
+                self.unnamed.insert(open, inode);
+                Completion::Made(Ok((before, Some(identity_of(inode)))))
+            }
+            Effect::Weigh { open, payload } => {
+                let len = len_u64(self.files[&self.inode(open)].len());
+                Completion::Weighed(Ok((len, sum(&payload))))
             }
             // The file of an orphan is looked at, and somebody takes it meanwhile.
             Effect::Attributes { open } if !self.opens.contains_key(&open) => {
@@ -190,11 +216,7 @@ impl Disk {
                 Completion::Written(Err(Reason::NoSpace.into()))
             }
             Effect::Write { open, offset, payload } => {
-                let inode = self.inode(open);
-                self.write(inode, offset, &payload);
-                let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset, how: How::Written, life });
-                Completion::Written(Ok(len))
+                Completion::Written(Ok(self.put_bytes((open, offset), payload, How::Written, life)))
             }
             Effect::Sync { open, .. } => {
                 let inode = self.inode(open);
@@ -206,11 +228,8 @@ impl Disk {
                 Completion::Synced(Ok(()))
             }
             Effect::Append { open, payload } => {
-                let inode = self.inode(open);
-                let end = len_u64(self.files[&inode].len());
-                self.write(inode, end, &payload);
-                let len = u32::try_from(payload.len()).unwrap();
-                self.writes.push(Executed { payload, open, inode, offset: end, how: How::Appended, life });
+                let end = len_u64(self.files[&self.inode(open)].len());
+                let len = self.put_bytes((open, end), payload, How::Appended, life);
                 Completion::Appended(Ok((end, len)))
             }
             Effect::Change { target: FileTarget::Open(open), change } => {
@@ -233,7 +252,7 @@ impl Disk {
                 Completion::Sought(Ok(Some(offset)))
             }
             Effect::Identify { names, .. } => {
-                Completion::Identified(Ok(names.iter().map(|name| self.identity(name)).collect()))
+                Completion::Identified(Ok(names.iter().map(|name| self.state(name)).collect()))
             }
             Effect::Name(work) => Completion::Named(self.change_names(work)),
         })
@@ -261,9 +280,75 @@ impl Disk {
         Completion::Read(Ok((Payload::from(read), len)))
     }
 
+    fn open_file(
+        &mut self,
+        open: OpenId,
+        path: &ExportPath,
+        create: Create,
+    ) -> Result<(FileIdentity, Attributes), Reason> {
+        let found = self.inodes.get(path.as_bytes()).copied();
+        let inode = match (found, create, self.unnamed.remove(&open)) {
+            (Some(_), Create::New, _) => return Err(Reason::Exists),
+            (Some(inode), ..) => inode,
+            (None, Create::Never, _) => return Err(Reason::NotFound),
+            (None, _, Some(made)) => {
+                self.inodes.insert(path.as_bytes().to_vec(), made);
+                made
+            }
+            (None, _, None) => self.make(path.as_bytes()),
+        };
+        assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
+        self.opened += 1;
+        Ok((identity_of(inode), self.attributes(inode)))
+    }
+
+    fn put_bytes(&mut self, (open, offset): (OpenId, u64), payload: Payload, how: How, life: Epoch) -> u32 {
+        let inode = self.inode(open);
+        self.write(inode, offset, &payload);
+        let len = u32::try_from(payload.len()).unwrap();
+        self.writes.push(Executed { payload, open, inode, offset, how, life, is_lost: false });
+        len
+    }
+
     /// Which file a name stands for.
     fn identity(&self, name: &ExportPath) -> Option<FileIdentity> {
-        self.inodes.get(name.as_bytes()).map(|&inode| FileIdentity { device: 1, inode, born_ns: 0 })
+        self.inodes.get(name.as_bytes()).map(|&inode| identity_of(inode))
+    }
+
+    fn state(&self, name: &ExportPath) -> NameState {
+        NameState { directory: Some(identity_of(0)), file: self.identity(name) }
+    }
+
+    /// How the places of a change look.
+    pub(super) fn evidence(&self, change: &IntendedChange) -> Evidence {
+        let names = change.names();
+        let states = names.iter().map(|name| self.state(&name.path)).collect();
+        let mut evidence = Evidence { names: states, ..Evidence::default() };
+        let bytes = self.inodes.get(names[0].path.as_bytes()).map(|inode| &self.files[inode]);
+        evidence.len = bytes.map(|bytes| len_u64(bytes.len()));
+        let inode = self.inodes.get(names[0].path.as_bytes());
+        evidence.target = inode.and_then(|inode| self.links.get(inode)).cloned();
+        if let (IntendedChange::Append { offset, len, .. }, Some(bytes)) = (change, bytes) {
+            let from = usize::try_from(*offset).unwrap();
+            let part = bytes.get(from..from + usize::try_from(*len).unwrap());
+            evidence.sum = part.map(sum);
+        }
+        evidence
+    }
+
+    /// Everything that there is, by its names.
+    pub(crate) fn everything(&self) -> String {
+        let all = self.inodes.iter().map(|(name, inode)| {
+            let xattrs = self.xattrs.iter().filter(|((of, _), _)| of == inode);
+            let xattrs: Vec<_> = xattrs.map(|((_, name), value)| (name, value)).collect();
+            (String::from_utf8_lossy(name), inode, &self.files[inode], self.links.get(inode), xattrs)
+        });
+        format!("{:?}", all.collect::<Vec<_>>())
+    }
+
+    /// Whether there is anything of this name.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.inodes.contains_key(path.as_bytes())
     }
 
     /// Makes an empty file.
@@ -275,7 +360,7 @@ impl Disk {
         inode
     }
 
-    /// Names are removed and replaced; nothing else is done with them here.
+    /// Names and extended attributes are made, removed and changed; nothing else is done with them here.
     fn change_names(&mut self, work: NameWork<Payload>) -> Result<NameReport<Payload>, Refusal> {
         match work {
             NameWork::Remove { remove, expected } => {
@@ -284,12 +369,47 @@ impl Disk {
                 }
                 self.inodes.remove(remove.place.path.as_bytes());
             }
-            NameWork::Rename { rename, expected } if rename.how == RenameHow::Replace => {
+            NameWork::Rename { rename, expected } if rename.how != RenameHow::Exchange => {
                 if [&rename.from, &rename.to].map(|name| self.identity(name)) != expected {
                     return Ok(NameReport::Moved);
                 }
+                if rename.how == RenameHow::NoReplace && expected[1].is_some() {
+                    return Err(Reason::Exists.into());
+                }
                 let inode = self.inodes.remove(rename.from.as_bytes()).unwrap();
                 self.inodes.insert(rename.to.as_bytes().to_vec(), inode);
+            }
+            NameWork::MakeDirectory(make) => {
+                if self.identity(&make.place.path).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                self.make(make.place.path.as_bytes());
+            }
+            NameWork::Symlink(link) => {
+                if self.identity(&link.place.path).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                let inode = self.make(link.place.path.as_bytes());
+                self.links.insert(inode, link.target);
+            }
+            NameWork::XattrSet { target: FileTarget::Open(open), name, how, value } => {
+                let place = (self.inode(open), name);
+                if how == XattrHow::Create && self.xattrs.contains_key(&place) {
+                    return Err(Reason::Exists.into());
+                }
+                self.xattrs.insert(place, value.unwrap_or_default());
+            }
+            NameWork::XattrRemove { target: FileTarget::Open(open), name } => {
+                if self.xattrs.remove(&(self.inode(open), name)).is_none() {
+                    return Err(Reason::NoAttribute.into());
+                }
+            }
+            NameWork::HardLink(link) => {
+                if self.identity(&link.to).is_some() {
+                    return Err(Reason::Exists.into());
+                }
+                let inode = self.inodes[link.from.as_bytes()];
+                self.inodes.insert(link.to.as_bytes().to_vec(), inode);
             }
             _ => return Err(Reason::Unsupported.into()),
         }
@@ -299,16 +419,21 @@ impl Disk {
     /// The core gives a descriptor up: nothing may be executing on it, and this says whether it is so.
     #[must_use]
     pub(super) fn close(&mut self, open: OpenId) -> bool {
+        if self.unnamed.remove(&open).is_some() {
+            return true;
+        }
         assert!(self.opens.remove(&open).is_some(), "{open:?} was closed and not open");
         let busy = self.running.values().any(|effect| match effect {
             Effect::Read { open: on, .. }
             | Effect::Write { open: on, .. }
             | Effect::Sync { open: on, .. }
             | Effect::Append { open: on, .. }
+            | Effect::Weigh { open: on, .. }
             | Effect::Change { target: FileTarget::Open(on), .. }
             | Effect::Allocate { open: on, .. }
             | Effect::Seek { open: on, .. } => *on == open,
             Effect::OpenFile { .. }
+            | Effect::MakeFile { .. }
             | Effect::Attributes { .. }
             | Effect::Change { target: FileTarget::Name(_), .. }
             | Effect::Identify { .. }
@@ -328,9 +453,16 @@ impl Disk {
         self.write(self.inodes[path.as_bytes()], offset, bytes);
     }
 
+    /// Somebody on the server syncs a file, not through it.
+    pub(crate) fn sync_locally(&mut self, path: &str) {
+        let inode = self.inodes[path.as_bytes()];
+        self.durable.insert(inode, self.files[&inode].clone());
+    }
+
     /// The server's process has ended: its descriptors and what had not begun are gone.
     pub(super) fn forget_process(&mut self) {
         self.opens.clear();
+        self.unnamed.clear();
         self.running.clear();
         self.held.clear();
     }
@@ -359,6 +491,41 @@ impl Disk {
         }
         bytes[from..to].copy_from_slice(payload);
         self.changed(inode);
+    }
+}
+
+fn identity_of(inode: u64) -> FileIdentity {
+    FileIdentity { device: 1, inode, born_ns: 0 }
+}
+
+/// Something of bytes that others do not have.
+fn sum(bytes: &[u8]) -> [u8; 32] {
+    let mut sum = [0; 32];
+    for (at, byte) in bytes.iter().enumerate() {
+        let place = &mut sum[at % 32];
+        *place = u8::wrapping_add(u8::wrapping_mul(*place, 31), *byte);
+    }
+    sum
+}
+
+/// Whether a piece of work changes what others can see.
+fn is_changing(effect: &Effect<Payload>) -> bool {
+    match effect {
+        Effect::Name(work) => !matches!(
+            work,
+            NameWork::Lookup(_)
+                | NameWork::List(_)
+                | NameWork::ReadLink(_)
+                | NameWork::StatSpace(_)
+                | NameWork::XattrGet { .. }
+                | NameWork::XattrList { .. }
+        ),
+        Effect::MakeFile { .. }
+        | Effect::Write { .. }
+        | Effect::Append { .. }
+        | Effect::Change { .. }
+        | Effect::Allocate { .. } => true,
+        _ => false,
     }
 }
 

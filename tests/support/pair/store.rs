@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bowline::model::{OpenId, StoredOpen, StoredTombstone, Time};
+use bowline::model::{
+    Epoch, Evidence, IntendedChange, OpenId, StoredIntent, StoredOpen, StoredTombstone, Time,
+};
 use bowline::opens::{Restart, TableChanges};
+use bowline::session::recovery::recover;
 use bowline::session::server::{CommitId, StoredTable};
 
 /// Records as the next server finds them, and those on their way.
@@ -14,6 +17,9 @@ pub(crate) struct Store {
     pub(crate) opens: BTreeMap<OpenId, StoredOpen>,
     /// What is stored of opens that ended.
     pub(crate) tombstones: BTreeMap<OpenId, StoredTombstone>,
+    /// What is stored of changes that must not run twice.
+    pub(crate) intents: BTreeMap<u64, StoredIntent>,
+    horizon: Option<Epoch>,
     /// How many commits there were.
     pub(crate) commits: u64,
     /// Whether it has no room for new records.
@@ -45,7 +51,9 @@ impl Store {
         assert_eq!(*first, commit);
         let is_new =
             |(id, open): &(OpenId, Option<StoredOpen>)| open.is_some() && !self.opens.contains_key(id);
-        let is_refused = changes.opens.iter().any(is_new);
+        let is_new_intent =
+            |(key, intent): &(u64, Option<StoredIntent>)| intent.is_some() && !self.intents.contains_key(key);
+        let is_refused = changes.opens.iter().any(is_new) || changes.intents.iter().any(is_new_intent);
         if is_refused {
             self.pending.pop_front();
         }
@@ -63,6 +71,13 @@ impl Store {
                 None => drop(self.opens.remove(&id)),
             }
         }
+        for (key, intent) in changes.intents {
+            match intent {
+                Some(intent) => drop(self.intents.insert(key, intent)),
+                None => drop(self.intents.remove(&key)),
+            }
+        }
+        self.horizon = changes.horizon.or(self.horizon);
         for (id, tombstone) in changes.tombstones {
             match tombstone {
                 Some(tombstone) => drop(self.tombstones.insert(id, tombstone)),
@@ -85,7 +100,14 @@ impl Store {
     }
 
     /// What the next server starts with, at `now`.
-    pub(super) fn load(&mut self, now: Time, is_same_boot: bool) -> StoredTable {
+    pub(super) fn load(
+        &mut self,
+        now: Time,
+        is_same_boot: bool,
+        evidence: impl FnMut(&IntendedChange) -> Evidence,
+    ) -> StoredTable {
+        let left: Vec<_> = self.intents.iter().map(|(key, intent)| (*key, intent.clone())).collect();
+        self.intents.extend(recover(&left, is_same_boot, evidence));
         self.pending.clear();
         self.last = now;
         let grace_min = Duration::from_secs(10);
@@ -94,6 +116,8 @@ impl Store {
             restart: Restart { now, is_same_boot, grace_min, renewals_max: 3 },
             opens: self.opens.iter().map(|(id, open)| (*id, open.clone())).collect(),
             tombstones: self.tombstones.iter().map(|(id, tombstone)| (*id, tombstone.clone())).collect(),
+            intents: self.intents.iter().map(|(key, intent)| (*key, intent.clone())).collect(),
+            horizon: self.horizon,
         }
     }
 }

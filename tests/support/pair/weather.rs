@@ -65,6 +65,14 @@ impl Pair {
         }
     }
 
+    /// From now on what the server sends on the line's connections stays on its way until [`Pair::heal`].
+    pub(crate) fn stall_towards_client(&mut self, who: Who, line: LineId) {
+        self.note(format_args!("c{} line {line} stalls towards the client", who.0));
+        for connection in self.network.on_line(who, line) {
+            self.hold(connection, End::Client);
+        }
+    }
+
     /// The line works again, for new connections and for those that stalled.
     pub(crate) fn heal(&mut self, who: Who, line: LineId) {
         self.note(format_args!("c{} line {line} is healed", who.0));

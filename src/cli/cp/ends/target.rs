@@ -198,7 +198,7 @@ fn finish_local(temporary: &Path, path: &Path, how: How) -> Result<(), Trouble> 
     }
     if how.sync {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     }
     Ok(())
 }

@@ -171,11 +171,16 @@ fn f51_a_record_in_the_wrong_place_is_named() {
     let error = plant((1, 5), b"short");
     assert!(matches!(&error, StoreError::Damaged { damage: found, .. } if *found == damage), "{error}");
     let error = plant((9, 5), &seal.close(9, 5, b"of a later program"));
-    assert!(error.to_string().contains("has format 1 with records of kind 9"), "{error}");
-    let mut head = Vec::from(2_u32.to_le_bytes());
+    assert!(error.to_string().contains("has format 2 with records of kind 9"), "{error}");
+    let mut head = Vec::from(3_u32.to_le_bytes());
     head.extend_from_slice(b"what only a later program understands");
     let error = plant((0, 0), &head);
-    assert!(error.to_string().contains("has format 2, and this program knows format 1"), "{error}");
+    assert!(error.to_string().contains("has format 3, and this program knows format 2"), "{error}");
+    // The tree of this program, and records of a later one.
+    let (records, store) = (crate::wire::stored::VERSION + 1, STORE.0);
+    let head = [&2_u32.to_le_bytes()[..], &records.to_le_bytes(), &store, &[0; 8], &2_u64.to_le_bytes()];
+    let error = plant((0, 0), &seal.close(0, 0, &head.concat()));
+    assert!(error.to_string().contains(&format!("records of version {records}, not")), "{error}");
 }
 
 #[test]
