@@ -14,8 +14,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use bowline::client::{Client, OpenOptions, Peers, Session};
-use bowline::model::{ByteRange, LockMode};
+use bowline::client::{Client, GrantOptions, OpenOptions, Peers, Session};
+use bowline::model::{
+    Allocation, ByteRange, GrantId, LineSet, LockMode, Reason, Rights, SyncScope, XattrHow,
+};
+use bowline::wire::{ClientControl, ClientData};
 use program::{Server, User, export};
 use support::{LONG, new_identity};
 
@@ -115,6 +118,8 @@ async fn each_metric_moves_with_what_it_counts() {
     let rise = |name: &str| after[name] - before.get(name).copied().unwrap_or(0.0);
     assert_eq!(rise("bowline_written_bytes_total"), 3.0);
     assert_eq!(rise("bowline_read_bytes_total"), 10.0);
+    assert_eq!(rise("bowline_payload_bytes_total{direction=\"in\",protection=\"sealed\"}"), 3.0);
+    assert_eq!(rise("bowline_payload_bytes_total{direction=\"out\",protection=\"sealed\"}"), 10.0);
     assert_eq!(rise("bowline_requests_total{kind=\"Write\",outcome=\"done\"}"), 1.0);
     assert_eq!(rise("bowline_requests_total{kind=\"Read\",outcome=\"done\"}"), 1.0);
     assert_eq!(after["bowline_requests_total{kind=\"Open\",outcome=\"done\"}"], 3.0);
@@ -165,6 +170,98 @@ async fn each_metric_moves_with_what_it_counts() {
         assert!(log.iter().all(|line| !line.contains(name)), "{name} is in the log: {log:#?}");
     }
     drop(store);
+}
+
+/// Requests that clients make; the others begin and end channels, or are answered by nothing.
+fn is_request(name: &str) -> bool {
+    !["Begin", "Attach", "Ping", "Pong", "Farewell", "Rekey", "Heard", "Trailer"].contains(&name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_request_is_counted_and_each_state_of_an_open() {
+    let (store, server, address, [first, second]) = scene().await;
+    let options = OpenOptions::new().read(true).write(true);
+    let media = first.export("media").unwrap();
+    let file = media.open("film.mov", &options).await.unwrap();
+    let names = async {
+        media.create_dir("dir", 0o755).await?;
+        media.symlink("elsewhere", "link").await?;
+        media.read_link("link").await?;
+        media.hard_link("film.mov", "again").await?;
+        media.rename("again", "dir/again").await?;
+        media.metadata("film.mov").await?;
+        media.space("").await?;
+        media.set_permissions("film.mov", 0o600).await?;
+        let mut entries = media.read_dir("").await?;
+        while entries.next_entry().await?.is_some() {}
+        media.remove_file("dir/again").await
+    };
+    names.await.unwrap();
+    let attribute = "user.kind";
+    file.set_xattr(attribute, b"film", XattrHow::Set).await.unwrap();
+    file.xattr(attribute).await.unwrap();
+    file.xattr_names().await.unwrap();
+    file.remove_xattr(attribute).await.unwrap();
+    file.write_at(0, b"abc").await.unwrap();
+    file.read_at(0, &mut [0; 3]).await.unwrap();
+    file.append(b"end").await.unwrap();
+    file.stat().await.unwrap();
+    file.sync(SyncScope::All).await.unwrap();
+    file.seek_data(0).await.unwrap();
+    let range = ByteRange::between(0, 4).unwrap();
+    file.allocate(range, Allocation::ReserveKeepLen).await.unwrap();
+    file.lock(range, LockMode::Exclusive, Duration::ZERO).await.unwrap();
+    // One who waits and gives up.
+    let other = second.open("media", "film.mov", &options).await.unwrap();
+    let waiting = tokio::spawn(async move { other.lock(range, LockMode::Shared, LONG).await });
+    until(address, "bowline_lock_waits", |waits| waits == 1.0);
+    waiting.abort();
+    until(address, "bowline_lock_waits", |waits| waits == 0.0);
+    file.unlock(range).await.unwrap();
+    let key = file.resume_key().await.unwrap();
+    second.resume(&key, LineSet::ALL).await.unwrap().close().await.unwrap();
+    // To another identity of the list; it need not be there to take it.
+    let to = support::new_identity();
+    let refused = file.grant(&to.public(), GrantOptions::of(Rights::READ)).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::PermissionDenied), "{refused}");
+    let none = GrantId(9);
+    first.take_grant(none).await.unwrap_err();
+    drop(file.revoke(none).await);
+
+    let told = scrape(address);
+    let kinds = ClientControl::KINDS.iter().chain(ClientData::KINDS);
+    for (name, _) in kinds.filter(|(name, _)| is_request(name)) {
+        let count = |outcome: &str| {
+            let sample = format!("bowline_requests_total{{kind=\"{name}\",outcome=\"{outcome}\"}}");
+            told.get(&sample).copied().unwrap_or(0.0)
+        };
+        assert!(count("done") + count("refused") >= 1.0, "{name} is not counted: {told:#?}");
+    }
+
+    // Held, left behind, and left behind for longer than it keeps others out.
+    let held = "bowline_opens{state=\"held\"}";
+    until(address, held, |opens| opens >= 1.0);
+    file.leave_open();
+    let short = options.clone().grace(Duration::from_millis(1));
+    media.open("film.mov", &short).await.unwrap().leave_open();
+    drop(media);
+    first.close().await;
+    until(address, "bowline_opens{state=\"orphaned\"}", |opens| opens == 1.0);
+    until(address, "bowline_opens{state=\"lapsed\"}", |opens| opens == 1.0);
+    until(address, "bowline_sessions_ended_total{reason=\"closed\"}", |_| true);
+    until(address, "bowline_channels_lost_total{reason=\"farewell\"}", |lost| lost >= 2.0);
+    // Another client that wants all of it: one gives way, the other one is within its grace.
+    let exclusive = options.clone().exclusive();
+    assert!(second.open("media", "film.mov", &exclusive).await.is_err());
+
+    // A file without a name keeps its descriptor.
+    let gone = second.open("media", "gone.mov", &options.clone().create(true)).await.unwrap();
+    let pinned = "bowline_descriptors{state=\"pinned\"}";
+    let before = scrape(address)[pinned];
+    second.export("media").unwrap().remove_file("gone.mov").await.unwrap();
+    until(address, pinned, |now| now == before + 1.0);
+    drop(gone);
+    drop((store, server));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -254,7 +254,8 @@ async fn t18_who_has_most_opens_and_orphans_is_bounded_and_nobody_else_notices()
         }
     };
     timeout(LONG, trimmed).await.unwrap();
-    assert_eq!(place.server.counts().orphans_ended, [("taken_over", 0), ("expired", 12)]);
+    let ended = place.server.counts().open_ends;
+    assert_eq!(ended, [("taken_over", 0), ("expired", 0), ("evicted", 12), ("released", 0)]);
     for key in &kept {
         let back = place.searched.noted(other.resume(key, LineSet::ALL).await).unwrap();
         assert_eq!(back.meanwhile(), Some(Meanwhile::Unchanged));

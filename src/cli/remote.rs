@@ -193,6 +193,12 @@ pub(super) fn describe(what: &str, error: &Error, peer: &Peer, own: &Identity) -
         Error::LostWrites { .. } => failure(Code::LostWrites, None)
             .data("the bytes named above were acknowledged and are lost; all others are there")
             .try_this("write them again"),
+        Error::OtherVersion { address, theirs, ours } => failure(Code::Version, Some(address)).try_this(
+            match theirs > ours {
+                true => format!("bowline --version here, and a newer bowline on this machine: \"{name}\" has one"),
+                false => format!("bowline --version on \"{name}\", and a newer bowline there: this machine has one"),
+            },
+        ),
         Error::Protocol => failure(Code::Version, None)
             .try_this("the same version of bowline on both machines: bowline --version"),
         _ => match error.reason() {

@@ -23,7 +23,7 @@ use crate::secure::{BindInitiator, HandshakeError, Identity, Opener, RecordKeys,
 use crate::session::client::{ConnectFailure, Epochs, Terms};
 use crate::wire::control::{Attach, Begin, BindSecret, Purpose, Started, WelcomeAnswer};
 use crate::wire::data::Farewell;
-use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
+use crate::wire::hello::{BindChoice, BindOffer, PROTOCOL_VERSION, SessionChoice, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
 /// Who connects to whom, and within what time.
@@ -182,6 +182,9 @@ fn of_handshake(error: HandshakeError, address: SocketAddr, pinned: PublicKey) -
         // It says nothing of the server.
         HandshakeError::Entropy(error) => Error::Entropy(error),
         // What these are about was read: so it was the server that wrote it.
+        HandshakeError::OtherVersion(theirs) => {
+            Error::OtherVersion { address, theirs, ours: PROTOCOL_VERSION }
+        }
         HandshakeError::Unoffered | HandshakeError::Choice(_) => Error::Protocol,
         _ => Error::ServerKeyChanged { address, pinned },
     }
@@ -358,6 +361,7 @@ mod tests {
         let of = |error| of_handshake(error, address, pinned);
         assert!(matches!(of(HandshakeError::Entropy(EntropyError)), Error::Entropy(_)));
         assert!(matches!(of(HandshakeError::Unoffered), Error::Protocol));
+        assert!(matches!(of(HandshakeError::OtherVersion(9)), Error::OtherVersion { theirs: 9, .. }));
         let changed = of(HandshakeError::WeakKey);
         assert!(matches!(changed, Error::ServerKeyChanged { .. }));
         assert!(rank(&changed) > rank(&Error::Protocol), "which line comes last does not matter");

@@ -46,6 +46,18 @@ pub enum Error {
         /// The key that is pinned for it.
         pinned: PublicKey,
     },
+    /// The server proved its key, and speaks no version of the protocol that this client does. Nothing else was sent.
+    #[error(
+        "the server at {address} speaks version {theirs} of the protocol, and this client version {ours}"
+    )]
+    OtherVersion {
+        /// The address.
+        address: SocketAddr,
+        /// What the server speaks, by its own word.
+        theirs: u16,
+        /// What this client speaks.
+        ours: u16,
+    },
     /// The server was reached and did not show its key.
     #[error(
         "the server at {address} does not show its key: enrolment is switched off there, it was asked too often just now, or it is none of this kind"
@@ -169,7 +181,7 @@ pub enum ErrorKind {
     TimedOut,
     /// The session is over.
     SessionEnded,
-    /// The server broke the protocol.
+    /// The server broke the protocol, or speaks another version of it.
     Protocol,
     /// This machine has not what is needed.
     System,
@@ -202,7 +214,7 @@ impl Error {
             }
             Self::EarlierWrite | Self::LostWrites { .. } => ErrorKind::Server,
             Self::StateLost | Self::NotResumable => ErrorKind::Files,
-            Self::Protocol => ErrorKind::Protocol,
+            Self::Protocol | Self::OtherVersion { .. } => ErrorKind::Protocol,
             Self::Entropy(_) | Self::Thread(_) | Self::KeyRing(_) => ErrorKind::System,
         }
     }
@@ -242,6 +254,7 @@ impl Error {
             Self::StateLost | Self::NotResumable => Some(Errno::STALE.raw_os_error()),
             Self::HandshakeRefused { .. }
             | Self::ServerKeyChanged { .. }
+            | Self::OtherVersion { .. }
             | Self::KeyNotShown { .. }
             | Self::StaleServer { .. }
             | Self::NoControlLine(_)
@@ -259,6 +272,7 @@ impl Error {
                 Self::HandshakeRefused { address, pinned, own }
             }
             Self::ServerKeyChanged { address, pinned } => Self::ServerKeyChanged { address, pinned },
+            Self::OtherVersion { address, theirs, ours } => Self::OtherVersion { address, theirs, ours },
             Self::StaleServer { address, epoch, seen } => Self::StaleServer { address, epoch, seen },
             _ => return None,
         })

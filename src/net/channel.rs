@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 use super::clock::Clock;
 use super::lent::Sink;
@@ -195,7 +196,7 @@ where
 {
     let mut closing = backlog.closing.clone();
     // A task of its own, so that sealing and opening can use two processors.
-    let mut writing = AbortOnDrop(tokio::spawn(write_all(writer, backlog, on_written)));
+    let mut writing = AbortOnDrop(tokio::spawn(write_all(writer, backlog, on_written).in_current_span()));
     let reading = async {
         loop {
             match reader.next().await {

@@ -3,10 +3,11 @@
 use core::time::Duration;
 use std::collections::hash_map::Entry;
 
+use super::events::OpenEnd;
 use super::open::{Admission, Presence};
 use super::ranges::Splice;
 use super::table::OpenTable;
-use crate::model::{ByteRange, Ending, FileIdentity, OpenId, Refusal, SessionId, ShareMode, Time};
+use crate::model::{ByteRange, FileIdentity, OpenId, Refusal, SessionId, ShareMode, Time};
 
 impl OpenTable {
     /// Asks whether names of `files` may be removed or replaced for `session`, and keeps it so until
@@ -118,6 +119,6 @@ impl OpenTable {
 
     /// Stops several opens for somebody who wants what they have, every one, so that one retry finds all of them gone.
     pub(super) fn stop_opens(&mut self, ids: &[OpenId]) -> Result<(), Refusal> {
-        ids.iter().map(|id| self.stop_open(*id, Ending::TakenOver)).fold(Ok(()), Result::and)
+        ids.iter().map(|id| self.stop_open(*id, OpenEnd::TakenOver)).fold(Ok(()), Result::and)
     }
 }

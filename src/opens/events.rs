@@ -8,6 +8,31 @@ use crate::model::{
     ByteRange, Ending, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId, SessionId,
 };
 
+/// Why an open ends without its client's doing: as [`Ending`], and apart what its owner need not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenEnd {
+    /// Its grace was over, and another client wanted the file.
+    TakenOver,
+    /// Nobody came back to it for too long.
+    Expired,
+    /// Too many such opens were kept, or its owner needed its place.
+    Evicted,
+    /// The server's administrator ended it.
+    Released,
+}
+
+impl OpenEnd {
+    /// What its owner is told.
+    #[must_use]
+    pub fn ending(self) -> Ending {
+        match self {
+            Self::TakenOver => Ending::TakenOver,
+            Self::Expired | Self::Evicted => Ending::Expired,
+            Self::Released => Ending::Released,
+        }
+    }
+}
+
 /// What the table has to say after a call; see [`OpenTable::poll_event`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableEvent {
@@ -49,15 +74,15 @@ pub enum TableEvent {
         /// Why the open ends.
         ending: Ending,
     },
-    /// An orphan ends: its grace was over, and another client wanted what it has, or too many such orphans were kept or this
-    /// one for too long. For the server's own log and counters.
-    OrphanEnded {
+    /// An open begins to end without its client's doing, held or not. For the server's own log; who held it hears of it by
+    /// [`TableEvent::OpenEnded`].
+    Ended {
         /// The open.
         open: OpenId,
         /// Whose it is.
         owner: PublicKey,
         /// Why.
-        ending: Ending,
+        why: OpenEnd,
     },
     /// A resume key was refused. For the server's own log: the client hears one answer for every cause.
     ResumeRefused {

@@ -47,7 +47,7 @@
 //!
 //! It does no file work: [`TableEvent::CloseFile`] says when a descriptor can go. It keeps nothing on disk, but says what is to be kept, and
 //! knows nothing of channels: `session` says when a session is away, back or over. It does not bound its queue
-//! of events by itself: one call makes at most one event for each holder, open and waiting lock that it ends, and
+//! of events by itself: one call makes at most two events for each holder, open and waiting lock that it ends, and
 //! the caller drains [`OpenTable::poll_event`] after each call.
 
 mod changes;
@@ -73,7 +73,7 @@ mod views;
 mod waits;
 mod writers;
 
-pub use events::TableEvent;
+pub use events::{OpenEnd, TableEvent};
 pub use grants::{GrantRequest, KeyStamp, Offer};
 pub use keys::{Claim, ResumeDenial};
 pub use open::{Admission, Admitted, HolderView, OpenView, Repeat};

@@ -9,9 +9,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use super::ended::Tombstone;
-use super::events::TableEvent;
+use super::events::{OpenEnd, TableEvent};
 use super::open::Presence;
-use super::state::OpenPhase;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{Ending, FileIdentity, Limits, OpenId, PublicKey, Reason, Refusal, SessionId, Time};
@@ -96,7 +95,7 @@ impl OpenTable {
         }
         let age = self.lapsed_bounds.age;
         while let Some((_, id)) = self.lapsed.first().filter(|(since, _)| since.after(age) <= now) {
-            self.end_absent(id, Ending::Expired);
+            self.end_absent(id, OpenEnd::Expired);
         }
         self.tombstones.expire(now, self.tombstone_bounds);
         self.finish();
@@ -108,7 +107,7 @@ impl OpenTable {
     pub fn release(&mut self, now: Time, open: OpenId) -> bool {
         self.end_overdue(now);
         let is_there = self.opens.contains_key(&open);
-        self.end_absent(open, Ending::Released);
+        self.end_absent(open, OpenEnd::Released);
         self.finish();
         is_there
     }
@@ -131,7 +130,7 @@ impl OpenTable {
         let Some(open) = self.opens.get(&id) else { return };
         if !open.resumable {
             // Only its session could come back, and that has had its time.
-            self.end_absent(id, Ending::Expired);
+            self.end_absent(id, OpenEnd::Expired);
             return;
         }
         let (owner, file) = (open.owner, open.file);
@@ -142,7 +141,7 @@ impl OpenTable {
             self.serve_waiters();
         }
         while let Some(excess) = self.lapsed.excess(&self.lapsed_bounds, &owner) {
-            self.end_absent(excess, Ending::Expired);
+            self.end_absent(excess, OpenEnd::Evicted);
         }
     }
 
@@ -165,27 +164,29 @@ impl OpenTable {
             return Ok(());
         }
         let spare = self.spare(now, owner).ok_or(Reason::Quota)?;
-        self.stop_open(spare, Ending::Expired)
+        self.stop_open(spare, OpenEnd::Evicted)
     }
 
     /// Stops every holder of an open whose owner is not there to see it, and keeps a tombstone. What is executing goes
     /// on.
-    pub(super) fn end_absent(&mut self, id: OpenId, ending: Ending) {
+    pub(super) fn end_absent(&mut self, id: OpenId, why: OpenEnd) {
         // It is Closing then if something of it is executing, and ends by itself.
-        let _still_executing = self.stop_open(id, ending);
+        let _still_executing = self.stop_open(id, why);
     }
 
     /// Stops every holder of an open for a reason that its owner is to hear. `Err` says that it is still executing and
     /// when to ask again.
-    pub(super) fn stop_open(&mut self, id: OpenId, ending: Ending) -> Result<(), Refusal> {
-        let orphan = self.opens.get(&id).filter(|open| open.phase == OpenPhase::Orphaned);
-        if let Some(owner) = orphan.map(|open| open.owner).filter(|_| ending != Ending::Released) {
-            self.events.push_back(TableEvent::OrphanEnded { open: id, owner, ending });
-        }
+    pub(super) fn stop_open(&mut self, id: OpenId, why: OpenEnd) -> Result<(), Refusal> {
+        let ending = why.ending();
         self.bury(id, ending);
         // They end with the open, of which their holders hear otherwise.
         self.forget_grants(id);
-        let handles = self.opens.get(&id).map(|open| open.holders.clone()).unwrap_or_default();
+        let Some(open) = self.opens.get(&id) else { return Ok(()) };
+        let (owner, handles) = (open.owner, open.holders.clone());
+        // One that is ending is told of once, however often it is wanted meanwhile.
+        if handles.iter().any(|handle| self.holders.get(handle).is_some_and(|holder| !holder.is_draining())) {
+            self.events.push_back(TableEvent::Ended { open: id, owner, why });
+        }
         for handle in handles {
             if let Some(holder) = self.holders.get(&handle).filter(|holder| !holder.is_draining()) {
                 let session = holder.session;

@@ -132,13 +132,10 @@ fn repeat(session: SessionId, n: u64, handle: u64, export: &ExportName) -> Repea
 /// What there is to do. How files look, and who is told why, is asked for where it matters.
 fn events(table: &mut OpenTable) -> Vec<TableEvent> {
     let all = core::iter::from_fn(|| table.poll_event());
-    let is_for_others = |event: &TableEvent| {
-        matches!(
-            event,
-            TableEvent::LookAt { .. } | TableEvent::OpenEnded { .. } | TableEvent::OrphanEnded { .. }
-        )
+    let is_elsewhere = |event: &TableEvent| {
+        matches!(event, TableEvent::LookAt { .. } | TableEvent::OpenEnded { .. } | TableEvent::Ended { .. })
     };
-    all.filter(|event| !is_for_others(event)).collect()
+    all.filter(|event| !is_elsewhere(event)).collect()
 }
 
 fn closed(open: u64) -> TableEvent {

@@ -12,13 +12,13 @@
 
 use core::time::Duration;
 
-use super::events::TableEvent;
+use super::events::{OpenEnd, TableEvent};
 use super::locks::{FileLocks, Obstacle, Turn, Waiter};
 use super::ranges::{Lock, Splice};
 use super::table::OpenTable;
 use crate::model::{
-    ByteRange, Ending, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId,
-    Rights, SessionId, Time,
+    ByteRange, FileIdentity, HandleId, LockMode, OpenId, PublicKey, Reason, Refusal, RequestId, Rights,
+    SessionId, Time,
 };
 
 /// A request for a byte-range lock.
@@ -404,7 +404,7 @@ impl OpenTable {
             }
             let pressed = self.locks.get_mut(&file).map(FileLocks::take_pressed).unwrap_or_default();
             // One that still executes keeps its locks until it has done.
-            pressed.into_iter().for_each(|id| self.end_absent(id, Ending::TakenOver));
+            pressed.into_iter().for_each(|id| self.end_absent(id, OpenEnd::TakenOver));
             if self.locks.get(&file).is_some_and(FileLocks::is_empty) {
                 self.locks.remove(&file);
             }

@@ -39,6 +39,9 @@ pub enum HandshakeError {
     /// The choice is outside what was offered, or weaker.
     #[error("the server's choice is not one that the client offered")]
     Unoffered,
+    /// The server speaks this version of the protocol, and none that was offered. It is the server's own word.
+    #[error("the server speaks version {0} of the protocol")]
+    OtherVersion(u16),
     /// The hello begins the other handshake.
     #[error("the hello begins another handshake than the one it is read for")]
     OtherPattern,
@@ -115,12 +118,14 @@ impl SessionInitiator {
     ///
     /// # Errors
     /// [`HandshakeError::Peer`] for a message that does not verify, [`HandshakeError::WeakKey`],
-    /// [`HandshakeError::Choice`], [`HandshakeError::Unoffered`] for a version outside the offer,
+    /// [`HandshakeError::Choice`], [`HandshakeError::OtherVersion`] for a version outside the offer,
     /// [`HandshakeError::Derive`].
     pub fn finish(mut self, message2: &[u8]) -> Result<(SessionChoice, RecordKeys), HandshakeError> {
         let payload = noise::read(&mut self.state, message2)?;
         let choice: SessionChoice = codec::decode(&payload).map_err(HandshakeError::Choice)?;
-        check_version(&self.offer, &choice)?;
+        if !self.offer.has(choice.version) {
+            return Err(HandshakeError::OtherVersion(choice.version));
+        }
         let keys = noise::split(self.state)?.into_client_keys(first_channel(&choice))?;
         Ok((choice, keys))
     }
@@ -155,10 +160,22 @@ impl SessionResponder {
     /// [`HandshakeError::Unoffered`] for a version outside the offer, [`HandshakeError::WeakKey`],
     /// [`HandshakeError::Local`], [`HandshakeError::Derive`].
     pub fn finish(mut self, choice: SessionChoice) -> Result<(Vec<u8>, RecordKeys), HandshakeError> {
-        check_version(&self.offer, &choice)?;
+        if !self.offer.has(choice.version) {
+            return Err(HandshakeError::Unoffered);
+        }
         let message2 = write_choice(&mut self.state, &choice)?;
         let keys = noise::split(self.state)?.into_server_keys(first_channel(&choice))?;
         Ok((message2, keys))
+    }
+
+    /// Ends the handshake without keys, because the client offers no version that this end speaks: the bytes are message 2
+    /// behind its length, which tells `version`. Only the client that the hello names can read it, and knows whose word it
+    /// is.
+    ///
+    /// # Errors
+    /// [`HandshakeError::WeakKey`], [`HandshakeError::Local`].
+    pub fn decline(mut self, version: u16) -> Result<Vec<u8>, HandshakeError> {
+        write_choice(&mut self.state, &SessionChoice { version, session: SessionId([0; 16]) })
     }
 
     /// The client that the hello names. It is proven by the client's first record only: a hello can be sent again.
@@ -311,11 +328,6 @@ pub(super) fn write_choice<C: serde::Serialize>(
     let mut payload = Vec::new();
     codec::encode(choice, &mut payload);
     noise::write(state, &payload).map(|message| hello::framed(&message))
-}
-
-fn check_version(offer: &SessionOffer, choice: &SessionChoice) -> Result<(), HandshakeError> {
-    let offered = (offer.version_min..=offer.version_max).contains(&choice.version);
-    if offered { Ok(()) } else { Err(HandshakeError::Unoffered) }
 }
 
 /// The server may choose a stronger protection than the offered one, and nothing else. Control channels have one suite.

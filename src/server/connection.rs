@@ -9,11 +9,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::counters::Handshake;
 use super::enrolment;
 use super::gate::HalfOpen;
 use super::shared::{Shared, WriterHandle};
+use super::spans::{self, Line};
 use crate::model::{ChannelKind, ChannelNumber, EntropyError, Protection, PublicKey};
 use crate::net::socket::Accepted;
 use crate::net::{
@@ -25,10 +27,11 @@ use crate::secure::{
 };
 use crate::session::LossReason;
 use crate::session::server::{BindDenial, Binding, ClientMessage, ConnectionId, SessionFacts};
-use crate::wire::hello::{BindOffer, Hello, Offer, SessionOffer};
+use crate::wire::hello::{BindOffer, Hello, Offer, PROTOCOL_VERSION, SessionOffer};
 use crate::wire::{ClientControl, ClientData, Message, ServerControl, ServerData};
 
-/// Why a handshake came to nothing. For our log; the other side sees a closed connection in every case.
+/// Why a handshake came to nothing. For our log; the other side sees a closed connection in every case, but for a listed
+/// client of another version.
 #[derive(Debug, Error)]
 enum Refused {
     #[error(transparent)]
@@ -37,8 +40,13 @@ enum Refused {
     WrongServer,
     #[error("the handshake failed")]
     Handshake(#[from] HandshakeError),
-    #[error("client {0:?} is not on the list, its entry has expired, or it speaks no common version")]
+    #[error("client {0:?} is not on the list, or its entry has expired")]
     NotAllowed(PublicKey),
+    #[error(
+        "client {client:?} speaks versions {} to {} of the protocol, and this server {PROTOCOL_VERSION}",
+        offer.version_min, offer.version_max
+    )]
+    OtherVersion { client: PublicKey, offer: SessionOffer },
     #[error("the session was refused: {0:?}")]
     Session(BindDenial),
     #[error("the bind was refused: {0:?}")]
@@ -69,6 +77,8 @@ enum Greeted {
     Bind(Binding, RecordKeys),
     /// The server's key was shown, and the connection ends.
     Enrolled,
+    /// The client was told that there is no version for both, and the connection ends.
+    Declined(Refused),
 }
 
 /// Serves a connection from its first byte to its last.
@@ -106,6 +116,7 @@ fn how(outcome: &Result<Running, Refused>) -> Handshake {
                 Handshake::Failed
             }
             Refused::NotAllowed(_) => Handshake::NotAllowed,
+            Refused::OtherVersion { .. } => Handshake::OtherVersion,
             Refused::Session(_) | Refused::Bind(_) | Refused::Enrolment(_) => Handshake::Refused,
             Refused::TooSlow => Handshake::TooSlow,
             Refused::Drawn => Handshake::Drawn,
@@ -136,8 +147,9 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
         let mut stream = accepted.into_stream()?;
         match greet(shared, &mut stream, source).await? {
             Greeted::Enrolled => Ok(Running::Nothing),
+            Greeted::Declined(refused) => Err(refused),
             Greeted::Session(facts, keys) => {
-                let kind = (ChannelNumber(0), Protection::Sealed);
+                let kind = (ChannelNumber(0), Protection::Sealed, source);
                 let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
                 let Ok(ClientControl::Begin(begin)) = first.message else {
                     shared.lost(parts.connection, LossReason::Offence);
@@ -151,7 +163,7 @@ async fn begin(shared: &Arc<Shared>, accepted: Accepted, source: IpAddr) -> Resu
                 Ok(Running::Control(parts))
             }
             Greeted::Bind(binding, keys) => {
-                let kind = (binding.offer.number, binding.choice.protection);
+                let kind = (binding.offer.number, binding.choice.protection, source);
                 match binding.offer.kind {
                     ChannelKind::Control => {
                         let (parts, first) = open_channel(shared, stream, keys, kind, Queue::Control).await?;
@@ -217,6 +229,11 @@ async fn greet_session(
     let client = responder.client();
     let choice = shared.drive(|core, now| core.session_choice(now, &client, &offer))?;
     let choice = choice.ok_or(Refused::NotAllowed(client))?;
+    if !offer.has(choice.version) {
+        // Whoever is not on the list hears nothing of this either.
+        let message = shared.compute(move || responder.decline(choice.version)).await??;
+        return Ok((message, Greeted::Declined(Refused::OtherVersion { client, offer })));
+    }
     let (message, keys) = shared.compute(move || responder.finish(choice)).await??;
     Ok((message, Greeted::Session(SessionFacts { server, client, offer, choice }, keys)))
 }
@@ -263,9 +280,10 @@ async fn open_channel<I: Message, O: Message>(
     shared: &Arc<Shared>,
     stream: TcpStream,
     keys: RecordKeys,
-    (number, protection): (ChannelNumber, Protection),
+    (number, protection, source): (ChannelNumber, Protection, IpAddr),
     handle: impl FnOnce(Outbox<O>) -> WriterHandle,
 ) -> Result<(Parts<I, O>, Received<I>), Refused> {
+    let line = Line::new(stream.local_addr()?, source);
     let (read_half, write_half) = stream.into_split();
     let (mut reader, meter): (_, Meter) =
         RecordReader::new(read_half, Opener::new(keys.receive, number, protection)?, shared.buffers.clone());
@@ -277,7 +295,7 @@ async fn open_channel<I: Message, O: Message>(
     );
     let first = reader.next().await?;
     let (outbox, backlog) = outbox();
-    let connection = shared.register(handle(outbox), meter);
+    let connection = shared.register(handle(outbox), meter, line);
     Ok((Parts { reader, writer, backlog, connection }, first))
 }
 
@@ -313,8 +331,10 @@ async fn run<I: FromClient, O: Message + Send + Sync + 'static>(shared: &Arc<Sha
             tracing::debug!(%error, "what was sent on a connection cannot be thrown away");
         }
     };
-    let reason = run_channel(reader, writer, backlog, on_record, on_written, discard).await;
+    let span = shared.span_of(connection);
+    let running = run_channel(reader, writer, backlog, on_record, on_written, discard);
+    let reason = running.instrument(spans::of_tasks(&span)).await;
     // Both halves of the socket are closed by now.
-    tracing::debug!(connection = connection.0, %reason, "connection closed");
+    tracing::debug!(parent: &span, connection = connection.0, %reason, "connection closed");
     shared.lost(connection, reason);
 }

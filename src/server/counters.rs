@@ -4,9 +4,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::model::Ending;
+use crate::model::Protection;
 use crate::net::Outbound;
-use crate::session::server::{ClientMessage, Completion, ServerMessage};
+use crate::opens::OpenEnd;
+use crate::session::LossReason;
+use crate::session::server::{ClientMessage, Completion, ServerMessage, ServerNote, SessionEnd};
 use crate::wire::{ClientControl, ClientData, Message as _, ServerControl, ServerData};
 
 /// How handshakes end, in the order of [`Handshake`].
@@ -15,6 +17,7 @@ const HANDSHAKES: [&str; HANDSHAKE_KINDS] = [
     "key_shown",
     "no_hello",
     "wrong_server",
+    "other_version",
     "failed",
     "not_allowed",
     "refused",
@@ -22,7 +25,7 @@ const HANDSHAKES: [&str; HANDSHAKE_KINDS] = [
     "drawn",
     "broken",
 ];
-const HANDSHAKE_KINDS: usize = 10;
+const HANDSHAKE_KINDS: usize = 11;
 
 /// How a handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(super) enum Handshake {
     NoHello,
     /// It was made for another server's key.
     WrongServer,
+    /// Its client is listed and speaks no version that this server does.
+    OtherVersion,
     /// Its cryptography does not hold.
     Failed,
     /// Its client is not on the list.
@@ -47,6 +52,35 @@ pub(super) enum Handshake {
     Drawn,
     /// The connection broke, or this machine could not go on.
     Broken,
+}
+
+/// Why sessions end, channels are lost, and opens end without their clients' doing.
+const SESSION_ENDS: [&str; 4] = ["closed", "expired", "not_allowed", "key_retired"];
+const CHANNEL_LOSSES: [&str; 6] = ["farewell", "broken", "silent", "offence", "closed", "session_ended"];
+const OPEN_ENDS: [&str; 4] = ["taken_over", "expired", "evicted", "released"];
+/// How channels are protected.
+const PROTECTIONS: [Protection; 3] = [Protection::Sealed, Protection::Signed, Protection::Clear];
+
+/// Counts under a few words.
+#[derive(Debug)]
+struct Worded<const N: usize>([(&'static str, AtomicU64); N]);
+
+impl<const N: usize> Worded<N> {
+    fn new(words: [&'static str; N]) -> Self {
+        Self(words.map(|word| (word, AtomicU64::new(0))))
+    }
+
+    fn count(&self, word: &str) {
+        let own = self.0.iter().find(|(own, _)| *own == word);
+        debug_assert!(own.is_some(), "{word} is one of the words");
+        if let Some((_, count)) = own {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn told(&self) -> Vec<(&'static str, u64)> {
+        self.0.iter().map(|(word, count)| (*word, count.load(Ordering::Relaxed))).collect()
+    }
 }
 
 /// Kinds of messages, each with as many places as a kind byte has values.
@@ -64,8 +98,11 @@ pub(super) struct Counters {
     read: AtomicU64,
     written: AtomicU64,
     handshakes: [AtomicU64; HANDSHAKE_KINDS],
-    orphans_taken_over: AtomicU64,
-    orphans_expired: AtomicU64,
+    session_ends: Worded<4>,
+    channel_losses: Worded<6>,
+    open_ends: Worded<4>,
+    /// In the order of [`PROTECTIONS`]: payload that came in, and that went out.
+    payload: [[AtomicU64; 2]; 3],
     commits: AtomicU64,
     commit_us: AtomicU64,
 }
@@ -94,8 +131,14 @@ pub struct ServerCounts {
     pub written: u64,
     /// Handshakes that have ended, by how.
     pub handshakes: Vec<(&'static str, u64)>,
-    /// Orphans that have ended after their grace, by why.
-    pub orphans_ended: [(&'static str, u64); 2],
+    /// Sessions that have ended, by why.
+    pub session_ends: Vec<(&'static str, u64)>,
+    /// Channels that sessions have lost, by why.
+    pub channel_losses: Vec<(&'static str, u64)>,
+    /// Opens that have ended without their clients' doing, by why.
+    pub open_ends: Vec<(&'static str, u64)>,
+    /// Bytes of payload that channels of each protection have carried: to this server, and from it.
+    pub payload: Vec<(Protection, u64, u64)>,
     /// Batches of changes that the store of the open table has recorded.
     pub commits: u64,
     /// How long those waited for it, all together.
@@ -110,15 +153,17 @@ impl Counters {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             handshakes: Default::default(),
-            orphans_taken_over: AtomicU64::new(0),
-            orphans_expired: AtomicU64::new(0),
+            session_ends: Worded::new(SESSION_ENDS),
+            channel_losses: Worded::new(CHANNEL_LOSSES),
+            open_ends: Worded::new(OPEN_ENDS),
+            payload: Default::default(),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
         }
     }
 
-    /// A request of this kind is answered.
-    pub(super) fn answered(&self, kind: u8, answer: &ServerMessage) {
+    /// A request of this kind is answered; how, in a word.
+    pub(super) fn answered(&self, kind: u8, answer: &ServerMessage) -> &'static str {
         let is_refusal = matches!(
             answer,
             ServerMessage::Control(ServerControl::Refused(_)) | ServerMessage::Data(ServerData::Refused(_))
@@ -127,6 +172,7 @@ impl Counters {
         if let Some(count) = counts.get(usize::from(kind)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if is_refusal { "refused" } else { "done" }
     }
 
     /// File work is done.
@@ -140,6 +186,52 @@ impl Counters {
         };
     }
 
+    /// What the core notes, as far as it is counted.
+    pub(super) fn noted(&self, note: &ServerNote) {
+        match note {
+            ServerNote::SessionEnded { reason, .. } => self.session_ends.count(match reason {
+                SessionEnd::Closed => "closed",
+                SessionEnd::Expired => "expired",
+                SessionEnd::NotAllowed => "not_allowed",
+                SessionEnd::KeyRetired => "key_retired",
+            }),
+            ServerNote::ChannelLost { reason, .. } => self.channel_losses.count(match reason {
+                LossReason::Farewell => "farewell",
+                LossReason::Broken => "broken",
+                LossReason::Silent => "silent",
+                LossReason::Offence => "offence",
+                LossReason::Closed => "closed",
+                LossReason::SessionEnded => "session_ended",
+            }),
+            ServerNote::OpenEnded { why, .. } => self.open_ends.count(match why {
+                OpenEnd::TakenOver => "taken_over",
+                OpenEnd::Expired => "expired",
+                OpenEnd::Evicted => "evicted",
+                OpenEnd::Released => "released",
+            }),
+            _ => {}
+        }
+    }
+
+    /// A channel has carried payload to this server.
+    pub(super) fn came(&self, protection: Protection, bytes: u64) {
+        if let Some([came, _]) = self.payload_of(protection) {
+            came.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A channel carries payload from this server.
+    pub(super) fn went(&self, protection: Protection, bytes: u64) {
+        if let Some([_, went]) = self.payload_of(protection) {
+            went.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn payload_of(&self, protection: Protection) -> Option<&[AtomicU64; 2]> {
+        let mut all = PROTECTIONS.iter().zip(&self.payload);
+        all.find(|(own, _)| **own == protection).map(|(_, counts)| counts)
+    }
+
     /// A handshake has ended.
     pub(super) fn handshake(&self, how: Handshake) {
         let [
@@ -147,6 +239,7 @@ impl Counters {
             key_shown,
             no_hello,
             wrong_server,
+            other_version,
             failed,
             not_allowed,
             refused,
@@ -159,22 +252,13 @@ impl Counters {
             Handshake::KeyShown => key_shown,
             Handshake::NoHello => no_hello,
             Handshake::WrongServer => wrong_server,
+            Handshake::OtherVersion => other_version,
             Handshake::Failed => failed,
             Handshake::NotAllowed => not_allowed,
             Handshake::Refused => refused,
             Handshake::TooSlow => too_slow,
             Handshake::Drawn => drawn,
             Handshake::Broken => broken,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// An orphan whose grace was over has ended.
-    pub(super) fn orphan_ended(&self, ending: Ending) {
-        let count = match ending {
-            Ending::TakenOver => &self.orphans_taken_over,
-            Ending::Expired => &self.orphans_expired,
-            Ending::Released => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -200,10 +284,12 @@ impl Counters {
             read: of(&self.read),
             written: of(&self.written),
             handshakes: HANDSHAKES.into_iter().zip(self.handshakes.iter().map(of)).collect(),
-            orphans_ended: [
-                ("taken_over", of(&self.orphans_taken_over)),
-                ("expired", of(&self.orphans_expired)),
-            ],
+            session_ends: self.session_ends.told(),
+            channel_losses: self.channel_losses.told(),
+            open_ends: self.open_ends.told(),
+            payload: (PROTECTIONS.iter().zip(&self.payload))
+                .map(|(protection, [came, went])| (*protection, of(came), of(went)))
+                .collect(),
             commits: of(&self.commits),
             commit_time: Duration::from_micros(of(&self.commit_us)),
         }

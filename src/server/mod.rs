@@ -21,6 +21,7 @@ mod listing;
 mod names;
 mod persistence;
 mod shared;
+mod spans;
 mod stat;
 pub mod store;
 mod work;
@@ -30,6 +31,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +97,8 @@ pub struct ServerConfig {
     pub listeners: Vec<TcpListener>,
     /// Whether anybody who asks is shown the server's public key, so that it can be pinned; nothing else comes of it.
     pub enrolment: bool,
+    /// Whether lines of the log at `debug` name files; see [`Server::set_log_names`].
+    pub log_names: bool,
 }
 
 impl ServerConfig {
@@ -116,6 +120,7 @@ impl ServerConfig {
             listen: Vec::new(),
             listeners: Vec::new(),
             enrolment: true,
+            log_names: false,
         }
     }
 }
@@ -182,6 +187,8 @@ pub struct DescriptorStatus {
     /// Descriptors of them that stay open as long as their opens, because their files have no name or could not be
     /// opened again.
     pub pinned: usize,
+    /// Descriptors that were closed so far to make room for others; their opens go on.
+    pub evicted: u64,
     /// The most that there are of all and of the pinned ones.
     pub bounds: DescriptorBounds,
 }
@@ -282,6 +289,7 @@ impl Server {
         let own = (Arc::clone(&gate), workers, persistence.unwrap_or_default());
         let shared =
             Arc::new(Shared::new(core, (identities, names, files), own, config.limits, config.enrolment));
+        shared.log_names.store(config.log_names, Ordering::Relaxed);
         // What the core has from before, before anybody asks for it.
         shared.drive(|_, _| ());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -313,6 +321,12 @@ impl Server {
     pub fn set_protection(&self, minima: ProtectionMinima) {
         self.shared.drive(|core, now| core.handle_minima(now, minima));
         self.shared.wake_timer();
+    }
+
+    /// Whether lines of the log at `debug` name files from now on, with what is no printable text as escapes. Without that
+    /// no line does, at any level; an open has its id.
+    pub fn set_log_names(&self, names: bool) {
+        self.shared.log_names.store(names, Ordering::Relaxed);
     }
 
     /// How data channels are protected at least, with the list of clients that is in force.
@@ -426,6 +440,7 @@ impl Server {
             opens: counts.opens,
             open: counts.open,
             pinned: counts.pinned,
+            evicted: files.evicted(),
             bounds: files.bounds(),
         }
     }

@@ -1,12 +1,13 @@
 //! The one core of a server behind its lock, and how its outputs are carried out.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use super::counters::{Counters, kind_of};
 use super::descriptors::{Descriptors, Lease};
@@ -15,11 +16,12 @@ use super::gate::Gate;
 use super::identities::Identities;
 use super::names::Names;
 use super::persistence::Persistence;
+use super::spans::{self, Line, Spans, Traced};
 use super::work::Work;
-use crate::model::{Limits, RequestId, Time};
+use crate::model::{Limits, RequestId, Time, len_u64};
 use crate::net::{Buffers, Clock, Meter, NotDone, Outbound, Queue, Workers};
 use crate::session::server::{
-    ClientMessage, CloseManner, ConnectionId, ServerCore, ServerMessage, ServerNote, ServerOutput,
+    ClientMessage, CloseManner, ConnectionId, ServerCore, ServerMessage, ServerOutput,
 };
 use crate::session::{Input, LossReason};
 use crate::wire::{ServerControl, ServerData};
@@ -55,10 +57,13 @@ pub(super) struct Shared {
     /// Of the payload of all connections.
     pub(super) buffers: Buffers,
     pub(super) counters: Counters,
+    /// Whether the log may name files.
+    pub(super) log_names: AtomicBool,
 }
 
 struct State {
     core: ServerCore<Outbound>,
+    spans: Spans,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
 }
@@ -66,8 +71,16 @@ struct State {
 struct Connection {
     writer: WriterHandle,
     meter: Meter,
-    /// Requests that wait for their answers, by the kind byte.
-    asked: HashMap<RequestId, u8>,
+    /// Requests that wait for their answers.
+    asked: HashMap<RequestId, Asked>,
+    traced: Traced,
+}
+
+/// A request that waits for its answer.
+struct Asked {
+    /// The kind byte.
+    kind: u8,
+    span: Span,
 }
 
 /// Requests whose kinds are remembered on a connection, for each that its session may have under way with credit: the
@@ -92,7 +105,12 @@ impl Shared {
         enrolment: bool,
     ) -> Self {
         Self {
-            state: Mutex::new(State { core, connections: HashMap::new(), next_connection: 0 }),
+            state: Mutex::new(State {
+                core,
+                spans: Spans::default(),
+                connections: HashMap::new(),
+                next_connection: 0,
+            }),
             clock: Clock,
             identities: RwLock::new(identities),
             changing: Mutex::default(),
@@ -110,6 +128,7 @@ impl Shared {
             file_work: TaskTracker::new(),
             buffers: Buffers::default(),
             counters: Counters::new(),
+            log_names: AtomicBool::new(false),
         }
     }
 
@@ -145,14 +164,42 @@ impl Shared {
         let (request, kind) = (input.request, input.message.as_ref().ok().map(kind_of));
         let asked_max = usize::try_from(self.limits.requests).unwrap_or(usize::MAX);
         let asked_max = asked_max.saturating_mul(ASKED_PER_REQUEST);
+        let span = kind.map_or_else(Span::none, |kind| self.request_span(connection, request, kind));
+        if let Ok(message) = &input.message
+            && self.names_are_logged()
+        {
+            span.in_scope(|| spans::tell_names(message));
+        }
+        let _within = span.enter();
         self.step(|state, now| {
+            state.came(&self.counters, connection, input.payload_len);
             // What the core does not answer is not remembered.
             if state.core.handle_input(now, connection, input)
                 && let Some(kind) = kind
             {
-                state.note(connection, (request, kind), asked_max);
+                state.note(connection, (request, Asked { kind, span: span.clone() }), asked_max);
             }
         });
+    }
+
+    /// Whether the log may name files.
+    pub(super) fn names_are_logged(&self) -> bool {
+        self.log_names.load(Ordering::Relaxed)
+    }
+
+    /// The span of a request; none where the log shows none.
+    fn request_span(&self, connection: ConnectionId, request: RequestId, kind: u8) -> Span {
+        match tracing::enabled!(tracing::Level::DEBUG) && request != RequestId::NONE {
+            true => spans::request_span(&self.span_of(connection), request, kind),
+            false => Span::none(),
+        }
+    }
+
+    /// The span of a connection's channel, once it is bound.
+    pub(super) fn span_of(&self, connection: ConnectionId) -> Span {
+        let state = self.lock();
+        let connection = state.connections.get(&connection);
+        connection.map_or_else(Span::none, |connection| connection.traced.span().clone())
     }
 
     /// Deadlines may have come nearer without a note of the core's.
@@ -166,18 +213,20 @@ impl Shared {
     }
 
     /// Gives a connection a name and its writer a place.
-    pub(super) fn register(&self, writer: WriterHandle, meter: Meter) -> ConnectionId {
+    pub(super) fn register(&self, writer: WriterHandle, meter: Meter, line: Line) -> ConnectionId {
         let mut state = self.lock();
         let id = ConnectionId(state.next_connection);
         state.next_connection = state.next_connection.saturating_add(1);
-        state.connections.insert(id, Connection { writer, meter, asked: HashMap::new() });
+        let traced = Traced::new(line);
+        state.connections.insert(id, Connection { writer, meter, asked: HashMap::new(), traced });
         id
     }
 
     /// The connection is gone.
     pub(super) fn lost(self: &Arc<Self>, connection: ConnectionId, reason: LossReason) {
-        self.lock().connections.remove(&connection);
+        // It is known until the log has been told.
         self.drive(|core, now| core.handle_lost(now, connection, reason));
+        self.lock().connections.remove(&connection);
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -262,10 +311,9 @@ impl Shared {
                 }
                 ServerOutput::Drained => self.drained.notify_one(),
                 ServerOutput::Note(note) => {
-                    log(&note);
-                    if let ServerNote::OrphanEnded { ending, .. } = note {
-                        self.counters.orphan_ended(ending);
-                    }
+                    self.counters.noted(&note);
+                    let of = spans::connection_of(&note).and_then(|of| state.connections.get_mut(&of));
+                    state.spans.tell(&note, of.map(|of| &mut of.traced));
                     self.wake.notify_one();
                 }
             }
@@ -307,10 +355,18 @@ impl Shared {
 
 impl State {
     /// What is asked for in a request, so that its answer can be counted.
-    fn note(&mut self, connection: ConnectionId, (request, kind): (RequestId, u8), asked_max: usize) {
+    fn note(&mut self, connection: ConnectionId, (request, asked): (RequestId, Asked), asked_max: usize) {
         let connection = self.connections.get_mut(&connection);
         if let Some(connection) = connection.filter(|connection| connection.asked.len() < asked_max) {
-            connection.asked.insert(request, kind);
+            connection.asked.insert(request, asked);
+        }
+    }
+
+    /// A request came with payload.
+    fn came(&self, counters: &Counters, connection: ConnectionId, bytes: u32) {
+        let of = self.connections.get(&connection).filter(|_| bytes > 0);
+        if let Some(protection) = of.and_then(|of| of.traced.protection()) {
+            counters.came(protection, u64::from(bytes));
         }
     }
 
@@ -323,8 +379,12 @@ impl State {
         payload: Option<Outbound>,
     ) {
         let Some(connection) = self.connections.get_mut(&connection) else { return };
-        if let Some(kind) = connection.asked.remove(&request) {
-            counters.answered(kind, &message);
+        if let Some(Asked { kind, span }) = connection.asked.remove(&request) {
+            let outcome = counters.answered(kind, &message);
+            tracing::debug!(parent: &span, outcome, "answered");
+        }
+        if let (Some(payload), Some(protection)) = (&payload, connection.traced.protection()) {
+            counters.went(protection, len_u64(payload.len()));
         }
         let ids = (request, RequestId::NONE);
         match (&connection.writer, message) {
@@ -351,43 +411,6 @@ pub(super) async fn run_timer(shared: Arc<Shared>, stop: CancellationToken) {
                 shared.feed_progress();
                 shared.tick();
             }
-        }
-    }
-}
-
-/// Our log says exactly what the other side is not told.
-fn log(note: &ServerNote) {
-    match note {
-        ServerNote::SessionStarted { session, client } => {
-            tracing::info!(%session, ?client, "session started")
-        }
-        ServerNote::SessionEnded { session, reason } => tracing::info!(%session, ?reason, "session ended"),
-        ServerNote::ChannelBound { session, number, kind, protection } => {
-            tracing::info!(%session, channel = %number, %kind, %protection, "channel bound");
-        }
-        ServerNote::ChannelLost { session, number, reason } => {
-            tracing::info!(%session, channel = %number, %reason, "channel lost");
-        }
-        ServerNote::SessionAway { session, kept } => {
-            tracing::info!(%session, ?kept, "no channel reaches the session; its opens wait");
-        }
-        ServerNote::StartedUnderPreviousKey { session, client } => {
-            tracing::warn!(%session, ?client, "the session began under the server's previous key, which its client still has");
-        }
-        // Its connection's end tells the log, as often as the log is told of refusals.
-        ServerNote::BindRefused { why } => tracing::debug!(?why, "bind refused"),
-        ServerNote::ResumeRefused { session, why } => tracing::warn!(%session, ?why, "resume key refused"),
-        ServerNote::ResumeThrottled { session } => {
-            tracing::warn!(%session, "resume key not looked at: too many were refused just before");
-        }
-        ServerNote::OpenReleased { open, owner, holders } => {
-            tracing::warn!(%open, ?owner, holders, "the administrator has ended the open");
-        }
-        ServerNote::OrphanEnded { open, owner, ending } => {
-            tracing::info!(%open, ?owner, ?ending, "an orphan whose grace was over has ended");
-        }
-        ServerNote::Offence { session, what } => {
-            tracing::warn!(%session, ?what, "the peer broke the protocol")
         }
     }
 }

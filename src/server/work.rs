@@ -10,6 +10,7 @@ use super::evidence;
 use super::files::CachedRead;
 use super::names::Outcome;
 use super::shared::Shared;
+use super::spans;
 use super::xattr::Holder;
 use crate::model::{AttributeChange, Attributes, Limits, OpenId, Reason, Refusal};
 use crate::net::Outbound;
@@ -49,6 +50,11 @@ impl Shared {
                 None
             }
             effect @ (Effect::OpenFile { .. } | Effect::MakeFile { .. }) => {
+                if let Effect::OpenFile { open, export, path, .. }
+                | Effect::MakeFile { open, export, path, .. } = &effect
+                {
+                    spans::opening(*open, export, path, self.names_are_logged());
+                }
                 self.later(id, move |shared| shared.open_or_make(effect));
                 None
             }
@@ -219,9 +225,10 @@ impl Shared {
         id: EffectId,
         work: impl FnOnce(&Arc<Self>) -> Completion<Outbound> + Send + 'static,
     ) {
-        let shared = Arc::clone(self);
+        let (shared, span) = (Arc::clone(self), spans::of_work());
         // The report is the task's only result; a server that stops waits for all of them.
         drop(self.file_work.spawn_blocking(move || {
+            let _within = span.enter();
             let completion = work(&shared);
             shared.counters.worked(&completion);
             shared.drive(|core, now| core.handle_completion(now, id, completion));

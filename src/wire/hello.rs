@@ -70,6 +70,12 @@ pub struct SessionOffer {
 impl SessionOffer {
     /// What this code offers.
     pub const OURS: Self = Self { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION };
+
+    /// Whether a version is one that was offered.
+    #[must_use]
+    pub fn has(&self, version: u16) -> bool {
+        (self.version_min..=self.version_max).contains(&version)
+    }
 }
 
 /// What the server chose for a session; stands in message 2.

@@ -1,7 +1,8 @@
 //! The server's process ends and another one starts on its store: opens, locks and keys are there again, and nothing that
 //! anybody was told is missing.
 
-use bowline::model::{ByteRange, CreateId, Ending, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::model::{ByteRange, CreateId, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::opens::OpenEnd;
 use bowline::session::client::{Answer, Ticket};
 use bowline::session::server::ServerNote;
 use bowline::wire::ServerControl;
@@ -279,8 +280,7 @@ fn f50_what_was_broken_for_a_refused_open_is_stored_as_ended() {
     let contender = pair.complete_client(2, &LINES);
     let late = exclusive(&mut pair, contender);
     assert_eq!(refusal(pair.error(contender, late)).reason, Reason::NoSpace);
-    let is_noted =
-        |note: &ServerNote| matches!(note, ServerNote::OrphanEnded { ending: Ending::TakenOver, .. });
+    let is_noted = |note: &ServerNote| matches!(note, ServerNote::OpenEnded { why: OpenEnd::TakenOver, .. });
     assert_eq!(pair.notes.iter().filter(|note| is_noted(note)).count(), 1);
     pair.run_for(seconds(1));
     pair.restart_server();

@@ -33,13 +33,16 @@ use super::output::Color;
 /// Files of servers are written PEER:EXPORT/PATH, as in store:media/clips/first.mov. `bowline explain` says what the codes
 /// of errors mean.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, long_version = LONG_VERSION, max_term_width = 100)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: CommonArguments,
     #[command(subcommand)]
     pub(super) command: Command,
 }
+
+/// The program's version, and what decides who can talk to whom.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nprotocol 1");
 
 /// How every command talks.
 #[derive(Debug, Clone, clap::Args)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bowline::model::{Durability, ExportName, NameError, Protection};
 use bowline::server::parse_export_argument;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser as _};
 
 use crate::cli::log::LogFormat;
 use crate::cli::user::User;
@@ -77,6 +77,9 @@ pub(in crate::cli) struct ServeArguments {
     /// standard error is the journal, else text.
     #[arg(long, value_name = "FORMAT", env = "BOWLINE_LOG_FORMAT")]
     pub(in crate::cli) log_format: Option<LogFormat>,
+    /// Let lines of the log at debug name files. Without it the log has the ids of opens, and no name at any level.
+    #[arg(long, env = "BOWLINE_LOG_NAMES", value_parser = FalseyValueParser::new())]
+    pub(in crate::cli) log_names: bool,
     /// Stop when standard input closes, as a child of another program should.
     #[arg(long)]
     pub(in crate::cli) until_stdin_closes: bool,

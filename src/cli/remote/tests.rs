@@ -75,6 +75,8 @@ fn the_commonest_failures_read_as_they_did() {
         of(refused(Reason::Stale)),
         of(refused(Reason::TakenOver)),
         of(refused(Reason::NoSpace)),
+        of(Error::OtherVersion { address, theirs: 2, ours: 1 }),
+        of(Error::OtherVersion { address, theirs: 1, ours: 2 }),
         of(Error::Protocol),
         with_vias(&strict, &clear, &|| Err(Failure::new("not asked"))).unwrap_err(),
     ];

@@ -49,6 +49,7 @@ pub(super) struct ServeFile {
     pub(super) no_admin_socket: bool,
     pub(super) user: Option<User>,
     pub(super) log: Option<String>,
+    pub(super) log_names: bool,
     pub(super) metrics: Option<SocketAddr>,
 }
 
@@ -80,6 +81,8 @@ struct Raw {
     no_admin_socket: Option<Spanned<bool>>,
     user: Option<Spanned<String>>,
     log: Option<Spanned<String>>,
+    #[serde(default)]
+    log_names: bool,
     metrics: Option<Spanned<String>>,
 }
 
@@ -140,6 +143,7 @@ fn parse(text: &str, folder: &Path) -> Result<ServeFile, FileError> {
         state_dir: at(raw.state_dir),
         admin_socket: at(raw.admin_socket),
         log: raw.log.map(Spanned::into_inner),
+        log_names: raw.log_names,
         ..file
     })
 }
@@ -176,7 +180,7 @@ mod tests {
         let text = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nclients = \"clients.toml\"\nkey = \"/k\"\n\
              previous_key = \"old\"\nprotection = \"sealed\"\nmode_mask = \"750\"\nallow_special_bits = true\n\
              enrolment = false\nstate_dir = \"/s\"\ndurability = \"process\"\nadmin_socket = \"/a\"\n\
-             user = \"7:8\"\nlog = \"debug\"\nmetrics = \"127.0.0.1:9\"\n\
+             user = \"7:8\"\nlog = \"debug\"\nlog_names = true\nmetrics = \"127.0.0.1:9\"\n\
              [[export]]\nname = \"media\"\npath = \"/srv/media\"\nprotection = \"sealed\"\n\
              [[export]]\nname = \"other\"\npath = \"o\"\n";
         let name = |name: &str| name.parse::<ExportName>().unwrap();
@@ -198,6 +202,7 @@ mod tests {
             no_admin_socket: false,
             user: Some("7:8".parse().unwrap()),
             log: Some("debug".to_owned()),
+            log_names: true,
             metrics: Some("127.0.0.1:9".parse().unwrap()),
         };
         assert_eq!(parse(text, Path::new("/etc/b")).unwrap(), expected);

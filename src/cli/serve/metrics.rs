@@ -42,6 +42,25 @@ const DESCRIPTORS: Metric = (
     "gauge",
     "Descriptors of open files, by state: all that are open, and those that are pinned.",
 );
+const EVICTED: Metric = (
+    "bowline_descriptors_evicted_total",
+    "counter",
+    "Descriptors of open files that were closed to make room for others.",
+);
+const SESSION_ENDS: Metric =
+    ("bowline_sessions_ended_total", "counter", "Sessions that have ended, by reason.");
+const CHANNEL_LOSSES: Metric =
+    ("bowline_channels_lost_total", "counter", "Channels that sessions have lost, by reason.");
+const OPEN_ENDS: Metric = (
+    "bowline_opens_ended_total",
+    "counter",
+    "Open files that have ended without their clients' doing, by reason.",
+);
+const PAYLOAD: Metric = (
+    "bowline_payload_bytes_total",
+    "counter",
+    "Payload that channels have carried, by direction and protection.",
+);
 const READ: Metric = ("bowline_read_bytes_total", "counter", "Bytes of files that were read for clients.");
 const WRITTEN: Metric =
     ("bowline_written_bytes_total", "counter", "Bytes that clients have written to files.");
@@ -57,11 +76,6 @@ const TURNED_AWAY: Metric = (
     "counter",
     "Connections that were closed before a handshake or instead of one, by reason.",
 );
-const ORPHANS_ENDED: Metric = (
-    "bowline_orphans_ended_total",
-    "counter",
-    "Open files that ended under their absent owners after their grace, by reason.",
-);
 const COMMITS: Metric = (
     "bowline_store_commit_seconds",
     "summary",
@@ -70,7 +84,7 @@ const COMMITS: Metric = (
 
 /// Every metric, in the order in which they are told.
 #[cfg(test)]
-const ALL: [Metric; 16] = [
+const ALL: [Metric; 20] = [
     SESSIONS,
     CHANNELS,
     OPENS,
@@ -79,13 +93,17 @@ const ALL: [Metric; 16] = [
     LOCK_WAITS,
     HALF_OPEN,
     DESCRIPTORS,
+    EVICTED,
+    SESSION_ENDS,
+    CHANNEL_LOSSES,
+    OPEN_ENDS,
     READ,
     WRITTEN,
+    PAYLOAD,
     REQUESTS,
     HANDSHAKES,
     STEPS,
     TURNED_AWAY,
-    ORPHANS_ENDED,
     COMMITS,
 ];
 
@@ -246,8 +264,23 @@ fn text(server: &Server) -> String {
     text.one(HALF_OPEN, gate.half_open);
     let states = [("open", descriptors.open), ("pinned", descriptors.pinned)];
     text.metric(DESCRIPTORS, states.map(|(state, count)| (label("state", state), wide(count))));
+    text.metric(EVICTED, [(String::new(), descriptors.evicted)]);
+    let by_reason = [
+        (SESSION_ENDS, &counts.session_ends),
+        (CHANNEL_LOSSES, &counts.channel_losses),
+        (OPEN_ENDS, &counts.open_ends),
+    ];
+    for (metric, ends) in by_reason {
+        text.metric(metric, ends.iter().map(|(reason, count)| (label("reason", reason), *count)));
+    }
     text.metric(READ, [(String::new(), counts.read)]);
     text.metric(WRITTEN, [(String::new(), counts.written)]);
+    let carried = counts.payload.iter().flat_map(|(protection, came, went)| {
+        [("in", came), ("out", went)].map(|(direction, bytes)| {
+            (format!("{{direction=\"{direction}\",protection=\"{protection}\"}}"), *bytes)
+        })
+    });
+    text.metric(PAYLOAD, carried);
     let outcomes = counts.requests.iter().flat_map(|request| {
         [("done", request.done), ("refused", request.refused)]
             .map(|(outcome, count)| (format!("{{kind=\"{}\",outcome=\"{outcome}\"}}", request.kind), count))
@@ -257,7 +290,6 @@ fn text(server: &Server) -> String {
     text.metric(STEPS, [(String::new(), gate.handshake_steps)]);
     let reasons = [("no_token", gate.counts.without_token), ("drawn", gate.counts.drawn)];
     text.metric(TURNED_AWAY, reasons.map(|(reason, count)| (label("reason", reason), count)));
-    text.metric(ORPHANS_ENDED, counts.orphans_ended.map(|(why, count)| (label("reason", why), count)));
     text.head(COMMITS);
     let (name, ..) = COMMITS;
     let seconds = counts.commit_time.as_secs_f64();

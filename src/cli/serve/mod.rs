@@ -84,6 +84,7 @@ pub(super) async fn run(source: Source, settings: Settings, handed: Handed) -> R
         listen,
         listeners: handed.listeners,
         enrolment: settings.enrolment,
+        log_names: settings.log_names,
         ..ServerConfig::new(identity, exports, policy)
     })
     .map_err(|error| describe_start(&error))?;

@@ -37,6 +37,11 @@ impl InForce {
             let taken = log::show_as_in_file(new.log.as_deref());
             tracing::info!(taken, "the file's log filter; a flag or a variable goes before it");
         }
+        if new.log_names != self.settings.log_names {
+            self.settings.log_names = new.log_names;
+            server.set_log_names(new.log_names);
+            tracing::info!(names = new.log_names, "whether the log may name files");
+        }
         let fixed = self.settings.fixed_differences(&new);
         if !fixed.is_empty() {
             tracing::warn!(settings = fixed.join(", "), "settings have changed that need a restart");

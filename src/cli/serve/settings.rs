@@ -31,6 +31,7 @@ pub(in crate::cli) struct Settings {
     pub(super) no_admin_socket: bool,
     pub(in crate::cli) user: Option<User>,
     pub(super) log: Option<String>,
+    pub(super) log_names: bool,
     pub(super) metrics: Option<SocketAddr>,
 }
 
@@ -108,6 +109,7 @@ fn merge(flags: &ServeArguments, file: ServeFile) -> Settings {
         no_admin_socket: if says_socket { flags.no_admin_socket } else { file.no_admin_socket },
         user: flags.user.or(file.user),
         log: file.log,
+        log_names: flags.log_names || file.log_names,
         metrics: flags.metrics.or(file.metrics),
     }
 }
@@ -219,6 +221,7 @@ mod tests {
             enrolment: true,
             protection: Protection::Sealed,
             log: Some("debug".to_owned()),
+            log_names: true,
             ..old.clone()
         };
         assert_eq!(old.fixed_differences(&new), ["listen", "enrolment"]);

@@ -49,17 +49,17 @@ fn b16_the_owner_hears_that_another_client_took_the_file_and_nobody_else_does() 
 /// A session that comes back to its handle has no key to ask with: it is told that and why the handle has ended.
 #[test]
 fn b16_a_session_is_told_why_its_open_has_ended() {
-    for (at, ending) in [(60, Ending::TakenOver), (61 + 86_400, Ending::Expired)] {
+    for (at, why) in [(60, OpenEnd::TakenOver), (61 + 86_400, OpenEnd::Expired)] {
         let mut table = table();
         admit(&mut table, second(0), A1, 1, EXCLUSIVE).unwrap();
         table.session_away(second(0), A1);
         table.expire(second(at));
         drop(admit(&mut table, second(at), B1, 2, EXCLUSIVE));
-        let told = TableEvent::OpenEnded { session: A1, handle: HandleId(1), ending };
+        let told = TableEvent::OpenEnded { session: A1, handle: HandleId(1), ending: why.ending() };
         let all: Vec<_> = core::iter::from_fn(|| table.poll_event()).collect();
         let at = |event: &TableEvent| all.iter().position(|one| one == event);
         assert!(at(&told).is_some() && at(&told) < at(&drained(A1, 1)), "{all:?}");
-        let orphan = TableEvent::OrphanEnded { open: OpenId(1), owner: ALICE, ending };
+        let orphan = TableEvent::Ended { open: OpenId(1), owner: ALICE, why };
         assert_eq!(all.iter().filter(|event| **event == orphan).count(), 1, "{all:?}");
     }
 }

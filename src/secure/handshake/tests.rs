@@ -320,7 +320,12 @@ fn versions_outside_the_offer_are_refused_by_both_ends() {
         let mut responder = read_session(&hello).unwrap();
         let message2 = write_choice(&mut responder.state, &choice).unwrap();
         let outcome = initiator.finish(unframed(&message2)).map(|_| ());
-        assert_eq!(outcome, Err(HandshakeError::Unoffered));
+        assert_eq!(outcome, Err(HandshakeError::OtherVersion(version)));
+        // What a server says that has no such version: the same, and there are no keys at either end.
+        let (initiator, hello) = begin_session();
+        let message2 = read_session(&hello).unwrap().decline(version).unwrap();
+        let outcome = initiator.finish(unframed(&message2)).map(|_| ());
+        assert_eq!(outcome, Err(HandshakeError::OtherVersion(version)));
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::places::Place;
 use super::table::Candidate;
@@ -100,6 +101,7 @@ impl Descriptors {
         drop(candidate);
         let Held { file, _place: place } = Arc::into_inner(taken)?;
         drop(file);
+        self.evicted.fetch_add(1, Ordering::Relaxed);
         Some(place)
     }
 

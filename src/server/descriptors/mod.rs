@@ -43,7 +43,7 @@ mod tracking;
 use core::fmt;
 use core::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
@@ -68,6 +68,8 @@ pub(super) struct Descriptors {
     places: Arc<Places>,
     /// Threads that wait for a place.
     waiters: Count,
+    /// Descriptors that were closed to make room.
+    evicted: AtomicU64,
 }
 
 /// How many descriptors a server's opens may have.
@@ -139,6 +141,7 @@ impl Descriptors {
             table: Mutex::new(Table::new(pinned)),
             places: Places::new(open),
             waiters: Count::default(),
+            evicted: AtomicU64::new(0),
         }
     }
 
@@ -252,6 +255,11 @@ impl Descriptors {
     pub(super) fn counts(&self) -> Counts {
         let table = self.table();
         Counts { opens: table.len(), open: self.places.taken(), pinned: table.pinned() }
+    }
+
+    /// How many were closed so far to make room for others.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     fn lease(&self, held: Arc<Held>) -> Lease {

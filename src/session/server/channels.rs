@@ -19,7 +19,8 @@ use crate::wire::{ServerControl, ServerData};
 
 impl<P: Clone> ServerCore<P> {
     /// Whether a client may begin a session, and with what choice: asked between the two messages of the handshake.
-    /// Changes nothing, because message 1 may be a replay.
+    /// Changes nothing, because message 1 may be a replay. A version that is not in the client's offer is what this server
+    /// speaks: the client is told it, and that is all.
     ///
     /// # Errors
     /// [`EntropyError`] when there is no random session id to be had.
@@ -29,12 +30,15 @@ impl<P: Clone> ServerCore<P> {
         client: &PublicKey,
         offer: &SessionOffer,
     ) -> Result<Option<SessionChoice>, EntropyError> {
-        let speaks = (offer.version_min..=offer.version_max).contains(&PROTOCOL_VERSION);
         let is_allowed = self.policy.access(client, self.wall_us(now) / 1_000_000).is_some();
-        if !speaks || !is_allowed {
+        if !is_allowed {
             return Ok(None);
         }
-        let session = SessionId(self.entropy.bytes()?);
+        // What nothing comes of needs no name.
+        let session = match offer.has(PROTOCOL_VERSION) {
+            true => SessionId(self.entropy.bytes()?),
+            false => SessionId([0; 16]),
+        };
         Ok(Some(SessionChoice { version: PROTOCOL_VERSION, session }))
     }
 
@@ -344,7 +348,7 @@ impl<P: Clone> ServerCore<P> {
                 unwritten_answers: 0,
             },
         );
-        self.note(ServerNote::ChannelBound { session: id, number, kind, protection });
+        self.note(ServerNote::ChannelBound { connection, session: id, number, kind, protection });
         // Numbers are used once, so there is none; a channel that nothing leads to would outlive its session.
         if let Some(shadowed) = shadowed {
             self.cut(now, shadowed);
@@ -353,7 +357,8 @@ impl<P: Clone> ServerCore<P> {
 
     fn leave(&mut self, now: Time, connection: ConnectionId, reason: LossReason) {
         let Some(channel) = self.channels.remove(&connection) else { return };
-        self.note(ServerNote::ChannelLost { session: channel.session, number: channel.number, reason });
+        let Channel { session, number, .. } = channel;
+        self.note(ServerNote::ChannelLost { connection, session, number, reason });
         let Some(session) = self.sessions.get_mut(&channel.session) else { return };
         if session.channels.get(&channel.number) == Some(&connection) {
             session.channels.remove(&channel.number);

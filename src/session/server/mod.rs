@@ -445,8 +445,11 @@ impl<P: Clone> ServerCore<P> {
                 let ended = ServerControl::Ended(Ended { reason: told });
                 self.send(connection, RequestId::NONE, ended.into(), None);
             }
-            self.channels.remove(&connection);
-            self.close_connection(connection, LossReason::SessionEnded, manner);
+            let reason = LossReason::SessionEnded;
+            if let Some(Channel { number, .. }) = self.channels.remove(&connection) {
+                self.note(ServerNote::ChannelLost { connection, session, number, reason });
+            }
+            self.close_connection(connection, reason, manner);
         }
         self.drop_session(session, noted);
     }
@@ -483,8 +486,8 @@ impl<P: Clone> ServerCore<P> {
                 TableEvent::OpenEnded { session, handle, ending } => {
                     self.tell_holder_ended(session, handle, ending.reason());
                 }
-                TableEvent::OrphanEnded { open, owner, ending } => {
-                    self.note(ServerNote::OrphanEnded { open, owner, ending });
+                TableEvent::Ended { open, owner, why } => {
+                    self.note(ServerNote::OpenEnded { open, owner, why });
                 }
                 TableEvent::LookAt { open } => self.look_at(open),
                 TableEvent::ResumeRefused { session, why, .. } => {

@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 use crate::model::{
-    Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, Ending,
-    ExportName, ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId,
-    Rights, Seekable, SessionId, SyncScope, XattrHow, XattrName,
+    Allocation, AttributeChange, Attributes, ByteRange, ChannelKind, ChannelNumber, Create, ExportName,
+    ExportPath, FileIdentity, NameState, OpenId, Protection, PublicKey, Refusal, RequestId, Rights, Seekable,
+    SessionId, SyncScope, XattrHow, XattrName,
 };
-use crate::opens::{ResumeDenial, TableChanges};
+use crate::opens::{OpenEnd, ResumeDenial, TableChanges};
 use crate::session::LossReason;
 use crate::wire::hello::{BindChoice, BindOffer, SessionChoice, SessionOffer};
 use crate::wire::names::{
@@ -445,6 +445,8 @@ pub enum ServerNote {
     },
     /// A channel is part of its session.
     ChannelBound {
+        /// Its connection.
+        connection: ConnectionId,
         /// The session.
         session: SessionId,
         /// The channel.
@@ -456,6 +458,8 @@ pub enum ServerNote {
     },
     /// A channel is gone.
     ChannelLost {
+        /// Its connection.
+        connection: ConnectionId,
         /// The session.
         session: SessionId,
         /// The channel.
@@ -496,14 +500,14 @@ pub enum ServerNote {
         /// How many holders it had.
         holders: usize,
     },
-    /// An orphan whose grace was over has ended.
-    OrphanEnded {
+    /// An open begins to end without its client's doing.
+    OpenEnded {
         /// The open.
         open: OpenId,
-        /// Whose it was.
+        /// Whose it is.
         owner: PublicKey,
         /// Why.
-        ending: Ending,
+        why: OpenEnd,
     },
     /// A peer broke the protocol.
     Offence {
