@@ -163,6 +163,34 @@ fn a_tree_is_copied_there_and_back_with_links_holes_times_and_permissions() {
     assert!(is_same(&tree.join("deep"), &scene.remote("again")));
 }
 
+/// What is a hole is not moved, however large it is, and is a hole in the copy.
+#[test]
+fn ten_gib_with_a_mib_of_data_move_two_mib_at_most() {
+    const LEN: u64 = 10 << 30;
+    const MOVED_MAX: u64 = 2 << 20;
+    let scene = Scene::start();
+    let source = scene.station.at("sparse");
+    let file = File::create(&source).unwrap();
+    let is_sparse = file.set_len(LEN).is_ok() && file.write_all_at(&pattern(1 << 20), 7 << 30).is_ok();
+    let allocated = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    if !is_sparse || allocated(&source) > MOVED_MAX {
+        eprintln!("skipped: the file system of temporary files keeps no file of 10 GiB with holes");
+        return;
+    }
+    for (from, to, target) in [
+        (scene.local("sparse"), "store:media/sparse".to_owned(), scene.remote("sparse")),
+        ("store:media/sparse".to_owned(), scene.local("back"), scene.station.at("back")),
+    ] {
+        let (moved, _) = Scene::moved(finish_child(scene.begin(&from, &to)));
+        assert!((1 << 20..=MOVED_MAX).contains(&moved), "{moved}");
+        assert_eq!(fs::metadata(&target).unwrap().len(), LEN);
+        assert!(allocated(&target) <= MOVED_MAX, "{}", allocated(&target));
+        let mut bytes = vec![0; (1 << 20) + 2];
+        File::open(&target).unwrap().read_exact_at(&mut bytes, (7 << 30) - 1).unwrap();
+        assert!(bytes[1..=1 << 20] == pattern(1 << 20) && (bytes[0], bytes[(1 << 20) + 1]) == (0, 0));
+    }
+}
+
 #[test]
 fn what_is_in_the_way_is_said_and_untouched() {
     let scene = Scene::start();

@@ -1,6 +1,6 @@
 //! Outages as networks have them: two lines over interfaces of their own between a client and a server process in
 //! network name spaces of their own, and what becomes of calls when an interface is silent, hears and is not heard, loses
-//! its address or is gone.
+//! its address or is gone. And what each line carries while nothing of that happens and each is as fast as the other.
 //!
 //! A test starts itself again inside `unshare`, where it may do with interfaces what it likes. Where a user may not have
 //! that, or `ip` is missing, it says so in a line.
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{ChannelState, Client, File, LineConfig, OpenOptions, Peer, Session, SessionEvent};
-use bowline::model::{Limits, LineId, LineRole, PublicKey, SyncScope};
+use bowline::model::{ChannelKind, Limits, LineId, LineRole, PublicKey, SyncScope};
 use bowline::net::Via;
 use bowline::secure::Identity;
 use program::{User, export, finish};
@@ -372,5 +372,46 @@ async fn f27_an_address_or_an_interface_that_goes_while_it_is_used_takes_its_lin
         }
     }
     work.judge(&network).await;
+    session.close().await;
+}
+
+/// What the lines carry decides, not who reads and writes: neither of them is as fast as this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn b10_two_lines_of_the_same_speed_carry_about_half_each() {
+    let test = "b10_two_lines_of_the_same_speed_carry_about_half_each";
+    if !is_inside(test) {
+        return;
+    }
+    let network = Network::start();
+    let shape = "qdisc add dev c1 root tbf rate 200mbit burst 256kb latency 100ms";
+    if !Command::new("tc").args(shape.split(' ')).output().is_ok_and(|done| done.status.success()) {
+        println!("{test}: skipped: it needs tc and a kernel with token buckets");
+        return;
+    }
+    run(Command::new("tc").args(shape.replace("c1", "c2").split(' ')));
+    let pid = network.child.id().to_string();
+    for interface in ["s1", "s2"] {
+        let shape = shape.replace("c1", interface);
+        run(Command::new("nsenter").args(["--net", "--target", &pid, "tc"]).args(shape.split(' ')));
+    }
+    let content = pattern(32 << 20);
+    fs::write(network.store.at("data/large"), &content).unwrap();
+    let session = network.connect().await;
+    let file = session.open(EXPORT, "large", &OpenOptions::new().read(true).write(true)).await.unwrap();
+    let mut bytes = vec![0; content.len()];
+    assert_eq!(file.read_at(0, &mut bytes).await.unwrap(), content.len());
+    assert!(bytes == content);
+    file.write_at(0, &content).await.unwrap();
+    let channels = session.channels();
+    let data = || channels.iter().filter(|channel| channel.kind == ChannelKind::Data);
+    for carried in [
+        data().map(|channel| channel.read_bytes).collect::<Vec<_>>(),
+        data().map(|channel| channel.written_bytes).collect(),
+    ] {
+        println!("{test}: {carried:?}");
+        let least = u64::try_from(content.len() * 2 / 5).unwrap();
+        assert!(carried.len() == 2 && carried.iter().all(|&bytes| bytes >= least), "{carried:?}");
+    }
+    file.close().await.unwrap();
     session.close().await;
 }

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::client::{Client, File, LineConfig, OpenOptions, Peer, Session};
-use bowline::model::{ChannelKind, LineRole, Protection, PublicKey, Suite, SuiteSet};
+use bowline::model::{ChannelKind, Limits, LineRole, Protection, PublicKey, Suite, SuiteSet};
 use bowline::net::{SystemEntropy, key_file};
 use bowline::secure::Identity;
 use bowline::server::{Exports, Server as LineServer, ServerConfig, parse_clients};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
-use super::{Direction, FILE, LINE_SERVER, Outcome, Server};
+use super::{BLOCK, FILE, LINE_SERVER, Offsets, Outcome, Pass, Server};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
-/// What a caller gives to one write.
-const WRITE_LEN: u64 = 8 << 20;
 
 /// A server process, and the client that it knows.
 pub(crate) struct World {
@@ -26,14 +25,15 @@ pub(crate) struct World {
     server: Server,
     key: PublicKey,
     client: Client,
-    buffer: Bytes,
+    /// What is written everywhere.
+    chunk: Bytes,
 }
 
 /// A session whose bulk data goes over one channel, and the open file.
-pub(crate) struct Pass<'a> {
+pub(crate) struct Opened<'a> {
     world: &'a World,
     session: Session,
-    file: File,
+    file: Arc<File>,
 }
 
 impl World {
@@ -50,7 +50,7 @@ impl World {
             server: Server::start(LINE_SERVER, folder)?,
             key: server.public(),
             client: Client::new(client)?,
-            buffer: Bytes::from(vec![0x5a; WRITE_LEN as usize]),
+            chunk: Bytes::from(vec![0x5a; Limits::default().chunk as usize]),
         })
     }
 
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// A new session; its data channel has this protection and suite.
-    pub(crate) fn session(&self, protection: Protection, suite: Suite) -> Outcome<Pass<'_>> {
+    pub(crate) fn session(&self, protection: Protection, suite: Suite) -> Outcome<Opened<'_>> {
         let line = |role| LineConfig {
             address: self.server.address,
             via: None,
@@ -84,45 +84,93 @@ impl World {
             }
             let options = OpenOptions::new().read(true).write(true).with_key(false);
             let file = session.open("data", FILE, &options).await?;
-            Ok(Pass { world: self, session, file })
+            Ok(Opened { world: self, session, file: Arc::new(file) })
         })
     }
 }
 
-impl Pass<'_> {
-    pub(crate) fn pass(&self, direction: Direction, bytes: u64) -> Outcome<()> {
-        match direction {
-            Direction::Read => self.world.runtime.block_on(self.read(bytes)),
-            Direction::Write => self.world.runtime.block_on(self.write(bytes)),
-        }
+impl Opened<'_> {
+    pub(crate) fn pass(&self, pass: Pass) -> Outcome<()> {
+        let (file, chunk) = (Arc::clone(&self.file), self.world.chunk.clone());
+        // On one of the runtime's threads, as what programs do: another one would have to be woken for each answer.
+        let passing = self.world.runtime.spawn(async move {
+            match pass {
+                Pass::Read(bytes) => read(&file, bytes).await,
+                Pass::Write(bytes) => write(&file, &chunk, bytes).await,
+                Pass::Random { reads, blocks, depth: 1 } => {
+                    read_blocks(&file, reads, Offsets::new(0, blocks)).await
+                }
+                Pass::Random { reads, blocks, depth } => read_deep(&file, reads, blocks, depth as u64).await,
+            }
+        });
+        self.world.runtime.block_on(passing)?
     }
 
     /// Closes the file and the session; what goes wrong then is no concern of the figures.
     pub(crate) fn close(self) {
         self.world.runtime.block_on(async {
-            drop(self.file.close().await);
+            if let Some(file) = Arc::into_inner(self.file) {
+                drop(file.close().await);
+            }
             self.session.close().await;
         });
     }
+}
 
-    async fn read(&self, bytes: u64) -> Outcome<()> {
-        let mut chunks = self.file.read_ahead(0, None);
-        let mut read = 0;
-        while let Some(chunk) = chunks.next().await? {
-            read += chunk.len() as u64;
-        }
-        if read == bytes { Ok(()) } else { Err(format!("{read} bytes of {bytes} came").into()) }
+async fn read(file: &File, bytes: u64) -> Outcome<()> {
+    let mut chunks = file.read_ahead(0, None);
+    let mut read = 0;
+    while let Some(chunk) = chunks.next().await? {
+        read += chunk.len() as u64;
     }
+    if read == bytes { Ok(()) } else { Err(format!("{read} bytes of {bytes} came").into()) }
+}
 
-    async fn write(&self, bytes: u64) -> Outcome<()> {
-        let mut at = 0;
-        while at < bytes {
-            let len = WRITE_LEN.min(bytes - at);
-            self.file.write_bytes_at(at, self.world.buffer.slice(..len as usize)).await?;
-            at += len;
-        }
-        Ok(())
+/// Writes the same chunk everywhere, as the floor does, with as much under way as there is read ahead.
+async fn write(file: &Arc<File>, chunk: &Bytes, bytes: u64) -> Outcome<()> {
+    let (len, limits) = (chunk.len() as u64, Limits::default());
+    let mut writers = JoinSet::new();
+    let step = limits.bytes / len;
+    for first in 0..step {
+        let (file, chunk) = (Arc::clone(file), chunk.clone());
+        writers.spawn(async move {
+            let mut at = first * len;
+            while at < bytes {
+                let part = chunk.slice(..len.min(bytes - at) as usize);
+                file.write_bytes_at(at, part).await?;
+                at += step * len;
+            }
+            Outcome::Ok(())
+        });
     }
+    while let Some(ended) = writers.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// As many tasks as reads at a time, each with one of them.
+async fn read_deep(file: &Arc<File>, reads: u64, blocks: u64, depth: u64) -> Outcome<()> {
+    let mut readers = JoinSet::new();
+    for reader in 0..depth {
+        let (file, offsets) = (Arc::clone(file), Offsets::new(reader, blocks));
+        readers.spawn(async move { read_blocks(&file, reads / depth, offsets).await });
+    }
+    while let Some(ended) = readers.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// Reads blocks one after the other.
+async fn read_blocks(file: &File, reads: u64, mut offsets: Offsets) -> Outcome<()> {
+    for _ in 0..reads {
+        let len = file.read_chunk(offsets.next(), BLOCK).await?.len();
+        if len != BLOCK {
+            return Err(format!("{len} bytes of a block came").into());
+        }
+    }
+    Ok(())
 }
 
 /// The server process.

@@ -6,19 +6,16 @@ use super::Outcome;
 
 /// Clock ticks of `/proc` in a second: 100 on every Linux.
 const TICKS: f64 = 100.0;
-const MIB: f64 = (1 << 20) as f64;
-const GIB: f64 = (1 << 30) as f64;
 
 /// What a pass has cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// MiB in a second.
-    pub(crate) rate: f64,
-    /// Processor seconds per GiB, client and server together.
+    pub(crate) seconds: f64,
+    /// Processor seconds, client and server together.
     pub(crate) cpu: f64,
     /// The client's part of it.
     pub(crate) cpu_of_client: f64,
-    /// Minor page faults per GiB, client and server together.
+    /// Minor page faults, client and server together.
     pub(crate) faults: f64,
 }
 
@@ -29,21 +26,20 @@ struct Usage {
     faults: f64,
 }
 
-/// Runs a pass over `bytes` bytes between this process and the process `server`.
+/// Runs a pass between this process and the process `server`.
 #[expect(clippy::disallowed_methods, reason = "a figure of real time, and no decision hangs on it")]
-pub(crate) fn measure(server: u32, bytes: u64, pass: impl FnOnce() -> Outcome<()>) -> Outcome<Run> {
+pub(crate) fn measure(server: u32, pass: impl FnOnce() -> Outcome<()>) -> Outcome<Run> {
     let before = (usage("self")?, usage(&server.to_string())?);
     let begin = Instant::now();
     pass()?;
     let seconds = begin.elapsed().as_secs_f64();
     let after = (usage("self")?, usage(&server.to_string())?);
     let (client, server) = (after.0.since(before.0), after.1.since(before.1));
-    let gib = bytes as f64 / GIB;
     Ok(Run {
-        rate: bytes as f64 / MIB / seconds,
-        cpu: (client.cpu + server.cpu) / gib,
-        cpu_of_client: client.cpu / gib,
-        faults: (client.faults + server.faults) / gib,
+        seconds,
+        cpu: client.cpu + server.cpu,
+        cpu_of_client: client.cpu,
+        faults: client.faults + server.faults,
     })
 }
 

@@ -144,11 +144,12 @@ impl File {
             begun.push((len, self.begin_write(at, (part, len), deadline, false)));
             at = at.saturating_add(u64::from(len));
         }
-        // Every part is waited for within the time, so that as little as possible is under way when an error is told.
+        // Every part is waited for within the time, so that as little as possible is under way when an error is told; the
+        // last one first, so that whoever waits is woken about once, and the first error is told.
         let mut outcome = Ok(());
-        for (len, mut pending) in begun {
+        for (len, mut pending) in begun.into_iter().rev() {
             let written = pending.outcome().await.and_then(|answer| expect_written(&answer, len));
-            outcome = outcome.and(written);
+            outcome = written.and(outcome);
         }
         outcome
     }

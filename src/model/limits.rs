@@ -30,7 +30,7 @@ pub struct Limits {
     /// From half of it on a sync is begun; at all of it writes wait for that, but for those in flight. So no sync has more
     /// than a second's work on a slow disk before it, and a client's memory stays small.
     pub unsynced_bytes: u64,
-    /// Bytes in flight on one data channel: the fixed window of its pull.
+    /// Most bytes in flight on one data channel: the window of its pull. Where two chunks do as well, it is those.
     pub channel_bytes: u64,
     /// Length of one chunk of a larger read or write, in bytes: large enough that the cost per record
     /// disappears, small enough that two lines of unequal speed end within one chunk's time of each other.

@@ -3,8 +3,12 @@
 //!
 //! Nobody gives a buffer back. A second handle without bytes stays here, and once it is the only one that is left
 //! the memory is free: so bytes may go to callers, queues and files, whole or in parts, for as long as they like.
+//!
+//! What is read from a file goes into a [`Block`]. Its memory holds something at all times, so that nothing has to be cleared
+//! for the kernel to write over it, and it comes back by itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
@@ -19,7 +23,14 @@ const EXCESS_MAX: usize = 2;
 
 /// A supply of buffers. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Buffers(Arc<Mutex<Vec<Kept>>>);
+pub struct Buffers(Arc<Supply>);
+
+#[derive(Debug, Default)]
+struct Supply {
+    kept: Mutex<Vec<Kept>>,
+    /// Memory of blocks that are gone.
+    blocks: Mutex<Vec<Memory>>,
+}
 
 /// The handle that stays here.
 #[derive(Debug)]
@@ -35,7 +46,7 @@ impl Buffers {
         if len < LEN_MIN {
             return BytesMut::with_capacity(len);
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0.kept);
         // From the end: what was given out last is the likeliest to be in the processor's cache still.
         let is_free = |kept: &mut Kept| {
             let fits = len <= kept.capacity && kept.capacity <= len.saturating_mul(EXCESS_MAX);
@@ -53,6 +64,155 @@ impl Buffers {
         let buffer = kept.handle.split_off(0);
         all.push(kept);
         buffer
+    }
+
+    /// A block without bytes, with room for `len`.
+    #[must_use]
+    pub fn block(&self, len: usize) -> Block {
+        let fits =
+            |memory: &Memory| len <= memory.0.len() && memory.0.len() <= len.saturating_mul(EXCESS_MAX);
+        let memory = if len < LEN_MIN {
+            None
+        } else {
+            let mut all = lock(&self.0.blocks);
+            all.iter().rposition(fits).map(|at| all.remove(at))
+        };
+        let memory = memory.unwrap_or_else(|| Memory(vec![0; len]));
+        Block { memory, filled: 0, end: len, home: Arc::clone(&self.0) }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What may hold the bytes of somebody's file.
+struct Memory(Vec<u8>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} bytes)", self.0.len())
+    }
+}
+
+/// Bytes that are read from a file. What is behind them in its memory is nobody's, and is never seen.
+#[derive(Debug)]
+pub struct Block {
+    memory: Memory,
+    filled: usize,
+    end: usize,
+    home: Arc<Supply>,
+}
+
+impl Block {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        self.memory.0.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for Block {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.memory.0.get_mut(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        let memory = Memory(self.as_ref().to_vec());
+        Self { memory, filled: self.filled, end: self.filled, home: Arc::clone(&self.home) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.memory.0.len() < LEN_MIN {
+            return;
+        }
+        let mut all = lock(&self.home.blocks);
+        if all.len() >= KEPT_MAX {
+            drop(all.remove(0));
+        }
+        all.push(Memory(std::mem::take(&mut self.memory.0)));
+    }
+}
+
+/// What bytes can be read into.
+pub trait Room {
+    /// How many bytes there are.
+    fn filled(&self) -> usize;
+
+    /// Takes back all bytes behind the first `len`.
+    fn cut(&mut self, len: usize);
+
+    /// Has `write` put bytes behind those that are there, where there is room for up to `len`, and keeps as many as it
+    /// tells.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is added then.
+    fn append<E>(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E>;
+}
+
+impl Room for Block {
+    fn filled(&self) -> usize {
+        self.filled
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.filled = self.filled.min(len);
+    }
+
+    fn append<E>(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let room = self.end.saturating_sub(self.filled).min(len);
+        let end = self.filled.saturating_add(room);
+        let written = write(self.memory.0.get_mut(self.filled..end).unwrap_or_default())?.min(room);
+        self.filled = self.filled.saturating_add(written);
+        Ok(written)
+    }
+}
+
+/// Its memory may hold nothing yet, so it is cleared before it is written over.
+impl Room for BytesMut {
+    fn filled(&self) -> usize {
+        self.len()
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.truncate(len);
+    }
+
+    fn append<E>(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let start = self.len();
+        self.resize(start.saturating_add(len), 0);
+        let outcome = self.get_mut(start..).map_or(Ok(0), write);
+        let written = outcome.as_ref().map_or(0, |written| *written).min(len);
+        self.truncate(start.saturating_add(written));
+        outcome.map(|_| written)
     }
 }
 
@@ -95,7 +255,7 @@ mod tests {
         places.dedup();
         assert_eq!(places.len(), KEPT_MAX * 2);
         drop(used);
-        assert_eq!(buffers.0.lock().unwrap().len(), KEPT_MAX);
+        assert_eq!(lock(&buffers.0.kept).len(), KEPT_MAX);
     }
 
     #[test]
@@ -104,7 +264,37 @@ mod tests {
         let at = filled(&buffers, LEN).as_ptr();
         assert_ne!(filled(&buffers, LEN / 2 - 1).as_ptr(), at);
         drop(filled(&buffers, LEN_MIN - 1));
-        assert_eq!(buffers.0.lock().unwrap().len(), 2, "a short one is not kept at all");
+        assert_eq!(lock(&buffers.0.kept).len(), 2, "a short one is not kept at all");
+    }
+
+    #[test]
+    fn a_block_shows_what_was_written_to_it_and_its_memory_comes_back() {
+        let buffers = Buffers::default();
+        let write = |byte| {
+            move |room: &mut [u8]| {
+                room.fill(byte);
+                Ok::<_, ()>(room.len() - 1)
+            }
+        };
+        let mut block = buffers.block(LEN);
+        assert!(block.is_empty());
+        assert_eq!(block.append(4, write(1)), Ok(3));
+        assert_eq!(block.append(usize::MAX, |_| Err(7)), Err(7));
+        assert_eq!(block.append(usize::MAX, write(2)), Ok(LEN - 4));
+        assert!(block.len() == LEN - 1 && block.as_ref()[..4] == [1, 1, 1, 2]);
+        let at = block.as_ref().as_ptr();
+        let copy = block.clone();
+        assert!(copy.as_ref() == block.as_ref() && copy.as_ref().as_ptr() != at);
+        block.cut(2);
+        assert_eq!(block.as_mut(), [1, 1]);
+        drop(block);
+        // Another one has the memory, and sees nothing of what was there.
+        let mut again = buffers.block(LEN - 16);
+        assert!(again.is_empty() && again.as_ref().is_empty());
+        assert_eq!(again.append(1 << 30, |room| Ok::<_, ()>(room.len())), Ok(LEN - 16));
+        assert_eq!(again.as_ref().as_ptr(), at);
+        drop(buffers.block(LEN_MIN - 1));
+        assert!(lock(&buffers.0.blocks).is_empty(), "a short one is not kept");
     }
 
     #[test]
@@ -112,6 +302,6 @@ mod tests {
         let buffers = Buffers::default();
         drop(filled(&buffers, LEN));
         drop(filled(&buffers, LEN + 16));
-        assert_eq!(buffers.0.lock().unwrap().len(), 2);
+        assert_eq!(lock(&buffers.0.kept).len(), 2);
     }
 }

@@ -21,7 +21,7 @@ mod watch;
 mod workers;
 
 pub use boot_id::boot_id;
-pub use buffers::Buffers;
+pub use buffers::{Block, Buffers, Room};
 pub use channel::{Backlog, Outbox, Queue, outbox, run_channel, with_sources};
 pub use clock::Clock;
 pub use entropy::SystemEntropy;

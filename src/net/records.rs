@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::buffers::Buffers;
+use super::buffers::{Block, Buffers};
 use super::clock::Clock;
 use super::lent::{self, Lent, Sink};
 use super::read_ahead::ReadAhead;
@@ -201,6 +201,8 @@ impl<M: Message, R: AsyncRead + Unpin> RecordReader<M, R> {
 pub enum Outbound {
     /// Ours alone: encrypted where it lies.
     Owned(BytesMut),
+    /// Read from a file: encrypted where it lies.
+    Block(Block),
     /// Kept for a repeat by somebody else: encrypted in a copy.
     Shared(Bytes),
     /// So many bytes from this offset of a file, read when they are sent.
@@ -213,6 +215,7 @@ impl Outbound {
     pub fn len(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.len(),
+            Self::Block(block) => block.len(),
             Self::Shared(bytes) => bytes.len(),
             Self::Lent(_, _, len) => usize::try_from(*len).unwrap_or(usize::MAX),
         }
@@ -229,6 +232,7 @@ impl Outbound {
     pub fn in_memory(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
+            Self::Block(block) => block.as_ref(),
             Self::Shared(bytes) => bytes,
             Self::Lent(..) => &[],
         }
@@ -319,6 +323,11 @@ impl<M: Message, W: Sink> RecordWriter<M, W> {
                 let part = Payload::Buffer(&mut bytes);
                 let tag = self.sealer.seal(message, request, settled, part, &mut self.batch);
                 (Outbound::Owned(bytes), tag)
+            }
+            Outbound::Block(mut block) => {
+                let part = Payload::Buffer(block.as_mut());
+                let tag = self.sealer.seal(message, request, settled, part, &mut self.batch);
+                (Outbound::Block(block), tag)
             }
             Outbound::Shared(bytes) => {
                 let part = Payload::Readable(&bytes);

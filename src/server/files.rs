@@ -17,7 +17,7 @@ use super::stat::{attributes_of, stat_of};
 use crate::model::{
     Allocation, Attributes, ByteRange, Limits, Reason, Refusal, Seekable, SyncScope, len_u64,
 };
-use crate::net::{Lent, LentSend};
+use crate::net::{Lent, LentSend, Room};
 
 /// The greatest offset that a file can have, and so the greatest end of a range.
 const END_MAX: u64 = i64::MAX.unsigned_abs();
@@ -71,7 +71,7 @@ impl Descriptor {
     /// than `len` with [`CachedRead::Done`] mean that the file ends there.
     ///
     /// A `len` beyond [`Limits::PAYLOAD_LEN_MAX`] is never cached.
-    pub fn read_cached(&self, offset: u64, len: u32, into: &mut BytesMut) -> CachedRead {
+    pub fn read_cached(&self, offset: u64, len: u32, into: &mut impl Room) -> CachedRead {
         let Some(len) = checked_len(offset, len) else { return CachedRead::NotCached };
         read_cached_with(offset, len, into, |at, buffer| {
             let mut buffers = [IoSliceMut::new(buffer)];
@@ -85,7 +85,7 @@ impl Descriptor {
     /// A [`Refusal`]: [`Reason::Invalid`] beyond the greatest offset or [`Limits::PAYLOAD_LEN_MAX`], else what the
     /// file system reports. `into` is then as it was: bytes before a bad block are not passed off as the end of
     /// the file.
-    pub fn read(&self, offset: u64, len: u32, into: &mut BytesMut) -> Result<(), Refusal> {
+    pub fn read(&self, offset: u64, len: u32, into: &mut impl Room) -> Result<(), Refusal> {
         let len = checked_len(offset, len).ok_or(Reason::Invalid)?;
         read_with(offset, len, into, |at, buffer| rustix::io::pread(&self.fd, buffer, at)).map_err(refusal)
     }
@@ -326,33 +326,27 @@ fn checked_len(offset: u64, len: u32) -> Option<usize> {
     usize::try_from(len).ok().filter(|&len| len <= Limits::PAYLOAD_LEN_MAX && end <= END_MAX)
 }
 
-/// Appends `len` bytes to `into`, has `read` fill them from `offset`, and takes back what it did not fill.
-///
-/// They are zeroed before they are filled, which makes a read from memory about a sixth slower: handing out
-/// memory that holds nothing yet is not possible here without unsafe code.
+/// Appends up to `len` bytes to `into` that `read` reads from `offset`.
 fn append(
-    into: &mut BytesMut,
+    into: &mut impl Room,
     len: usize,
     offset: u64,
     read: &mut impl FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let start = into.len();
-    into.resize(start.saturating_add(len), 0);
-    let outcome = loop {
-        match into.get_mut(start..).map_or(Ok(0), |buffer| read(offset, buffer)) {
-            Err(Errno::INTR) => {}
-            outcome => break outcome,
+    into.append(len, |buffer| {
+        loop {
+            match read(offset, buffer) {
+                Err(Errno::INTR) => {}
+                outcome => return outcome,
+            }
         }
-    };
-    let filled = outcome.unwrap_or(0).min(len);
-    into.truncate(start.saturating_add(filled));
-    outcome.map(|_| filled)
+    })
 }
 
 fn read_cached_with(
     offset: u64,
     len: usize,
-    into: &mut BytesMut,
+    into: &mut impl Room,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
 ) -> CachedRead {
     let mut done: usize = 0;
@@ -370,17 +364,17 @@ fn read_cached_with(
 fn read_with(
     offset: u64,
     len: usize,
-    into: &mut BytesMut,
+    into: &mut impl Room,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
 ) -> Result<(), Errno> {
-    let start = into.len();
+    let start = into.filled();
     let mut done: usize = 0;
     while done < len {
         match append(into, len.saturating_sub(done), offset.saturating_add(len_u64(done)), &mut read) {
             Ok(0) => break,
             Ok(count) => done = done.saturating_add(count),
             Err(errno) => {
-                into.truncate(start);
+                into.cut(start);
                 return Err(errno);
             }
         }

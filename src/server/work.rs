@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::spans;
 use super::xattr::Holder;
 use crate::model::{AttributeChange, Attributes, Limits, OpenId, Reason, Refusal};
-use crate::net::Outbound;
+use crate::net::{Block, Outbound};
 use crate::session::server::{Completion, Effect, EffectId, FileTarget, NameReport, NameWork};
 use crate::wire::ServerControl;
 use crate::wire::control::Done;
@@ -188,10 +188,10 @@ impl Shared {
         offset: u64,
         len: u32,
     ) -> Option<(EffectId, Completion<Outbound>)> {
-        let mut into = self.buffers.take(usize::try_from(len).unwrap_or(0).min(Limits::PAYLOAD_LEN_MAX));
+        let mut into = self.buffers.block(usize::try_from(len).unwrap_or(0).min(Limits::PAYLOAD_LEN_MAX));
         let file = self.files.here(open);
         if file.as_ref().is_some_and(|file| file.read_cached(offset, len, &mut into) == CachedRead::Done) {
-            return Some((id, Completion::Read(Ok(counted(into)))));
+            return Some((id, Completion::Read(Ok(answer_of(into)))));
         }
         // What the page cache had is kept; the rest waits for the disk, on the blocking pool.
         self.later(id, move |shared| {
@@ -199,7 +199,7 @@ impl Shared {
             let at = offset.saturating_add(u64::from(have));
             let file = file.map_or_else(|| shared.files.find(open), Ok);
             let rest = file.and_then(|file| file.read(at, len.saturating_sub(have), &mut into));
-            Completion::Read(rest.map(|()| counted(into)))
+            Completion::Read(rest.map(|()| answer_of(into)))
         });
         None
     }
@@ -266,6 +266,11 @@ fn answer(message: impl Into<ServerControl>) -> NameReport<Outbound> {
 fn answer_with(message: impl Into<ServerControl>, payload: &[u8]) -> NameReport<Outbound> {
     let payload = (!payload.is_empty()).then(|| counted(BytesMut::from(payload)));
     NameReport::Answer(message.into(), payload)
+}
+
+fn answer_of(block: Block) -> (Outbound, u32) {
+    let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
+    (Outbound::Block(block), len)
 }
 
 fn counted(bytes: BytesMut) -> (Outbound, u32) {

@@ -275,7 +275,11 @@ fn f11_more_bytes_than_twice_the_credit_close_the_channel() {
 fn a_read_is_done_when_it_is_reported_whoever_takes_the_answer() {
     let mut bare = Bare::with(Protection::Clear);
     let other = bare.open(2);
-    let read = bare.read(DATA, 100);
+    bare.read(DATA, (64 << 10) - 1);
+    let (short, effect) = bare.work.pop().unwrap();
+    assert!(matches!(effect, Effect::Read { may_lend: false, .. }), "sooner copied than lent: {effect:?}");
+    bare.done(short, Completion::Read(Ok((Payload::new(vec![0; 100]), 100))));
+    let read = bare.read(DATA, 64 << 10);
     let (lending, effect) = bare.work.pop().unwrap();
     assert!(matches!(effect, Effect::Read { may_lend: true, .. }), "{effect:?}");
     let range = ByteRange::between(50, 51).unwrap().raw();

@@ -1,13 +1,13 @@
 //! The copy of one file.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bowline::model::{SyncScope, len_u64};
 use tokio::task::JoinSet;
 
 use super::How;
-use super::ends::{CHUNK, Ends, Room, Source, State, Target, Trouble};
+use super::ends::{Ends, Room, Source, State, Target, Trouble};
 use super::journal::{self, Journal};
 use super::plan::{self, Action};
 use super::progress::Progress;
@@ -55,7 +55,8 @@ pub(super) async fn copy_file(
             Err(trouble) => return Err(ends.failure(&what, source, &trouble)),
         };
         let copied = copy_open(ends, how, action, &from, progress).await;
-        from.close().await;
+        // It was read, and that is all that was wanted of it: nobody waits for its close.
+        drop(from);
         match copied {
             Ok(copied) => return Ok(copied),
             Err((trouble, _)) if trouble.is_forgotten() && left > 0 => {}
@@ -170,9 +171,10 @@ impl Run<'_> {
         let is_sparse = state.allocated < len;
         let window = (len / WINDOW_PART).clamp(WINDOW_MIN, WINDOW_MAX);
         let mut writes = JoinSet::new();
-        // Where the writes begin that are under way: before the first of them everything is done.
-        let mut under_way = BTreeSet::new();
-        let mut at = done;
+        // Where the writes begin that are under way, and how much was begun before each: before the first of them everything
+        // is done. One that is late keeps those behind it from getting any further ahead than a kill may cost.
+        let mut under_way = BTreeMap::new();
+        let (mut at, mut begun) = (done, 0_u64);
         while at < len {
             let piece =
                 if is_sparse { from.next_data(at, len).await.map_err(of_source)? } else { Some((at, len)) };
@@ -188,12 +190,16 @@ impl Run<'_> {
                     // It has become shorter.
                     return Err(of_source(Trouble::Changed));
                 };
-                while len_u64(writes.len()).saturating_mul(CHUNK) >= window {
+                while under_way
+                    .first_key_value()
+                    .is_some_and(|(_, first)| begun.saturating_sub(*first) >= window)
+                {
                     self.written(&mut writes, &mut under_way, at).await?;
                 }
                 let count = len_u64(bytes.len());
                 let (start, write) = (at, self.to.write(at, bytes));
-                under_way.insert(start);
+                under_way.insert(start, begun);
+                begun = begun.saturating_add(count);
                 writes.spawn(async move {
                     let written = write.await.map(|()| (start, count));
                     drop(held);
@@ -215,7 +221,7 @@ impl Run<'_> {
     async fn written(
         &mut self,
         writes: &mut JoinSet<Result<(u64, u64), Trouble>>,
-        under_way: &mut BTreeSet<u64>,
+        under_way: &mut BTreeMap<u64, u64>,
         at: u64,
     ) -> Result<(), At> {
         let Some(ended) = writes.join_next().await else { return Ok(()) };
@@ -224,7 +230,7 @@ impl Run<'_> {
         under_way.remove(&start);
         self.moved = self.moved.saturating_add(count);
         self.progress.moved(count);
-        let done = under_way.first().copied().unwrap_or(at);
+        let done = under_way.first_key_value().map_or(at, |(&start, _)| start);
         if let Some(journal) = &mut self.journal {
             journal.note(done.max(self.resumed));
         }
@@ -235,7 +241,7 @@ impl Run<'_> {
     async fn settle(
         &mut self,
         writes: &mut JoinSet<Result<(u64, u64), Trouble>>,
-        under_way: &mut BTreeSet<u64>,
+        under_way: &mut BTreeMap<u64, u64>,
         at: u64,
     ) -> Result<(), At> {
         while !writes.is_empty() {

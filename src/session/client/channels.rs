@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::output::{
     ChannelState, ChannelStatus, ClientOutput, ConnectFailure, SessionEvent, Ticket, ToServer,
 };
+use super::pace::Pace;
 use super::{ClientCore, HISTORY_MAX, Phase};
 use crate::model::{ChannelKind, ChannelNumber, LineId, Protection, RequestId, Time};
 use crate::session::{Liveness, LossReason, Payload, Pulse};
@@ -17,10 +18,14 @@ use crate::wire::{ClientControl, ClientData};
 pub(super) struct Channel {
     pub(super) status: ChannelStatus,
     pub(super) liveness: Liveness,
-    /// Reads and writes under way on it, in bytes: its window is fixed in this form.
+    /// Reads and writes under way on it, in bytes.
     pub(super) in_flight_bytes: u64,
+    /// How many of them there may be.
+    pub(super) pace: Pace,
     /// Requests under way on it.
     pub(super) in_flight: BTreeSet<Ticket>,
+    /// The last request that it took.
+    pub(super) last: Option<Ticket>,
     pub(super) busy_since: Option<Time>,
 }
 
@@ -59,7 +64,9 @@ impl Channel {
             status,
             liveness: Liveness::new(now),
             in_flight_bytes: 0,
+            pace: Pace::new(now),
             in_flight: BTreeSet::new(),
+            last: None,
             busy_since: None,
         }
     }

@@ -15,6 +15,7 @@ mod handles;
 mod locks;
 mod notices;
 mod output;
+mod pace;
 mod request;
 mod requests;
 #[cfg(test)]

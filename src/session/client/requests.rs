@@ -125,7 +125,7 @@ impl<P: Payload> ClientCore<P> {
 
     /// Lets channels pull what is queued. The unit of bulk work is (handle, offset, length); a channel takes the
     /// oldest that it may carry while its bytes in flight are below its window, the emptiest channel first, so that
-    /// a faster one takes more.
+    /// a faster one takes more; of those that are equally empty, the one that has waited longest.
     pub(super) fn pull(&mut self, now: Time) {
         self.pull_control(now);
         while self.pull_one_chunk(now) {}
@@ -261,15 +261,17 @@ impl<P: Payload> ClientCore<P> {
         if self.in_flight_requests >= self.limits.requests.saturating_sub(REQUESTS_FOR_CONTROL) {
             return false;
         }
-        let mut ready: Vec<(u64, ChannelNumber, LineId)> = self
+        let mut ready: Vec<(u64, Option<Ticket>, ChannelNumber, LineId)> = self
             .channels
             .values()
             .filter(|channel| channel.is_live() && channel.status.kind == ChannelKind::Data)
-            .filter(|channel| channel.in_flight_bytes < self.limits.channel_bytes)
-            .map(|channel| (channel.in_flight_bytes, channel.status.number, channel.status.line))
+            .filter(|channel| channel.in_flight_bytes < channel.pace.window(&self.limits))
+            .map(|channel| {
+                (channel.in_flight_bytes, channel.last, channel.status.number, channel.status.line)
+            })
             .collect();
         ready.sort_unstable();
-        for (_, number, line) in ready {
+        for (_, _, number, line) in ready {
             if let Some((key, ticket)) = self.oldest_for(line) {
                 let bytes = self.requests.get(&ticket).map_or(0, Request::bytes);
                 if !self.has_credit_for(bytes) {
@@ -328,11 +330,13 @@ impl<P: Payload> ClientCore<P> {
         request.sent_at.get_or_insert(now);
         request.on = Some(number);
         channel.in_flight.insert(ticket);
+        channel.last = Some(ticket);
         channel.in_flight_bytes = channel.in_flight_bytes.saturating_add(bytes);
         channel.busy_since.get_or_insert(now);
         if channel.in_flight.len() == 1 {
             // Silence counts from when there was something to answer.
             channel.liveness.on_asked(now);
+            channel.pace.on_begun(now);
         }
         self.in_flight_requests = self.in_flight_requests.saturating_add(request.credit());
         self.in_flight_bytes = self.in_flight_bytes.saturating_add(bytes);
@@ -399,6 +403,7 @@ impl<P: Payload> ClientCore<P> {
         let (bytes, is_write) = (request.bytes(), request.is_writing());
         self.has_served |= request.purpose == Purpose::Caller && outcome.is_ok();
         if let Some(channel) = self.channels.get_mut(&number) {
+            channel.pace.on_answered(now, bytes, &self.limits);
             let status = &mut channel.status;
             status.requests = status.requests.saturating_add(1);
             if outcome.is_ok() {

@@ -584,6 +584,26 @@ fn a_long_wait_without_traffic_keeps_the_lock_waiting() {
 }
 
 /// The kinds of messages that a client sends are those that a data channel may carry, or the control channel's.
+/// One request after the other leaves all channels empty each time. The line whose turn it is is known to be there, and
+/// what it can carry shows.
+#[test]
+fn lines_that_are_equally_empty_take_turns() {
+    let mut bench = Bench::new();
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        let read = Read { handle: HANDLE, offset: 0, len: 10 };
+        bench.core.handle_request(NOW, Operation::Read(read), LineSet::ALL);
+        let sent = bench.outputs().into_iter().find_map(|output| match output {
+            ClientOutput::Send { number, request, .. } => Some((number, request)),
+            _ => None,
+        });
+        let (number, request) = sent.unwrap();
+        bench.hear_with(number, request, FromServer::Data(ReadDone {}.into()), 10);
+        taken.push(number);
+    }
+    assert!(taken[0] != taken[1] && taken[..2] == taken[2..], "{taken:?}");
+}
+
 #[test]
 fn bytes_go_on_data_channels() {
     let mut bench = Bench::new();

@@ -80,8 +80,9 @@ impl<P: Clone> ServerCore<P> {
             return Ok(());
         };
         let io = Io { open, range, is_write: false };
-        let may_lend =
+        let is_clear =
             self.channels.get(&connection).is_some_and(|channel| channel.protection == Protection::Clear);
+        let may_lend = is_clear && len >= LENT_LEN_MIN;
         let effect = Effect::Read { open, offset, len, may_lend };
         self.start_io(now, ticket, Task::Read { handle }, (handle, io), effect)
     }
@@ -342,6 +343,9 @@ impl<P: Clone> ServerCore<P> {
     }
 }
 
+/// Shortest read whose bytes are sent from the file, in bytes: copying less costs less than to send it that way, which
+/// waits for another thread.
+const LENT_LEN_MIN: u32 = 64 << 10;
 /// Behind the greatest length that a file can have.
 const LEN_END: u64 = ByteRange::END_MAX;
 

@@ -125,16 +125,6 @@ impl Source {
             Self::Local(file) => read_local(Arc::clone(file), start, len).await,
         }
     }
-
-    /// Gives the source back.
-    pub(in crate::cli::cp) async fn close(self) {
-        if let Self::Remote(file) = self
-            && let Some(file) = Arc::into_inner(file)
-        {
-            // It was read, and that is all that was wanted of it.
-            drop(file.close().await);
-        }
-    }
 }
 
 pub(super) async fn read_remote(file: &File, start: u64, len: usize) -> Result<Vec<u8>, Trouble> {

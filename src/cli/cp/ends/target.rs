@@ -174,9 +174,9 @@ impl Target {
                     false => export.rename(from, to).await?,
                 }
                 if how.sync {
+                    // Everything is durable and has its name: what is left is a close that has nothing to tell.
                     file.sync(SyncScope::All).await?;
-                }
-                if let Some(file) = Arc::into_inner(file) {
+                } else if let Some(file) = Arc::into_inner(file) {
                     file.close().await?;
                 }
                 Ok(())
