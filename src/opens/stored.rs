@@ -123,8 +123,9 @@ impl OpenTable {
     /// Whether an open is there that has to have a record and has none.
     #[must_use]
     pub fn is_unstored(&self, id: OpenId) -> bool {
-        let is_there = |open: &&Box<Open>| matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned);
-        self.opens.get(&id).filter(is_there).is_some_and(|open| open.resumable && !open.is_stored)
+        let Some(open) = self.opens.get(&id) else { return false };
+        let is_there = matches!(open.phase, OpenPhase::Held | OpenPhase::Orphaned);
+        is_there && open.resumable && !open.is_stored
     }
 
     /// A handle is given out: its open is to be stored, if it is not.

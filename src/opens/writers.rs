@@ -41,7 +41,7 @@ impl OpenTable {
             // Whoever writes from now on may write over what is kept of it.
             changes.forget_marks();
         }
-        self.touch(id);
+        self.touch_before_writes(id);
     }
 
     /// The opens of a joint file, of this open's, that are to be synced before anybody else may write: until
