@@ -195,6 +195,7 @@ fn record_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         wrote: false,
         others_wrote: false,
         unsynced: false,
+        has_kept: false,
         lost: false,
         expected: None,
         holders: vec![StoredHolder {

@@ -50,6 +50,8 @@ pub struct StoredOpen {
     pub unsynced: bool,
     /// Whether some of that went with a machine, and somebody may not have been told.
     pub lost: bool,
+    /// Whether anything was ever acknowledged so: its clients may keep it.
+    pub has_kept: bool,
     /// How the file looked when nothing was executing.
     pub expected: Option<FileMark>,
     /// Its holders.

@@ -287,6 +287,7 @@ impl OpenTable {
             wrote: open.wrote,
             others_wrote: open.others_wrote,
             unsynced: open.unsynced,
+            has_kept: open.has_kept,
             lost: open.lost,
             expected: open.expected,
             holders: holders.collect(),
@@ -359,7 +360,7 @@ impl Open {
             // of that; where there is one, it does when it comes back, and once.
             keeps_mark: stored.others_wrote && stored.holders.len() > 1,
             is_usurped: false,
-            has_kept: true,
+            has_kept: stored.has_kept,
             unsynced: stored.unsynced && is_same_boot,
             lost: stored.lost || stored.unsynced && !is_same_boot,
             is_settling: false,

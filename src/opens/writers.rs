@@ -8,7 +8,8 @@
 //!
 //! What is stored of it: whether anything may have been acknowledged through an open as received only (`unsynced`, there
 //! before the first such write executes), and whether some of that went with a machine (`lost`, until everybody who has
-//! the open has synced it). Where neither is so, who comes back has lost nothing.
+//! the open has synced it). Where neither is so, who comes back has lost nothing. And whether anything ever was (`has_kept`):
+//! then a change by another client stays noted, because what is kept may be older.
 
 use super::open::Holder;
 use super::table::OpenTable;

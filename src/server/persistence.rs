@@ -290,6 +290,7 @@ mod tests {
             wrote: true,
             others_wrote: true,
             unsynced: true,
+            has_kept: true,
             lost: false,
             expected: Some(FileMark { len: u64::MAX, changed_ns: i64::MAX }),
             holders: (0..OpenTable::HOLDERS_PER_OPEN_MAX).map(holder).collect(),

@@ -87,6 +87,7 @@ mod tests {
             wrote: false,
             others_wrote: true,
             unsynced: true,
+            has_kept: true,
             lost: false,
             expected: Some(FileMark { len: 6, changed_ns: -7 }),
             holders: vec![StoredHolder {

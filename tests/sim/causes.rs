@@ -1,6 +1,9 @@
 //! Whether "changed by another client" has a cause. It is checked where the server knows exactly: of an open that has had
 //! one holder at a time, whose holder came back with a key, was gone long enough that the file was looked at and the look
 //! stored, and comes back once more. Whoever hears it then must have a write of somebody else behind its former return.
+//!
+//! Nothing was written through the open, either. A client that has written may keep bytes from before the change, and
+//! hears of that again when it comes back once more: after a loss it must not write them over the newer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -73,6 +76,9 @@ impl Causes {
     pub(crate) fn check(&self, pair: &Pair, open: OpenId) {
         let Some(followed) = self.opens.get(&open).filter(|followed| !followed.is_shared) else { return };
         let Some(from) = followed.due_from else { return };
+        if self.writes.contains_key(&(followed.inode, open)) {
+            return;
+        }
         let of_others = self.writes.iter().filter(|((inode, by), _)| *inode == followed.inode && *by != open);
         let has_cause = of_others.into_iter().any(|(_, at)| *at >= from) || self.refused_at >= from;
         pair.check(has_cause, "a change by another client was told, and there was none since the last time");
