@@ -133,6 +133,14 @@ impl<C: Copy + PartialEq, A: Clone> Window<C, A> {
         }
     }
 
+    /// The answers that are kept, each with its request.
+    pub fn answers(&self) -> impl Iterator<Item = (RequestId, &A)> {
+        self.slots.iter().filter_map(|(id, slot)| match slot {
+            Slot::Done(answer) => Some((*id, answer)),
+            Slot::Executing { .. } => None,
+        })
+    }
+
     /// How many requests are executing.
     #[must_use]
     pub fn executing(&self) -> u32 {

@@ -309,6 +309,25 @@ fn f50_whoever_repeats_an_open_that_was_refused_in_between_hears_so() {
     assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
 }
 
+/// It lost them before the file was open, so that no answer waited when the store refused the record.
+#[test]
+fn f50_whoever_repeats_an_open_that_nobody_was_there_to_hear_of_hears_so() {
+    let (mut pair, who) = start(10);
+    pair.handle(who, "a");
+    (pair.store.is_full, pair.disk_us) = (true, (50_000, 51_000));
+    let late = exclusive_of(&mut pair, who, "b");
+    pair.run_for(millis(10));
+    for line in [L0, L1] {
+        pair.cut(who, line, Cut::NOW);
+    }
+    pair.run_for(millis(100));
+    for line in [L0, L1] {
+        pair.heal(who, line);
+    }
+    assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace);
+    assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
+}
+
 /// It repeats the open over another line, and that answer waits for a later commit.
 #[test]
 fn f50_a_repeat_of_a_refused_open_that_waits_for_a_later_commit_hears_so() {

@@ -125,7 +125,10 @@ impl Watch {
             for part in shadow.parts.iter().filter(|part| part.life != Life::Over) {
                 let was_there = matches!(self.phase(part.open), Some(OpenPhase::Held | OpenPhase::Orphaned));
                 let is_there = table.open(part.open).is_some() || shadow.given_up.contains(&part.open);
-                pair.check(is_there || !was_there, "an open that was told is not in the next server's table");
+                pair.check(
+                    is_there || !was_there,
+                    &format!("{:?} was told and is not in the next server's table", part.open),
+                );
             }
         }
         self.opens.clear();

@@ -54,14 +54,27 @@ impl<P: Clone> ServerCore<P> {
         self.settle_table();
     }
 
-    /// Takes back the handles that wait to be given out, of those among these opens that are not stored.
+    /// Takes back the handles that are to be given out, of those among these opens that are not stored. Their answers wait,
+    /// or are only kept: where the channel was gone before the file was open, the request comes again on another one.
     fn take_back_unstored(&mut self, opens: &[OpenId]) -> BTreeMap<HandleId, SessionId> {
         let is_lost = |open: &OpenId| opens.contains(open) && self.table.is_unstored(*open);
-        let parts = self.commits.handles().into_iter().filter_map(|handle| {
+        let waiting = self.commits.handles().into_iter().filter_map(|handle| {
             let (open, session) = self.table.part_of(handle)?;
             is_lost(&open).then_some((handle, session))
         });
-        let taken_back: BTreeMap<HandleId, SessionId> = parts.collect();
+        let mut taken_back: BTreeMap<HandleId, SessionId> = waiting.collect();
+        for open in opens.iter().filter(|open| is_lost(open)) {
+            for holder in self.table.holders_of(*open) {
+                let Some(session) = self.sessions.get_mut(&holder.session) else { continue };
+                let answers = session.window.answers();
+                let is_its = |answer: &ServerMessage| matches!(answer, ServerMessage::Control(ServerControl::Opened(opened)) if opened.handle == holder.handle);
+                let request = answers.into_iter().find_map(|(id, answer)| is_its(answer).then_some(id));
+                if let Some(request) = request {
+                    session.window.replace(request, no_space());
+                    taken_back.insert(holder.handle, holder.session);
+                }
+            }
+        }
         taken_back.keys().for_each(|handle| self.table.take_back(*handle));
         taken_back
     }
@@ -80,12 +93,8 @@ impl<P: Clone> ServerCore<P> {
             _ => None,
         };
         match (output, owner) {
-            (ServerOutput::Send { connection, request, .. }, Some(session)) => {
-                let message = ServerMessage::Control(Refused { refusal: Reason::NoSpace.into() }.into());
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.window.replace(request, message.clone());
-                }
-                Some(ServerOutput::Send { connection, request, message, payload: None })
+            (ServerOutput::Send { connection, request, .. }, Some(_)) => {
+                Some(ServerOutput::Send { connection, request, message: no_space(), payload: None })
             }
             (ServerOutput::Effect { id, effect }, _) => {
                 let Some(report) = self.unrecorded(id, intents, Reason::NoSpace.into()) else {
@@ -97,4 +106,9 @@ impl<P: Clone> ServerCore<P> {
             (output, _) => Some(output),
         }
     }
+}
+
+/// What whoever was to get a handle hears instead.
+fn no_space() -> ServerMessage {
+    ServerMessage::Control(Refused { refusal: Reason::NoSpace.into() }.into())
 }
