@@ -304,7 +304,11 @@ mod tests {
     #[test]
     fn the_documentation_names_every_metric_and_no_other() {
         let page = include_str!("../../../docs/metrics.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        // Its labels have a table of their own.
+        let rows = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter(|row| row.starts_with("bowline_"));
         let documented: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
         assert_eq!(documented, ALL.map(|(name, ..)| name));
         for (name, kind, help) in ALL {
