@@ -5,14 +5,18 @@
 //! two marks of each open, *its owner wrote* and *somebody else wrote*, which stand in its record before the first such
 //! write executes; and how the file looked when everything that bowline did to it was done. Whoever else changes the
 //! file, a local program say, is found out by that look alone, and only as long as nobody writes through bowline.
+//!
+//! Whoever comes back is told in the answer, which may be lost. Until it is known that a client has it, its absence has
+//! not ended: when it comes once more, it is told of all since it was away first.
 
 use super::events::TableEvent;
-use super::open::Open;
+use super::keys::KeyRecord;
+use super::open::{Holder, Open};
 use super::state::OpenPhase;
 use super::table::OpenTable;
 use crate::model::planted::{self, Bug};
 use crate::model::{
-    Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, SessionId, Time,
+    Attributes, FileIdentity, FileMark, HandleId, Meanwhile, OpenId, PublicKey, ResumeKey, SessionId, Time,
 };
 
 /// Somebody who changes a file.
@@ -105,7 +109,13 @@ impl OpenTable {
         if !self.is_idle_orphan(id) {
             return;
         }
+        let is_untold = self.holders_in(id).any(|holder| holder.untold.is_some());
         let Some(open) = self.opens.get_mut(&id) else { return };
+        if is_untold {
+            // The look would make unsaid what somebody has not heard. What the former one saw is no answer for the others.
+            open.expected = open.expected.filter(|_| open.holders.len() == 1);
+            return;
+        }
         let writer = Writer { open: Some(id), identity: open.owner };
         let changes = self.changes.entry(open.file).or_default();
         open.expected = Some(attributes.into());
@@ -114,6 +124,48 @@ impl OpenTable {
         open.is_restored &= open.keeps_mark;
         changes.forget_marks();
         self.touch_lazily(id);
+    }
+
+    /// A client has come back to this handle, which was last heard of at `since`: until [`Self::note_told`] it may not have
+    /// the answer, and its absence goes on.
+    pub fn note_untold(&mut self, handle: HandleId, since: Option<Time>) {
+        if let Some(holder) = self.holders.get_mut(&handle) {
+            holder.untold = since;
+        }
+    }
+
+    /// The client of a handle has heard of it, and so of what became of the file before.
+    pub fn note_told(&mut self, handle: HandleId) {
+        if let Some(holder) = self.holders.get_mut(&handle) {
+            holder.untold = None;
+        }
+    }
+
+    /// Until when a client was heard of that comes back with a key of the handle `home`, if the answer with that handle may
+    /// not have reached it. Who names the handle has the answer, and so has who has a key that was issued with it.
+    pub(super) fn untold_by(
+        &mut self,
+        home: HandleId,
+        key: &ResumeKey,
+        named: Option<HandleId>,
+    ) -> Option<Time> {
+        let holder = self.holders.get(&home)?;
+        let since = holder.untold?;
+        let writer = Writer { open: Some(holder.open), identity: holder.identity };
+        let open = self.opens.get_mut(&holder.open)?;
+        let is_its = |record: &KeyRecord| record.is_own && record.generation == key.generation;
+        if named != Some(home) && !open.keys.records().iter().any(is_its) {
+            return Some(since);
+        }
+        let changes = self.changes.get(&open.file);
+        let was_changed = changes.and_then(|changes| changes.by_others(writer)).is_some_and(|at| at > since);
+        if was_changed || open.is_restored && open.others_wrote {
+            // It was told of that, and the file has not been looked at since.
+            open.expected = None;
+        }
+        open.is_restored &= open.keeps_mark;
+        self.note_told(home);
+        None
     }
 
     /// What became of the file of an open for a client that was last heard of at `since`; `attributes`: as they are now.
@@ -159,11 +211,12 @@ impl OpenTable {
     }
 
     fn is_idle_orphan(&self, id: OpenId) -> bool {
-        let Some(open) = self.opens.get(&id).filter(|open| open.phase == OpenPhase::Orphaned) else {
-            return false;
-        };
-        let mut holders = open.holders.iter().filter_map(|handle| self.holders.get(handle));
-        holders.all(|holder| holder.executing == 0)
+        let is_orphan = self.opens.get(&id).is_some_and(|open| open.phase == OpenPhase::Orphaned);
+        is_orphan && self.holders_in(id).all(|holder| holder.executing == 0)
+    }
+
+    fn holders_in(&self, id: OpenId) -> impl Iterator<Item = &Holder> {
+        self.handles_of_open(id).filter_map(|handle| self.holders.get(&handle)).map(|holder| &**holder)
     }
 
     fn note(&mut self, now: Time, file: FileIdentity, writer: Writer) {

@@ -94,6 +94,8 @@ pub struct Admitted {
     pub export: ExportName,
     /// Of a resumed handle: the session of the handle that its key was issued for; none with a grant's own key.
     pub came_from: Option<SessionId>,
+    /// Until when the client was heard of for which that handle had come back, if it may not have been told of it.
+    pub untold: Option<Time>,
 }
 
 /// A holder as others may see it.
@@ -174,6 +176,9 @@ pub(super) struct Holder {
     pub(super) has_synced: bool,
     /// Its locks that wait.
     pub(super) waits: BTreeSet<RequestId>,
+    /// Until when the client was heard of for which it has come back, as long as that may not have been told what became
+    /// of the file since.
+    pub(super) untold: Option<Time>,
 }
 
 impl Holder {
@@ -197,6 +202,7 @@ impl Holder {
             grant: None,
             has_synced: false,
             waits,
+            untold: None,
         }
     }
 
@@ -374,6 +380,7 @@ impl Open {
             is_new_open: false,
             export: self.export.clone(),
             came_from: None,
+            untold: None,
         }
     }
 

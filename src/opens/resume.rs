@@ -93,9 +93,10 @@ impl OpenTable {
         };
         self.end_overdue(now);
         let came_from = home.and_then(|home| self.holders.get(&home)).map(|holder| holder.session);
+        let untold = home.and_then(|home| self.untold_by(home, key, claim.predecessor));
         self.on_resumed(now, &claim, &admitted, (home, grant));
         self.finish();
-        Ok(Admitted { came_from, ..admitted })
+        Ok(Admitted { came_from, untold, ..admitted })
     }
 
     fn on_resumed(

@@ -196,6 +196,39 @@ fn b17_who_comes_back_hears_exactly_what_became_of_the_file() {
     }
 }
 
+/// A change is told to whoever hears of it: an answer that found its client dead has told nobody, and the next process
+/// with the former key hears of the change as if nobody had come back in between.
+#[test]
+fn b16_a_change_that_was_told_to_a_client_that_died_before_the_answer_is_told_to_the_next() {
+    for (seed, is_restarted) in [(21, false), (22, true)] {
+        let (mut pair, first) = start(seed);
+        let open = pair.open(first, "a");
+        let (handle, key) = pair.opened(first, open);
+        let key = key.unwrap();
+        pair.close_session(first);
+        pair.run_for(seconds(1));
+        let other = pair.complete_client(2, &LINES);
+        let foreign = pair.handle(other, "a");
+        let write = pair.write(other, foreign, 0, *b"else");
+        pair.finish(other, write);
+        if is_restarted {
+            pair.restart_server();
+        }
+        let unlucky = pair.complete_client(1, &LINES);
+        let lost = pair.resume(unlucky, &key, Some(handle));
+        pair.run_until("the server has it", seconds(1), |pair| {
+            pair.server.table().holders().any(|holder| holder.session == pair.session(unlucky))
+        });
+        assert!(pair.outcome(unlucky, lost).is_none());
+        pair.kill_client(unlucky, false);
+        pair.run_for(seconds(1));
+        let heir = pair.complete_client(1, &LINES);
+        let resumed = pair.resume(heir, &key, Some(handle));
+        pair.opened(heir, resumed);
+        assert_eq!(meanwhile(&pair, heir, resumed), Some(Meanwhile::ChangedByClient), "{is_restarted}");
+    }
+}
+
 /// What another client wrote before the server started anew is told once, and not each time from then on.
 #[test]
 fn b17_after_a_restart_a_change_by_another_client_is_told_once() {

@@ -12,7 +12,7 @@ use super::pair::{Outcome, Who};
 use super::script::Sim;
 use super::seen::Seen;
 use super::shadow::{
-    Asked, BLOCKS, FILES, GrantShadow, Life, Part, Pending, offset_of, range_of, version_of,
+    Asked, BLOCKS, FILES, GrantShadow, Life, Part, Pending, identity, offset_of, range_of, version_of,
 };
 use super::watch::RECOVERY;
 
@@ -303,7 +303,7 @@ impl Sim {
                 };
                 self.pair.check(key.file_id == of.open, "a key has led to another open");
                 self.tally.note(Seen::Inherited);
-                self.heard_meanwhile(of.open, opened.meanwhile);
+                self.heard_meanwhile((of.open, of.name), opened.meanwhile);
                 let given = (of.file, of.rights, opened.state.rights);
                 self.add_part(pending.who, name, (opened.handle, key), given, of.is_loose);
             }
@@ -478,7 +478,8 @@ impl Sim {
                             self.tally.note(Seen::ResumeInRecovery);
                         }
                         if let Some(part) = self.part_of(who, handle) {
-                            self.heard_meanwhile(self.shadow.parts[part].open, Some(meanwhile));
+                            let part = &self.shadow.parts[part];
+                            self.heard_meanwhile((part.open, part.name), Some(meanwhile));
                         }
                     }
                     SessionEvent::ResumeFailed { handle, loss } => {
@@ -512,8 +513,10 @@ impl Sim {
         self.drop_handle(part);
     }
 
-    fn heard_meanwhile(&mut self, open: OpenId, meanwhile: Option<Meanwhile>) {
-        let was_changed = self.watch.changed.remove(&open);
+    fn heard_meanwhile(&mut self, (open, name): (OpenId, u8), meanwhile: Option<Meanwhile>) {
+        // Whoever was granted a part has come later, and need not hear what its owner has to hear.
+        let is_owner = self.watch.is_owner(open, &identity(name));
+        let was_changed = is_owner && self.watch.changed.remove(&open);
         match meanwhile {
             Some(Meanwhile::Unchanged) => {
                 self.pair.check(!was_changed, "a change by another client was not told");

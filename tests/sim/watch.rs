@@ -102,6 +102,10 @@ impl Watch {
         self.opens.get(&open).map(|known| known.phase)
     }
 
+    pub(crate) fn is_owner(&self, open: OpenId, client: &PublicKey) -> bool {
+        self.opens.get(&open).is_some_and(|known| known.owner == *client)
+    }
+
     /// Whether opens of this file are ending.
     pub(crate) fn is_draining(&self, inode: u64) -> bool {
         self.opens.values().any(|known| known.inode == inode && known.phase == OpenPhase::Closing)

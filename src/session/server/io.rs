@@ -297,6 +297,7 @@ impl<P: Clone> ServerCore<P> {
         if !allowed.permits(needed) {
             return Err(Reason::PermissionDenied.into());
         }
+        self.table.note_told(handle);
         self.table.begin_operation(ticket.session, handle, needed)
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::output::{ConnectionId, ServerMessage};
 use crate::model::{
-    AttemptNonce, ChannelKind, ChannelNumber, InstanceId, Limits, Locator, Protection, PublicKey, SessionId,
-    Time,
+    AttemptNonce, ChannelKind, ChannelNumber, HandleId, InstanceId, Limits, Locator, Protection, PublicKey,
+    RequestId, SessionId, Time,
 };
 use crate::session::Window;
 use crate::session::liveness::Liveness;
@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub(super) heard: Time,
     /// When it was last heard of before it was away the last time.
     pub(super) heard_before_away: Option<Time>,
+    /// Handles that it has come back to, by the requests of which it may not have the answers.
+    pub(super) untold: BTreeMap<RequestId, HandleId>,
     /// Until when a session without channels and holders is kept.
     pub(super) away_until: Option<Time>,
     used: UsedNumbers,
@@ -86,6 +88,7 @@ impl Session {
             has_left: false,
             heard: Time(0),
             heard_before_away: None,
+            untold: BTreeMap::new(),
             away_until: None,
             used: UsedNumbers::default(),
             nonces: Nonces::default(),

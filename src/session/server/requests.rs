@@ -51,6 +51,9 @@ impl<P: Clone> ServerCore<P> {
             record.heard = now;
             record.window.settle(input.settled);
             self.intents.settle(now, session, input.settled);
+            let later = record.untold.split_off(&input.settled);
+            let told = core::mem::replace(&mut record.untold, later);
+            told.values().for_each(|handle| self.table.note_told(*handle));
         }
         let mut is_claimed = false;
         match &input.message {
@@ -292,7 +295,11 @@ impl<P: Clone> ServerCore<P> {
             }
         })?;
         let (handle, with_key) = (admitted.handle, resume.with_key);
-        let since = self.heard_before(ticket.session, admitted.came_from);
+        let since = admitted.untold.or_else(|| self.heard_before(ticket.session, admitted.came_from));
+        self.table.note_untold(handle, since);
+        if let Some(session) = self.sessions.get_mut(&ticket.session) {
+            session.untold.insert(ticket.request, handle);
+        }
         let task = Task::Admitted(Giving { handle, with_key, since });
         match draining {
             Some(predecessor) => {
