@@ -323,42 +323,27 @@ fn f50_what_was_broken_for_a_refused_open_is_stored_as_ended() {
     assert_eq!(refusal(pair.error(heir, resumed)).reason, Reason::TakenOver);
 }
 
-/// Its client lost its channels while the commit was under way, and repeats the open when it has others.
+/// Its client lost its channels while the commit was under way, and repeats the open when it has others; or it lost them
+/// before the file was open, so that no answer waited when the store refused the record.
 #[test]
 fn f50_whoever_repeats_an_open_that_was_refused_in_between_hears_so() {
-    let (mut pair, who) = start(10);
-    pair.handle(who, "a");
-    (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
-    let late = exclusive_of(&mut pair, who, "b");
-    pair.run_for(millis(10));
-    for line in [L0, L1] {
-        pair.cut(who, line, Cut::NOW);
+    for is_open_slow in [false, true] {
+        let (mut pair, who) = start(10);
+        pair.handle(who, "a");
+        pair.store.is_full = true;
+        *(if is_open_slow { &mut pair.disk_us } else { &mut pair.store_us }) = (50_000, 51_000);
+        let late = exclusive_of(&mut pair, who, "b");
+        pair.run_for(millis(10));
+        for line in [L0, L1] {
+            pair.cut(who, line, Cut::NOW);
+        }
+        pair.run_for(millis(100));
+        for line in [L0, L1] {
+            pair.heal(who, line);
+        }
+        assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace, "{is_open_slow}");
+        assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
     }
-    pair.run_for(millis(100));
-    for line in [L0, L1] {
-        pair.heal(who, line);
-    }
-    assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace);
-    assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
-}
-
-/// It lost them before the file was open, so that no answer waited when the store refused the record.
-#[test]
-fn f50_whoever_repeats_an_open_that_nobody_was_there_to_hear_of_hears_so() {
-    let (mut pair, who) = start(10);
-    pair.handle(who, "a");
-    (pair.store.is_full, pair.disk_us) = (true, (50_000, 51_000));
-    let late = exclusive_of(&mut pair, who, "b");
-    pair.run_for(millis(10));
-    for line in [L0, L1] {
-        pair.cut(who, line, Cut::NOW);
-    }
-    pair.run_for(millis(100));
-    for line in [L0, L1] {
-        pair.heal(who, line);
-    }
-    assert_eq!(refusal(pair.error(who, late)).reason, Reason::NoSpace);
-    assert_eq!((pair.server.table().opens_len(), pair.core(who).held_handles().count()), (1, 1));
 }
 
 /// It repeats the open over another line, and that answer waits for a later commit.

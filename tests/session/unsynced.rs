@@ -219,10 +219,8 @@ fn the_newer_bytes_of_a_duplicate_are_over_the_older_ones_of_the_first_handle() 
     assert_eq!(pair.core(who).unsynced_bytes(), 0, "a sync through either covers what both have written");
 }
 
-/// The simulation found it: two processes have the open, each keeps what it has written, and after the loss of the page cache
-/// the one that came back last wrote its older bytes over the other's newer ones.
-#[test]
-fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
+/// Two processes of one client with one open, of which the first has written.
+fn two_processes() -> (Pair, [(Who, HandleId); 2]) {
     let (mut pair, who) = start();
     let mode = OpenMode::READ_WRITE.exclusive();
     let open = pair.open_as(who, OpenSpec { mode, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
@@ -232,6 +230,14 @@ fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
     let other = pair.complete_client(1, &LINES);
     let resume = pair.resume(other, &key.unwrap(), None);
     let (duplicate, _) = pair.opened(other, resume);
+    (pair, [(who, handle), (other, duplicate)])
+}
+
+/// The simulation found it: two processes have the open, each keeps what it has written, and after the loss of the page cache
+/// the one that came back last wrote its older bytes over the other's newer ones.
+#[test]
+fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
+    let (mut pair, [(who, handle), (other, duplicate)]) = two_processes();
     let write = pair.write(other, duplicate, 0, *b"newer");
     let sync = pair.sync(other, duplicate);
     finish(&mut pair, other, [write, sync]);
@@ -251,15 +257,7 @@ fn what_another_process_wrote_through_a_duplicate_is_not_written_over() {
 /// nothing says that there was a second writer.
 #[test]
 fn no_write_of_a_burst_is_acknowledged_before_it_is_stored_that_another_process_writes() {
-    let (mut pair, who) = start();
-    let mode = OpenMode::READ_WRITE.exclusive();
-    let open = pair.open_as(who, OpenSpec { mode, create_id: CreateId([1; 16]), ..OpenSpec::of("a") });
-    let (handle, key) = pair.opened(who, open);
-    let write = pair.write(who, handle, 0, *b"older");
-    pair.finish(who, write);
-    let other = pair.complete_client(1, &LINES);
-    let resume = pair.resume(other, &key.unwrap(), None);
-    let (duplicate, _) = pair.opened(other, resume);
+    let (mut pair, [(who, handle), (other, duplicate)]) = two_processes();
     pair.store_us = (50_000, 50_000);
     let writes = [pair.write(other, duplicate, 20, *b"first"), pair.write(other, duplicate, 0, *b"newer")];
     pair.run_for(millis(20));
