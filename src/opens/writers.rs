@@ -87,6 +87,12 @@ impl OpenTable {
         self.opens.get(&id).is_some_and(|open| !open.unsynced && !open.lost)
     }
 
+    /// Whether something went with a machine that had been acknowledged through an open, and its clients may write it again.
+    #[must_use]
+    pub fn is_lost(&self, id: OpenId) -> bool {
+        self.opens.get(&id).is_some_and(|open| open.lost)
+    }
+
     /// A holder's sync has succeeded: its client has nothing left of what went with a machine. When all of them have
     /// synced, and nobody may come back whom another one has taken the place of, that is over.
     pub fn note_synced(&mut self, handle: HandleId) {

@@ -1,7 +1,7 @@
 //! Two sessions that may write to one file: what either is told of is durable, and neither loses anything with the machine.
 
-use bowline::model::{CreateId, HandleId, OpenMode, Reason, Rights, Stability};
-use bowline::session::client::{Answer, RequestError, Ticket};
+use bowline::model::{CreateId, HandleId, LineId, OpenMode, Reason, Rights, Stability};
+use bowline::session::client::{Answer, RequestError, SessionEvent, Ticket};
 
 use super::pair::{LineSpec, OpenSpec, Pair, Who};
 use super::seconds;
@@ -167,12 +167,12 @@ fn what_the_second_one_wrote_over_is_not_written_again_when_it_is_gone() {
         pair.finish(second, close);
         assert_eq!(write(&mut pair, first, handle, (10, "alone")), Stability::Received);
         // Its file is looked at while it is away, and the look has nothing to say of what was before.
-        (0..2).for_each(|line| pair.black_hole(first, bowline::model::LineId(line)));
+        (0..2).for_each(|line| pair.black_hole(first, LineId(line)));
         let is_orphan = |pair: &Pair| pair.server.table().opens().any(|open| open.deadline.is_some());
         pair.run_until("it is away", seconds(30), is_orphan);
         pair.run_for(seconds(1));
         pair.reboot_server();
-        (0..2).for_each(|line| pair.heal(first, bowline::model::LineId(line)));
+        (0..2).for_each(|line| pair.heal(first, LineId(line)));
         let sync = pair.sync(first, handle);
         assert!(matches!(pair.error(first, sync), RequestError::LostWrites(_)), "{way:?}");
         assert_eq!(&pair.disk.bytes("a")[..5], b"newer", "{way:?}");
@@ -187,13 +187,52 @@ fn what_another_process_wrote_in_the_place_of_one_that_is_away_is_not_written_ov
     let opened = open(&mut pair, first, OpenMode::READ_WRITE.exclusive());
     let (handle, key) = pair.opened(first, opened);
     write(&mut pair, first, handle, (0, "older"));
-    (0..2).for_each(|line| pair.black_hole(first, bowline::model::LineId(line)));
+    (0..2).for_each(|line| pair.black_hole(first, LineId(line)));
     pair.reboot_server();
     let resume = pair.resume(second, &key.unwrap(), None);
     let (other, _) = pair.opened(second, resume);
     write(&mut pair, second, other, (0, "newer"));
-    (0..2).for_each(|line| pair.heal(first, bowline::model::LineId(line)));
+    (0..2).for_each(|line| pair.heal(first, LineId(line)));
     let sync = pair.sync(first, handle);
     assert!(matches!(pair.error(first, sync), RequestError::LostWrites(_)));
     assert_eq!(&pair.disk.bytes("a")[..5], b"newer");
+}
+
+/// What the first one keeps is on its way, to be written again, when the second one writes.
+#[test]
+fn what_is_written_again_does_not_run_over_what_another_one_was_told_of_meanwhile() {
+    for comes_late in [true, false] {
+        let mut pair = Pair::new(1);
+        pair.disk.put("a", vec![b'.'; 32]);
+        let first = pair.complete_client(1, &[LineSpec::KEYS, LineSpec::BULK]);
+        let second = pair.complete_client(2, &LINES);
+        let opened = open(&mut pair, first, OpenMode::READ_WRITE);
+        let (handle, _) = pair.opened(first, opened);
+        write(&mut pair, first, handle, (0, "older"));
+        // Its file is looked at while it is away, so that it hears that nobody has changed it.
+        (0..2).for_each(|line| pair.black_hole(first, LineId(line)));
+        let is_orphan = |pair: &Pair| pair.server.table().opens().any(|open| open.deadline.is_some());
+        pair.run_until("it is away", seconds(30), is_orphan);
+        pair.run_for(seconds(1));
+        pair.reboot_server();
+        let come = |pair: &mut Pair| {
+            let opened = open(pair, second, OpenMode::READ_WRITE);
+            pair.opened(second, opened).0
+        };
+        let early = (!comes_late).then(|| come(&mut pair));
+        pair.heal(first, LineId(0));
+        let is_back = |pair: &Pair| {
+            let mut events = pair.events(first).iter();
+            events.any(|(_, event)| matches!(event, SessionEvent::Resumed { .. }))
+        };
+        pair.run_until("it is back", seconds(60), is_back);
+        let other = early.unwrap_or_else(|| come(&mut pair));
+        assert_eq!(write(&mut pair, second, other, (0, "newer")), Stability::Durable);
+        pair.heal(first, LineId(1));
+        let sync = pair.sync(first, handle);
+        assert!(matches!(pair.error(first, sync), RequestError::LostWrites(_)), "comes late: {comes_late}");
+        assert_eq!(&pair.disk.bytes("a")[..5], b"newer", "comes late: {comes_late}");
+        // What it writes now is as good as the other one's.
+        assert_eq!(write(&mut pair, first, handle, (0, "newest")), Stability::Durable);
+    }
 }

@@ -166,6 +166,12 @@ impl<P: Payload> ClientCore<P> {
         if let Some(predecessor) = predecessor.filter(|predecessor| *predecessor != name) {
             self.replace(predecessor);
         }
+        if shown.is_some() && !opened.durable {
+            if let Some(held) = self.handles.get_mut(&name).filter(|held| held.standing == HandleLife::Live) {
+                held.standing = HandleLife::Rewriting;
+            }
+            self.go_on(now, name, false);
+        }
     }
 
     /// The server has issued a key for a handle.

@@ -59,6 +59,8 @@ pub(super) enum Purpose {
     Sync(OpenId),
     /// The core: what became of this request in a former session.
     Inquire(Ticket),
+    /// The core: the server is to know that nothing more is done again through a handle.
+    GoOn(HandleId),
     /// The core: something that was acknowledged to an open is done again.
     Rewrite(OpenId, Rewrite),
 }

@@ -442,6 +442,7 @@ impl<P: Payload> ClientCore<P> {
             }
             Purpose::Sync(open) => self.on_own_sync(now, open, &request, &outcome),
             Purpose::Inquire(asked) => self.on_told(now, asked, outcome),
+            Purpose::GoOn(name) => self.on_told_to_go_on(now, name),
             Purpose::Rewrite(open, what) => self.on_rewritten(now, open, what, &outcome),
         }
     }

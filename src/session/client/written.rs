@@ -30,7 +30,7 @@ use crate::model::{
     Stability, SyncScope, Time,
 };
 use crate::session::Payload;
-use crate::wire::control::{Allocate, Sync, Target};
+use crate::wire::control::{Allocate, Stat, Sync, Target};
 use crate::wire::data::Write;
 use crate::wire::{ClientControl, ServerControl, control};
 
@@ -211,14 +211,14 @@ impl<P: Payload> ClientCore<P> {
     ) {
         let open = self.handles.get(&name).and_then(|held| held.open);
         let Some((open, written)) = open.and_then(|open| Some((open, self.written.get_mut(&open)?))) else {
-            self.make_live(now, name);
+            self.go_on(now, name, durable);
             return;
         };
         if written.rewriting.is_some() {
             return;
         }
         if !written.unsynced.is_stale(self.cache) {
-            self.make_live(now, name);
+            self.go_on(now, name, durable);
             return;
         }
         if durable {
@@ -235,7 +235,7 @@ impl<P: Payload> ClientCore<P> {
         let is_alone = is_alone || planted::is(Bug::WrittenOverOthers);
         if !is_alone || !self.may_write(name) {
             self.give_up_stale(open);
-            self.make_live(now, name);
+            self.go_on(now, name, false);
             return;
         }
         if let Some(written) = self.written.get_mut(&open) {
@@ -243,6 +243,28 @@ impl<P: Payload> ClientCore<P> {
             written.rewriting = Some(Rewriting { by: name, lengths, from: 0, under_way: 0 });
         }
         self.rewrite_on(now, open);
+    }
+
+    /// Lets a handle go on of which nothing is to be done again any more. Where something may be lost, the server has to
+    /// know that first: what it has of the handle until then it takes for older than what others write.
+    pub(super) fn go_on(&mut self, now: Time, name: HandleId, durable: bool) {
+        if durable {
+            self.make_live(now, name);
+            return;
+        }
+        let tell = Operation::Control(Stat { handle: name }.into());
+        self.begin(now, (tell, LineSet::ALL), true, Purpose::GoOn(name));
+    }
+
+    /// The server knows that nothing is done again through a handle.
+    pub(super) fn on_told_to_go_on(&mut self, now: Time, name: HandleId) {
+        let Some(held) = self.handles.get(&name).filter(|held| held.standing == HandleLife::Rewriting) else {
+            return;
+        };
+        let written = held.open.and_then(|open| self.written.get(&open));
+        if !written.is_some_and(Written::is_rewriting) {
+            self.make_live(now, name);
+        }
     }
 
     /// What came of something that was done again.
@@ -428,7 +450,7 @@ impl<P: Payload> ClientCore<P> {
                     self.handles.get(name).is_some_and(|held| held.standing == HandleLife::Rewriting)
                 };
                 let waiting: Vec<HandleId> = waiting.filter(is_waiting).collect();
-                waiting.into_iter().for_each(|name| self.make_live(now, name));
+                waiting.into_iter().for_each(|name| self.go_on(now, name, false));
                 return;
             };
             rewriting.under_way = rewriting.under_way.saturating_add(1);

@@ -5,20 +5,27 @@
 //! ```
 //!
 //! An open has one such sync under way at a time, and what was written meanwhile shares the next one.
+//!
+//! A client whose handle was resumed after a loss with the machine may be *rewriting* what it has kept. That is older than
+//! whatever another session writes, so it is refused once another one may write, and the other one is told of its handle
+//! when all of it is done that was not refused. Whatever the handle asks for besides says that its rewriting is over.
 
 use std::collections::HashMap;
 
 use super::ServerCore;
+use super::effects::Job;
 use super::output::{Completion, Effect, EffectId, ServerMessage, ServerOutput};
 use super::requests::Ticket;
 use crate::model::planted::{self, Bug};
-use crate::model::{HandleId, OpenId, Reason, Refusal, Stability, SyncScope};
+use crate::model::{HandleId, Meanwhile, OpenId, Reason, Refusal, Stability, SyncScope};
 
 /// The syncs that nobody has asked for, and what waits for them.
 #[derive(Debug, Default)]
 pub(super) struct Durable {
     syncs: HashMap<EffectId, Purpose>,
     groups: HashMap<OpenId, Group>,
+    /// The handles that may be rewriting, and whether that is refused.
+    rewriting: HashMap<HandleId, bool>,
 }
 
 /// What such a sync is for.
@@ -90,11 +97,43 @@ impl<P: Clone> ServerCore<P> {
             return Vec::new();
         }
         let file = self.table.file_of(open);
+        for (handle, is_refused) in &mut self.durable.rewriting {
+            *is_refused |= self.table.file_of_handle(*handle) == file;
+        }
         let is_of_file = |purpose: &Purpose| match purpose {
             Purpose::Settle(owing, _) => self.table.file_of(*owing) == file,
             Purpose::Answers(_) => false,
         };
-        self.durable.syncs.iter().filter(|(_, purpose)| is_of_file(purpose)).map(|(&id, _)| id).collect()
+        let is_refused = |handle| self.durable.rewriting.get(&handle) == Some(&true);
+        let is_older = |job: &Job<P>| {
+            job.io.as_ref().is_some_and(|io| io.is_write && self.table.file_of(io.open) == file)
+                && job.task.handle().is_some_and(is_refused)
+        };
+        let older = self.jobs.iter().filter(|(_, job)| is_older(job)).map(|(&id, _)| id);
+        let syncs = self.durable.syncs.iter().filter(|(_, purpose)| is_of_file(purpose));
+        syncs.map(|(&id, _)| id).chain(older).collect()
+    }
+
+    /// A handle is given out again: its client may write again what went with a machine, unless it hears that that is older
+    /// than the file.
+    pub(super) fn may_rewrite(&mut self, (open, handle): (OpenId, HandleId), meanwhile: Option<Meanwhile>) {
+        let is_told_so = matches!(meanwhile, Some(Meanwhile::Unchanged | Meanwhile::Unknown));
+        if is_told_so && self.table.is_lost(open) {
+            self.durable.rewriting.insert(handle, self.table.is_joint(open));
+        }
+    }
+
+    /// Refuses to change bytes again that another session may have changed meanwhile.
+    pub(super) fn check_rewriting(&self, handle: HandleId) -> Result<(), Refusal> {
+        match self.durable.rewriting.get(&handle) {
+            Some(true) => Err(Reason::Busy.into()),
+            Some(false) | None => Ok(()),
+        }
+    }
+
+    /// Nothing is written again through a handle any more.
+    pub(super) fn end_rewriting(&mut self, handle: HandleId) {
+        self.durable.rewriting.remove(&handle);
     }
 
     /// Whether `id` is a sync that nobody has asked for; then it is done.

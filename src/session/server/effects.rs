@@ -236,6 +236,7 @@ impl<P: Clone> ServerCore<P> {
     /// A holder is gone and nothing of it is executing.
     pub(super) fn on_drained(&mut self, handle: HandleId) {
         self.sync_errors.remove(&handle);
+        self.end_rewriting(handle);
         for sequel in self.sequels.remove(&handle).unwrap_or_default() {
             match sequel {
                 Sequel::Closed { ticket } => self.answer(ticket, ServerControl::from(Closed {}).into(), None),
@@ -457,6 +458,7 @@ impl<P: Clone> ServerCore<P> {
         let key = if with_key { Some(self.issue_key(now, session, handle)?) } else { None };
         let open = self.table.holder(session, handle)?.open;
         let durable = self.table.is_durable(open);
+        self.may_rewrite((open, handle), meanwhile);
         Ok(ServerControl::from(Opened { handle, state, key, meanwhile, durable }).into())
     }
 

@@ -165,6 +165,7 @@ impl<P: Clone> ServerCore<P> {
             }
         };
         let io = Io { open, range, is_write: true };
+        self.check_rewriting(handle)?;
         self.table.check_io(now, io.open, io.range, io.is_write)?;
         if let Effect::Change { change: AttributeChange { len: Some(to), .. }, .. } = &effect
             && let Some(at) = self.intended_place(open)
@@ -298,6 +299,11 @@ impl<P: Clone> ServerCore<P> {
             return Err(Reason::PermissionDenied.into());
         }
         self.table.note_told(handle);
+        if needed.contains(Rights::WRITE) {
+            self.check_rewriting(handle)?;
+        } else {
+            self.end_rewriting(handle);
+        }
         self.table.begin_operation(ticket.session, handle, needed)
     }
 

@@ -13,10 +13,11 @@ fn key(byte: u8) -> ResumeKey {
     ResumeKey { file_id, time_stamp_us: 1, process_id: 2, generation: 3, secret: [byte; 16] }
 }
 
+/// Of an open that the server has lost nothing of.
 fn opened(handle: HandleId, key: Option<ResumeKey>) -> Opened {
     let mode = OpenMode::READ_WRITE;
     let state = FileState { mode, rights: mode.rights, attributes: Attributes::default() };
-    Opened { handle, state, key, meanwhile: None, durable: false }
+    Opened { handle, state, key, meanwhile: None, durable: true }
 }
 
 fn open() -> Open {
@@ -130,6 +131,25 @@ fn numbers_begin_anew_and_names_are_asked_for_while_handles_wait() {
     let outputs = bench.answer(RequestId::NONE, ended);
     assert_eq!(completions(&outputs), [(ticket, true)]);
     assert_ne!(queued, ticket);
+}
+
+/// Until it knows, the server takes what it hears of the handle for older than what others write.
+#[test]
+fn a_server_that_may_have_lost_something_is_told_when_nothing_is_done_again() {
+    let mut bench = Bench::new();
+    bench.held(HANDLE, 1);
+    bench.stopped();
+    let (stat, _) = bench.control(Stat { handle: HANDLE });
+    bench.restarted();
+    let answer = Opened { durable: false, ..opened(OTHER, None) };
+    let outputs = bench.answer(RequestId(1), answer);
+    let told = Stat { handle: OTHER };
+    assert_eq!(requests(&outputs), [(RequestId(2), told.clone().into())], "the caller's waits");
+    let stated = || Stated { state: opened(OTHER, None).state };
+    let outputs = bench.answer(RequestId(2), stated());
+    assert_eq!(completions(&outputs), [], "nobody has asked for that");
+    assert_eq!(requests(&outputs), [(RequestId(3), told.into())]);
+    assert_eq!(completions(&bench.answer(RequestId(3), stated())), [(stat, true)]);
 }
 
 #[test]
