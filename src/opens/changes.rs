@@ -141,6 +141,12 @@ impl OpenTable {
         }
     }
 
+    /// Whether the client of a handle is known to have heard of it.
+    #[must_use]
+    pub fn is_told(&self, handle: HandleId) -> bool {
+        self.holders.get(&handle).is_some_and(|holder| holder.untold.is_none())
+    }
+
     /// Until when a client was heard of that comes back with a key of the handle `home`, if the answer with that handle may
     /// not have reached it. Who names the handle has the answer, and so has who has a key that was issued with it.
     pub(super) fn untold_by(

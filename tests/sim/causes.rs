@@ -1,6 +1,6 @@
 //! Whether "changed by another client" has a cause. It is checked where the server knows exactly: of an open that has had
-//! one holder at a time, whose holder came back with a key, was gone long enough that the file was looked at and the look
-//! stored, and comes back once more. Whoever hears it then must have a write of somebody else behind its former return.
+//! one holder at a time, whose holder came back with a key and has certainly heard so, was gone long enough that the file was
+//! looked at and the look stored, and comes back once more. Whoever hears it then must have a write of somebody else behind its former return.
 //!
 //! Nothing was written through the open, either. A client that has written may keep bytes from before the change, and
 //! hears of that again when it comes back once more: after a loss it must not write them over the newer ones.
@@ -34,6 +34,8 @@ struct Followed {
     handles: BTreeSet<HandleId>,
     /// When its present holder came, with a key.
     returned: Option<Time>,
+    /// Its client has the answer that said so, as of when it was there last.
+    is_told: bool,
     /// It has had several holders at once.
     is_shared: bool,
     /// Somebody has held it in this life of the server.
@@ -69,6 +71,10 @@ impl Causes {
             let followed = self.opens.entry(open.open).or_default();
             followed.inode = open.file.inode;
             followed.step(now, open.phase, &holders, pair.store.is_full);
+            if open.phase == OpenPhase::Held {
+                let mut live = holders.iter().filter(|holder| holder.phase == HolderPhase::Live);
+                followed.is_told = live.any(|holder| pair.server.table().is_told(holder.handle));
+            }
         }
     }
 
@@ -93,7 +99,8 @@ impl Followed {
             let is_first = self.handles.is_empty();
             if self.handles.insert(holder.handle) {
                 let was_looked_at = std::mem::take(&mut self.was_looked_at);
-                self.due_from = self.returned.filter(|_| was_looked_at);
+                let was_told = std::mem::take(&mut self.is_told);
+                self.due_from = self.returned.filter(|_| was_looked_at && was_told);
                 self.returned = (!is_first).then_some(now);
             }
         }

@@ -238,6 +238,7 @@ impl Sim {
             }
         }
         let joint = self.joint_parts();
+        let in_table: Vec<_> = self.pair.server.table().opens().map(|open| open.open).collect();
         let (kept, pending) = self.pair.crash_server(how, &mut self.random);
         if kept > 0 && kept < pending {
             self.tally.note(Seen::TornCommits);
@@ -246,7 +247,7 @@ impl Sim {
         if is_table_lost {
             self.tally.note(Seen::TableLost);
             let opens: Vec<_> = self.shadow.parts.iter().map(|part| part.open).collect();
-            opens.into_iter().for_each(|open| self.shadow.give_up(open));
+            opens.into_iter().chain(in_table).for_each(|open| self.shadow.give_up(open));
         }
         if how != Crash::Process {
             self.check_joint(&joint);

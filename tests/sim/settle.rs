@@ -331,7 +331,8 @@ impl Sim {
         let Ok(answer) = outcome else { return };
         let Some((opened, key)) = self.key_of(pending.who, &answer) else { return };
         let giver = &self.shadow.parts[giver];
-        let (who, open) = (giver.who, giver.open);
+        // Whoever took the place of one from before a crash may lose it to that one after the next.
+        let (who, open, is_loose) = (giver.who, giver.open, is_grant || giver.is_loose);
         self.pair.check(key.file_id == open, "a key has led to another open");
         let reach = self.pair.live(who, bowline::model::ChannelKind::Control);
         if is_grant && (reach.is_empty() || self.pair.is_dead(who)) {
@@ -340,7 +341,7 @@ impl Sim {
         if moves {
             self.tally.note(Seen::Moved);
         }
-        self.add_part(pending.who, name, (opened.handle, key), (file, rights, opened.state.rights), is_grant);
+        self.add_part(pending.who, name, (opened.handle, key), (file, rights, opened.state.rights), is_loose);
     }
 
     fn granted(&mut self, outcome: Outcome, part: usize, (to, rights): (u8, Rights), moves: bool) {
