@@ -110,9 +110,9 @@ fn end_machine(world: &World) {
     let text = std::fs::read_to_string(&path).unwrap();
     let lines =
         text.lines().filter(|line| !line.starts_with("sum ")).map(|line| match line.split_once(' ') {
-            Some(("boot", id)) => {
+            Some((name @ ("boot" | "records"), id)) => {
                 let first = if id.starts_with('0') { "1" } else { "0" };
-                format!("boot {first}{}\n", &id[1..])
+                format!("{name} {first}{}\n", &id[1..])
             }
             Some(("durability", _)) => "durability machine\n".to_owned(),
             _ => format!("{line}\n"),

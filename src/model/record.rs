@@ -32,6 +32,12 @@ named_enum! {
     }
 }
 
+impl RecordKind {
+    /// The number of the one intent that is none: up to which life of the server intents were given up. The others are
+    /// numbered from 1 on.
+    pub const HORIZON_KEY: u64 = 0;
+}
+
 /// One record of the open table. `Debug` shows how long it is, and not what is in it: paths are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {

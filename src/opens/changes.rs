@@ -74,19 +74,23 @@ impl OpenTable {
     /// alone, over the other's newer bytes: so from now on each is told, after such a loss, that another client has
     /// changed the file.
     fn note_joint(&mut self, id: OpenId, writing: SessionId) {
-        let is_of_two = |open: &&mut Box<Open>| open.holders.len() > 1 || open.is_usurped;
-        let Some(open) = self.opens.get_mut(&id).filter(|open| !open.keeps_mark).filter(is_of_two) else {
+        // All sessions of one client process are one.
+        let writing = self.first_session(writing);
+        let is_of_two = |open: &&Box<Open>| open.holders.len() > 1 || open.is_usurped;
+        let Some(open) = self.opens.get(&id).filter(|open| !open.keeps_mark).filter(is_of_two) else {
             return;
         };
         let may_keep = |handle: &HandleId| {
-            let holder = self.holders.get(handle);
-            holder.is_some_and(|holder| holder.session != writing && holder.rights.is_writing())
+            let holder = self.holders.get(handle).filter(|holder| holder.rights.is_writing());
+            holder.is_some_and(|holder| self.first_session(holder.session) != writing)
         };
-        if open.is_usurped || open.holders.iter().any(may_keep) {
-            open.keeps_mark = true;
-            if !core::mem::replace(&mut open.others_wrote, true) {
-                self.touch_before_writes(id);
-            }
+        if !open.is_usurped && !open.holders.iter().any(may_keep) {
+            return;
+        }
+        let Some(open) = self.opens.get_mut(&id) else { return };
+        open.keeps_mark = true;
+        if !core::mem::replace(&mut open.others_wrote, true) {
+            self.touch_before_writes(id);
         }
     }
 
@@ -107,6 +111,7 @@ impl OpenTable {
     /// were heard of. It is of use as long as nothing that was received before is executing.
     pub fn looked_at(&mut self, id: OpenId, since: Time, attributes: &Attributes) {
         if !self.is_idle_orphan(id) {
+            self.owe_look(id);
             return;
         }
         let is_untold = self.holders_in(id).any(|holder| holder.untold.is_some());
@@ -213,10 +218,21 @@ impl OpenTable {
         self.opens.get(&id).into_iter().flat_map(|open| &open.holders).copied()
     }
 
-    /// Asks for a look at the file of an open that has just become an orphan, or of one whose last operation is done.
+    /// Asks for the look that an orphan owes, once nothing of it is executing. Not after every operation that ends: what begins
+    /// later, for the sake of others, would have the file looked at once more, and hide what became of it in between.
     pub(super) fn ask_for_look(&mut self, id: OpenId) {
-        if self.is_idle_orphan(id) && self.opens.get(&id).is_some_and(|open| open.resumable) {
+        let is_due = self.is_idle_orphan(id) && self.opens.get(&id).is_some_and(|open| open.owes_look);
+        if let Some(open) = self.opens.get_mut(&id).filter(|_| is_due) {
+            open.owes_look = false;
             self.events.push_back(TableEvent::LookAt { open: id });
+        }
+    }
+
+    /// The file of an open is to be looked at if it is an orphan now.
+    pub(super) fn owe_look(&mut self, id: OpenId) {
+        if let Some(open) = self.opens.get_mut(&id) {
+            open.owes_look = open.resumable && open.phase == OpenPhase::Orphaned;
+            self.ask_for_look(id);
         }
     }
 

@@ -294,6 +294,8 @@ pub(super) struct Open {
     pub(super) lost: bool,
     /// Whether it is being synced because another session may write from now on.
     pub(super) is_settling: bool,
+    /// Whether it is an orphan whose file is to be looked at as soon as what was executing when it became one is done.
+    pub(super) owes_look: bool,
     /// Whether it is of an earlier life of the server, and nobody has looked at its file since.
     pub(super) is_restored: bool,
     /// How often its grace has begun anew because the machine had been started anew.
@@ -347,6 +349,7 @@ impl Open {
             unsynced: false,
             lost: false,
             is_settling: false,
+            owes_look: false,
             is_restored: false,
             renewals: 0,
             is_stored: false,

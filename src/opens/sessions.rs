@@ -40,7 +40,7 @@ impl OpenTable {
             }
             self.settle(id);
             self.touch_lazily(id);
-            self.ask_for_look(id);
+            self.owe_look(id);
         }
         self.finish();
     }
@@ -66,6 +66,17 @@ impl OpenTable {
     pub fn session_follows(&mut self, session: SessionId, former: SessionId) {
         let first = self.first_session(former);
         self.by_session.entry(session).or_default().first = Some(first);
+    }
+
+    /// The same where the former session is of an earlier life of the server, which knows no more of it than whose it was:
+    /// `client` is the identity that says so.
+    pub fn session_follows_over(&mut self, session: SessionId, former: SessionId, client: &PublicKey) {
+        let is_its =
+            |handle: &HandleId| self.holders.get(handle).is_some_and(|holder| holder.identity == *client);
+        let part = self.by_session.get(&former).filter(|part| part.is_over);
+        if part.is_some_and(|part| part.handles.iter().all(is_its)) {
+            self.session_follows(session, former);
+        }
     }
 
     /// The first of the sessions that this one goes on for.

@@ -203,8 +203,9 @@ impl OpenTable {
         self.restore_grants(at, id, stored);
         self.restore_locks(id, stored)?;
         self.finish();
-        // The deadlines are new.
-        self.touch_lazily(id);
+        // The deadlines are new. Where they are of another clock, and what was not synced is lost, the next life must hear of
+        // that, however soon it comes.
+        self.touch_as(id, !at.is_same_boot);
         Ok(())
     }
 
@@ -365,6 +366,7 @@ impl Open {
             unsynced: stored.unsynced && is_same_boot,
             lost: stored.lost || stored.unsynced && !is_same_boot,
             is_settling: false,
+            owes_look: false,
             is_restored: true,
             renewals,
             is_stored: true,

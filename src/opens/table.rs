@@ -129,6 +129,8 @@ pub struct OpenTable {
     pub(super) turns: u64,
     /// Files of which something was unlocked or a waiter left, within a call.
     pub(super) freed: Vec<FileIdentity>,
+    /// Joint files that have lost a writer, within a call.
+    pub(super) left: BTreeSet<FileIdentity>,
     /// The removals of each file that are executing.
     pub(super) removals: HashMap<FileIdentity, usize>,
     pub(super) events: VecDeque<TableEvent>,
@@ -185,6 +187,7 @@ impl OpenTable {
             wait_deadlines: BTreeSet::new(),
             turns: 0,
             freed: Vec::new(),
+            left: BTreeSet::new(),
             removals: HashMap::new(),
             events: VecDeque::new(),
         }
@@ -534,8 +537,9 @@ impl OpenTable {
         }
     }
 
-    /// What every call that may have freed a lock does last.
+    /// What every call that may have freed a lock or ended a writer does last.
     pub(super) fn finish(&mut self) {
+        self.settle_writers();
         self.serve_waiters();
         self.check_in_debug();
     }
@@ -575,6 +579,7 @@ impl OpenTable {
         }
         let before = open.deadline;
         open.step(event, latest);
+        open.owes_look &= open.phase == OpenPhase::Orphaned;
         if open.deadline != before {
             if let Some(deadline) = before {
                 self.deadlines.remove(&(deadline, id));

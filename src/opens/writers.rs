@@ -121,8 +121,17 @@ impl OpenTable {
 
     /// A holder writes no more, or the file's last open has gone.
     pub(super) fn forget_writer(&mut self, file: FileIdentity) {
-        if self.joint.contains(&file) && !self.has_two_writers(file) {
-            self.joint.remove(&file);
+        if self.joint.contains(&file) {
+            self.left.insert(file);
+        }
+    }
+
+    /// Looks once for all writers that a call has ended whether others are left: a session may have thousands in one file.
+    pub(super) fn settle_writers(&mut self) {
+        for file in core::mem::take(&mut self.left) {
+            if !self.has_two_writers(file) {
+                self.joint.remove(&file);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::evidence;
 use super::exports::Exports;
 use super::shared::Shared;
-use super::store::{Committer, Loaded, StateDir, StateSetup, StoreError, TableStore};
+use super::store::{Committer, Loaded, StateDir, StateFile, StateSetup, StoreError, TableStore};
 use crate::model::{
     Durability, Epoch, Evidence, IntendedChange, Limits, OpenId, PublicKey, Record, RecordChange, RecordKind,
     StoredIntent, StoredOpen, StoredTombstone, Time, Verifier,
@@ -49,7 +49,11 @@ pub(super) struct Beginning {
 
 /// The committer of a running server, until it is closed.
 #[derive(Default)]
-pub(super) struct Persistence(Mutex<Option<Committer>>);
+pub(super) struct Persistence {
+    committer: Mutex<Option<Committer>>,
+    /// As long as records are of an earlier boot. The first commit of a server's life stores all of those anew.
+    owed: Arc<Mutex<Option<StateFile>>>,
+}
 
 impl Beginning {
     /// Opens the state directory for a server of these keys.
@@ -85,23 +89,27 @@ impl Persistence {
     /// # Errors
     /// What the system says when there is no thread to be had.
     pub(super) fn start(store: StateDir) -> std::io::Result<Self> {
-        Committer::start(Box::new(store)).map(|committer| Self(Mutex::new(Some(committer))))
+        let owed = Arc::new(Mutex::new(store.owes_records()));
+        Committer::start(Box::new(store))
+            .map(|committer| Self { committer: Mutex::new(Some(committer)), owed })
     }
 
     /// Has changes stored; `shared` hears when they are.
     pub(super) fn submit(&self, shared: &Arc<Shared>, commit: CommitId, changes: TableChanges) {
-        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(committer) = &*committer else {
             tracing::error!("a change of the table came after its store was closed");
             return;
         };
         let (shared, runtime) = (Arc::clone(shared), Handle::current());
         let since = shared.clock().now();
+        let owed = Arc::clone(&self.owed);
         committer.submit(batch(changes), move |outcome| {
             // File work that waited for this begins on the runtime's blocking pool.
             let _runtime = runtime.enter();
             if outcome.is_ok() {
                 shared.counters.committed(shared.clock().now().since(since));
+                note_stored_anew(&owed);
             }
             on_committed(&shared, commit, outcome);
         });
@@ -112,7 +120,7 @@ impl Persistence {
     /// # Cancel safety
     /// Cancel safe.
     pub(super) fn failed(&self) -> impl Future<Output = Arc<StoreError>> + Send + use<> {
-        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = committer.as_ref().map(Committer::failed);
         async move {
             match failed {
@@ -124,10 +132,23 @@ impl Persistence {
 
     /// Commits what is under way and closes the store; waits for the disk.
     pub(super) fn close(&self) {
-        let committer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(error)) = committer.map(Committer::close) {
             tracing::error!(why = %crate::net::with_sources(&*error), "the table of opens was not closed");
         }
+    }
+}
+
+fn note_stored_anew(owed: &Mutex<Option<StateFile>>) {
+    let mut owed = owed.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(noted) = owed.as_ref().map(StateFile::note_stored_anew) else { return };
+    match noted {
+        Ok(()) => *owed = None,
+        // With the next commit once more.
+        Err(error) => tracing::warn!(
+            why = %crate::net::with_sources(&error),
+            "it could not be noted that the open table is of this boot: a start before that grants orphans more time than they have"
+        ),
     }
 }
 
@@ -185,7 +206,7 @@ pub(super) fn batch(changes: TableChanges) -> Vec<RecordChange> {
         value: tombstone.as_ref().map(stored::encode_tombstone),
     };
     let horizon = changes.horizon.as_ref().map(stored::encode_horizon);
-    let horizon = horizon.map(|value| RecordChange::put(RecordKind::Intent, HORIZON_KEY, value));
+    let horizon = horizon.map(|value| RecordChange::put(RecordKind::Intent, RecordKind::HORIZON_KEY, value));
     let opens = changes.opens.into_iter().map(open);
     let tombstones = changes.tombstones.into_iter().map(tombstone);
     let intents = changes.intents.iter().map(|(key, change)| intent(*key, change.as_ref()));
@@ -206,7 +227,7 @@ pub(super) fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, Rec
             RecordKind::Tombstone => {
                 tombstones.push((OpenId(key), stored::decode_tombstone(&value).map_err(error)?));
             }
-            RecordKind::Intent if key == HORIZON_KEY => {
+            RecordKind::Intent if key == RecordKind::HORIZON_KEY => {
                 horizon = Some(stored::decode_horizon(&value).map_err(error)?);
             }
             RecordKind::Intent => intents.push((key, stored::decode_intent(&value).map_err(error)?)),
@@ -223,9 +244,6 @@ pub(super) fn stored_table(loaded: Loaded, now: Time) -> Result<StoredTable, Rec
     let hash_key = (*loaded.hash_key.bytes()).into();
     Ok(StoredTable { hash_key, restart, opens, tombstones, intents, horizon })
 }
-
-/// Under which the horizon of the intents stands among them; they are numbered from 1 on.
-const HORIZON_KEY: u64 = 0;
 
 #[cfg(test)]
 mod tests {

@@ -46,6 +46,32 @@ fn b17_nobody_has_changed_the_file() {
     assert_eq!(table.meanwhile(OpenId(1), &ALICE, second(9), &unchanged()), Meanwhile::Unchanged);
 }
 
+/// A second writer comes, for whose sake what the absent one wrote is synced: that is no look, which would take the file as
+/// a local program has left it for what the absent one knows.
+#[test]
+fn b17_what_is_synced_for_others_does_not_hide_a_local_change() {
+    let mut table = table();
+    admit(&mut table, second(0), A1, 1, OpenMode::READ_WRITE).unwrap();
+    write(&mut table, second(1), A1, 1);
+    table.note_unsynced(OpenId(1));
+    table.session_away(second(10), A1);
+    assert_eq!(looks_wanted(&mut table), [OpenId(1)]);
+    // A look that comes when something is executing is of no use, and asked for once more behind that.
+    admit(&mut table, second(11), B1, 2, OpenMode::READ_WRITE).unwrap();
+    let settling = table.begin_settling(OpenId(2));
+    assert_eq!(settling, [(OpenId(1), HandleId(1))]);
+    table.looked_at(OpenId(1), second(9), &unchanged());
+    table.settled(settling[0], false);
+    assert_eq!(looks_wanted(&mut table), [OpenId(1)]);
+    table.looked_at(OpenId(1), second(9), &unchanged());
+    for settling in table.begin_settling(OpenId(2)) {
+        table.settled(settling, true);
+    }
+    assert_eq!(looks_wanted(&mut table), []);
+    assert_eq!(table.meanwhile(OpenId(1), &ALICE, second(9), &unchanged()), Meanwhile::Unchanged);
+    assert_eq!(table.meanwhile(OpenId(1), &ALICE, second(9), &look(8, 2)), Meanwhile::ChangedLocally);
+}
+
 #[test]
 fn b16_another_client_has_changed_the_file_or_the_same_one_through_another_open() {
     for (session, n) in [(B1, 3), (A2, 2)] {

@@ -31,7 +31,7 @@ use crate::model::{BootId, Durability, PublicKey, StoreId};
 use crate::net::replace::Replacement;
 
 /// The format that this program writes, and the only one that it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Longest text, in bytes: several times what it has with the most servers.
 const LEN_MAX: u64 = 4096;
 /// Most servers that a state can belong to: one, and the one that it was before its key changed.
@@ -49,6 +49,9 @@ pub(super) struct Header {
     pub(super) takeovers: u64,
     /// The boot in which the table was used last.
     pub(super) boot: BootId,
+    /// The boot of whose clock the times in its records are, and whose end they know nothing of. It is another one than that
+    /// until all of them have been stored anew.
+    pub(super) records: BootId,
     /// What its commits survived then.
     pub(super) durability: Durability,
     /// Whether the table is whole on the disk.
@@ -88,12 +91,13 @@ impl Header {
     fn text(&self) -> String {
         let closed = if self.is_closed { "yes" } else { "no" };
         let mut text = format!(
-            "{TITLE}{FORMAT}\nstore {}\nepoch {}\ntakeovers {}\nboot {}\ndurability {}\nclosed {closed}\n\
+            "{TITLE}{FORMAT}\nstore {}\nepoch {}\ntakeovers {}\nboot {}\nrecords {}\ndurability {}\nclosed {closed}\n\
              commits {}\nkey {}\n",
             self.store,
             self.epoch,
             self.takeovers,
             self.boot,
+            self.records,
             self.durability,
             self.commits,
             HEXLOWER.encode(&self.key_check)
@@ -146,6 +150,7 @@ impl<'a> Lines<'a> {
             epoch: self.number("epoch ")?,
             takeovers: self.number("takeovers ")?,
             boot: BootId(self.bytes("boot ")?),
+            records: BootId(self.bytes("records ")?),
             durability: self.take("durability ", |word| word.parse().ok())?,
             is_closed: self.take("closed ", |word| match word {
                 "yes" => Some(true),
@@ -200,6 +205,7 @@ mod tests {
             epoch: 12,
             takeovers: 3,
             boot: BootId([0xb0; 16]),
+            records: BootId([0xb1; 16]),
             durability: Durability::Process,
             is_closed: false,
             commits: 4711,
@@ -225,12 +231,13 @@ mod tests {
         }
         assert_eq!(
             header().text(),
-            "bowline-state 1\nstore 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a\nepoch 12\ntakeovers 3\n\
-             boot b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0\ndurability process\nclosed no\ncommits 4711\n\
+            "bowline-state 2\nstore 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a\nepoch 12\ntakeovers 3\n\
+             boot b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0\nrecords b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1\n\
+             durability process\nclosed no\ncommits 4711\n\
              key 5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e\n\
              server aeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq\n\
              server aibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaiba\n\
-             sum 2ab352a6eae740174fdbbe5bdf5bf17f\n"
+             sum 079493304acf546d429e2c9410cf0463\n"
         );
     }
 
@@ -262,11 +269,12 @@ mod tests {
             ("store 1a", "store 1", 2),
             ("epoch 12", "epoch +12", 3),
             ("takeovers 3", "takeovers", 4),
-            ("process", "disk", 6),
-            ("closed no", "closed maybe", 7),
-            ("commits 4711", "commits -1", 8),
-            ("server a", "server 0", 10),
-            ("server aib", "client aib", 11),
+            ("records b1", "records b", 6),
+            ("process", "disk", 7),
+            ("closed no", "closed maybe", 8),
+            ("commits 4711", "commits -1", 9),
+            ("server a", "server 0", 11),
+            ("server aib", "client aib", 12),
         ] {
             let text = summed(&said.replacen(from, to, 1));
             let error = parse(&text).unwrap_err();
@@ -276,7 +284,7 @@ mod tests {
             );
         }
         let third = summed(&format!("{said}server {}\n", PublicKey([3; 32])));
-        assert!(matches!(parse(&third), Err(StoreError::Damaged { damage: Damage::Line(12), .. })));
+        assert!(matches!(parse(&third), Err(StoreError::Damaged { damage: Damage::Line(13), .. })));
     }
 
     #[test]
@@ -285,7 +293,7 @@ mod tests {
         let error = parse(newer).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "\"state\" has format 7, and this program knows format 1: use the program that wrote it, or give another \
+            "\"state\" has format 7, and this program knows format 2: use the program that wrote it, or give another \
              state directory"
         );
     }

@@ -63,7 +63,8 @@ pub struct Loaded {
     pub store_id: StoreId,
     /// The machine's present boot.
     pub boot_id: BootId,
-    /// Whether it was written in that boot: its times are of the clock that runs.
+    /// Whether all of it was written in that boot: its times are of the clock that runs. If not, it has to be stored anew,
+    /// and then [`StateFile::note_stored_anew`] told.
     pub is_same_boot: bool,
     /// The number of this life of the server: higher than that of every earlier one.
     pub epoch: u64,
@@ -116,6 +117,15 @@ impl StateFile {
         self.change(|header| header.servers = servers)
     }
 
+    /// Every record that is of an earlier boot is stored anew, by the clock of this one.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyFile`], [`StoreError::NoSpace`], [`StoreError::Io`]; the next start then takes the records to be of the
+    /// earlier boot once more.
+    pub fn note_stored_anew(&self) -> Result<(), StoreError> {
+        self.change(|header| header.records = header.boot)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Header)) -> Result<(), StoreError> {
         let mut header = self.header();
         let mut changed = header.clone();
@@ -159,7 +169,7 @@ impl StateDir {
         let records = store.load()?;
         let hash_key = folder.hash_key(&header, &records)?;
         step("key found or made");
-        let is_same_boot = header.boot == setup.boot;
+        let is_same_boot = header.records == setup.boot;
         let epoch = header.epoch.max(store.epoch()).saturating_add(1);
         store.begin_epoch(epoch)?;
         step("epoch recorded in the table");
@@ -199,6 +209,13 @@ impl StateDir {
     #[cfg(test)]
     pub(super) fn waits(&self) -> bool {
         self.state.medium.medium().waits()
+    }
+
+    /// A handle on the file `state` if records are of an earlier boot, and to be stored anew.
+    #[must_use]
+    pub fn owes_records(&self) -> Option<StateFile> {
+        let header = self.state.header();
+        (header.records != header.boot).then(|| self.state.clone())
     }
 
     /// A handle on the file `state`, for who does not have the table.
@@ -405,6 +422,7 @@ fn new_header(setup: &StateSetup) -> Result<Header, StoreError> {
         epoch: 0,
         takeovers: 0,
         boot: setup.boot,
+        records: setup.boot,
         durability: setup.durability,
         is_closed: false,
         commits: 0,

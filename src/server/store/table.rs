@@ -248,7 +248,8 @@ impl TableStore for RedbStore {
         if self.database.is_none() {
             return Err(StoreError::Failed);
         }
-        let adds = |change: &&RecordChange| change.value.is_some() && may_wait(change.kind);
+        let adds =
+            |change: &&RecordChange| change.value.is_some() && may_wait(change.kind) && !is_horizon(change);
         if !batch.iter().any(|change| adds(&change)) || self.medium.has_room() {
             return Ok(());
         }
@@ -341,6 +342,12 @@ fn may_wait(kind: RecordKind) -> bool {
         RecordKind::Open | RecordKind::Intent | RecordKind::Grant => true,
         RecordKind::Tombstone => false,
     }
+}
+
+/// Whether a record says up to which life intents were given up. It is there once, and small; without it a change of which
+/// the record is gone would be taken for one that was never begun.
+fn is_horizon(change: &RecordChange) -> bool {
+    change.kind == RecordKind::Intent && change.key == RecordKind::HORIZON_KEY
 }
 
 /// Who is to blame for what the database says.

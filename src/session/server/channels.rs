@@ -61,11 +61,15 @@ impl<P: Clone> ServerCore<P> {
         let answer = match begin.purpose {
             Purpose::New { former } => {
                 let whose = (&facts.client, begin.instance);
+                let of_earlier_life = former.filter(|former| !self.sessions.contains_key(former));
                 let former = former.filter(|former| self.end_channels_of(now, *former, whose));
                 let started = self.start_session(now, facts, begin);
                 let started = started.map_err(|denial| self.refuse_bind(connection, denial))?;
                 if let Some(former) = former {
                     self.table.session_follows(facts.choice.session, former);
+                }
+                if let Some(former) = of_earlier_life {
+                    self.table.session_follows_over(facts.choice.session, former, &facts.client);
                 }
                 WelcomeAnswer::Started(started)
             }

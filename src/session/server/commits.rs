@@ -48,6 +48,8 @@ pub(super) struct Records {
     /// Of opens that have ended.
     pub(super) tombstones: Vec<OpenId>,
     pub(super) intents: Vec<u64>,
+    /// Whether it says from which life on records are there.
+    pub(super) has_horizon: bool,
 }
 
 impl Records {
@@ -56,6 +58,7 @@ impl Records {
             opens: changes.opens.iter().map(|(id, _)| *id).collect(),
             tombstones: changes.tombstones.iter().map(|(id, _)| *id).collect(),
             intents: changes.intents.iter().map(|(key, _)| *key).collect(),
+            has_horizon: changes.horizon.is_some(),
         }
     }
 }

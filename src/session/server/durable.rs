@@ -77,6 +77,7 @@ impl<P: Clone> ServerCore<P> {
             (Ok(message), Ok(open))
                 if self.stability(open) == Stability::Durable && !planted::is(Bug::DurableUnsynced) =>
             {
+                self.intents.on_answered(self.now, ticket, &message);
                 let group = self.durable.groups.entry(open).or_default();
                 group.next.push(Answer { ticket, handle, message });
                 if group.now.is_empty() {

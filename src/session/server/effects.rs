@@ -323,7 +323,13 @@ impl<P: Clone> ServerCore<P> {
     ) {
         let (file, attributes) = match result {
             Ok(found) => found,
-            Err(refusal) => return self.answer_refused(ticket, refusal),
+            Err(refusal) => {
+                if opening.made.is_some() {
+                    // It has no name yet, and gets none.
+                    self.outputs.push_back(ServerOutput::CloseFile { open: opening.id });
+                }
+                return self.answer_refused(ticket, refusal);
+            }
         };
         if opening.made.is_some_and(|made| made != file) {
             // The name stands for another one by now; what became of that which was made, nobody knows.

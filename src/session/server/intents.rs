@@ -15,6 +15,7 @@ mod tests;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::commits::Records;
 use super::effects::{Job, Opening, Task};
 use super::output::{Completion, Effect, ServerMessage, ServerOutput};
 use super::requests::Ticket;
@@ -103,7 +104,7 @@ impl Intents {
         key.and_then(|key| self.records.get(key)).is_some_and(|intent| intent.outcome.is_none())
     }
 
-    /// A request is answered.
+    /// A request is answered, or is executed and waits for what its answer says of the disk: then it may still be refused.
     pub(super) fn on_answered(&mut self, now: Time, ticket: Ticket, message: &ServerMessage) {
         let own = (ticket.session, ticket.request);
         let Some(&key) = self.by_request.get(&own) else { return };
@@ -122,6 +123,11 @@ impl Intents {
         match (outcome, self.records.get_mut(&key)) {
             (Some(outcome), Some(intent)) => {
                 intent.outcome = Some(outcome);
+                self.touch(now, key);
+            }
+            // It is made, and what could not be had is that it is durable. It must not be made once more.
+            (None, Some(intent)) if intent.outcome.is_some() => {
+                intent.outcome = Some(IntentOutcome::Unknown);
                 self.touch(now, key);
             }
             _ => self.drop_record(now, key),
@@ -237,8 +243,10 @@ impl Intents {
     }
 
     /// Changes could not be stored: they are to be stored once more.
-    pub(super) fn store_again(&mut self, now: Time, keys: Vec<u64>) {
-        keys.into_iter().for_each(|key| self.touch(now, key));
+    pub(super) fn store_again(&mut self, now: Time, refused: &Records) {
+        refused.intents.iter().for_each(|key| self.touch(now, *key));
+        self.is_horizon_changed |= refused.has_horizon;
+        self.is_urgent |= refused.has_horizon || !refused.intents.is_empty();
     }
 
     fn insert(&mut self, key: u64, intent: StoredIntent) {

@@ -291,7 +291,7 @@ impl<P: Clone> ServerCore<P> {
         if !self.outputs.is_empty() || self.table.has_changes() || self.intents.has_changes(self.now) {
             self.seal_step();
         }
-        if self.stopping.is_due() {
+        while self.stopping.is_due() {
             // Behind what this step has sent, or has wait for the store.
             self.go_on_stopping();
             self.seal_step();

@@ -32,7 +32,9 @@ impl<P: Clone> ServerCore<P> {
         // One that is still being prepared is stored when it is given out, or refused then.
         let again: Vec<OpenId> =
             records.opens.iter().copied().filter(|open| !self.table.is_unstored(*open)).collect();
-        let is_stored_again = !again.is_empty() || !records.tombstones.is_empty();
+        // All that waits then waits for the next commit, and goes through here in case that is refused.
+        let is_stored_again =
+            !again.is_empty() || !records.tombstones.is_empty() || !records.intents.is_empty();
         again.into_iter().for_each(|open| self.table.store_again(open));
         records.tombstones.iter().for_each(|open| self.table.store_end_again(*open));
         let outputs = if is_stored_again {
@@ -47,7 +49,7 @@ impl<P: Clone> ServerCore<P> {
             let queue = if is_stored_again { &mut self.outputs } else { &mut self.ready };
             queue.extend(output);
         }
-        self.intents.store_again(now, records.intents);
+        self.intents.store_again(now, &records);
         for (id, completion) in unrecorded {
             self.handle_completion(now, id, completion);
         }

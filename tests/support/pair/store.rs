@@ -29,6 +29,8 @@ pub(crate) struct Store {
     pending: VecDeque<(CommitId, TableChanges)>,
     /// When the latest commit will be done.
     last: Time,
+    /// Records are of an earlier boot until the first commit of a server's life is done, which has all of them.
+    is_of_earlier_boot: bool,
 }
 
 impl Store {
@@ -68,6 +70,7 @@ impl Store {
         let (first, changes) = self.pending.pop_front().unwrap();
         assert_eq!(first, commit);
         self.commits += 1;
+        self.is_of_earlier_boot = false;
         for (id, open) in changes.opens {
             match open {
                 Some(open) => drop(self.opens.insert(id, open)),
@@ -109,6 +112,8 @@ impl Store {
         is_same_boot: bool,
         evidence: impl FnMut(&IntendedChange) -> Evidence,
     ) -> StoredTable {
+        self.is_of_earlier_boot |= !is_same_boot;
+        let is_same_boot = !self.is_of_earlier_boot;
         let left: Vec<_> = self.intents.iter().map(|(key, intent)| (*key, intent.clone())).collect();
         self.intents.extend(recover(&left, is_same_boot, evidence));
         self.pending.clear();

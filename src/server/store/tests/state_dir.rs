@@ -226,6 +226,23 @@ fn durabilities_change_from_start_to_start() {
     assert_ne!(loaded.store_id, first.store_id, "of a later boot, and in use");
 }
 
+/// The next server ends before it has stored what it found anew.
+#[test]
+fn f33_records_are_of_the_earlier_boot_until_all_of_them_are_stored_anew() {
+    let machine = |boot| setup(Durability::Machine, boot);
+    let (folder, _) = used(&machine(NOW), false);
+    let (state, loaded) = open(&folder, &machine(LATER)).unwrap();
+    assert!(!loaded.is_same_boot && state.owes_records().is_some());
+    drop(state);
+    let (state, loaded) = open(&folder, &machine(LATER)).unwrap();
+    assert!(!loaded.is_same_boot, "nobody has stored them anew");
+    state.owes_records().unwrap().note_stored_anew().unwrap();
+    assert!(state.owes_records().is_none());
+    drop(state);
+    let (state, loaded) = open(&folder, &machine(LATER)).unwrap();
+    assert!(loaded.is_same_boot && state.owes_records().is_none());
+}
+
 #[test]
 fn commits_wait_for_the_disk_only_where_the_machine_s_end_is_to_be_survived() {
     for (durability, waits) in [(Durability::Process, false), (Durability::Machine, true)] {
@@ -264,12 +281,12 @@ fn f52_the_state_of_another_server_is_refused() {
 fn f52_a_state_of_a_newer_version_is_refused_and_left_alone() {
     let (folder, first) = used(&process(), true);
     let newer =
-        fs::read_to_string(file(&folder, "state")).unwrap().replace("bowline-state 1", "bowline-state 2");
+        fs::read_to_string(file(&folder, "state")).unwrap().replace("bowline-state 2", "bowline-state 3");
     fs::write(file(&folder, "state"), &newer).unwrap();
     let bytes = fs::read(table(&folder, &first)).unwrap();
     let error = open(&folder, &process()).unwrap_err();
     assert!(
-        error.to_string().contains("has format 2, and this program knows format 1: use the program"),
+        error.to_string().contains("has format 3, and this program knows format 2: use the program"),
         "{error}"
     );
     assert_eq!(fs::read_to_string(file(&folder, "state")).unwrap(), newer);
@@ -307,7 +324,7 @@ fn f52_an_older_copy_of_the_table_is_refused() {
 fn f51_a_damaged_state_or_table_stops_the_start() {
     type Harm = fn(&TempDir, &Loaded);
     let harms: [(&str, Harm); 7] = [
-        ("state cut", |folder, _| fs::write(file(folder, "state"), "bowline-state 1\nstore ").unwrap()),
+        ("state cut", |folder, _| fs::write(file(folder, "state"), "bowline-state 2\nstore ").unwrap()),
         ("state gone", |folder, _| fs::remove_file(file(folder, "state")).unwrap()),
         ("state empty", |folder, _| fs::write(file(folder, "state"), "").unwrap()),
         ("table gone", |folder, loaded| fs::remove_file(table(folder, loaded)).unwrap()),
