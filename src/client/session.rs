@@ -271,6 +271,14 @@ impl Session {
         inner.party.clock.timeout(limit, waiting).await.unwrap_or(Err(Error::TimedOut(limit)))
     }
 
+    /// Why the session cannot come back, where that is known and lasts until somebody changes something: the server does
+    /// not take this client any more, is another one, or was replaced on its data store. It is tried again all the same,
+    /// and calls wait for it, each for its time.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Error> {
+        self.guard.inner.trouble()
+    }
+
     /// Ends the session on purpose. Files that are still open stay open on the server for their grace, and their
     /// resume keys stay good for it; use [`File::close`](super::File::close) first to close them.
     ///

@@ -6,11 +6,13 @@ mod target;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bowline::client::{Error, Export, OpenOptions};
-use bowline::model::Reason;
+use bowline::client::{Client, Error, Export, OpenOptions};
+use bowline::model::{Limits, Reason, Time};
+use bowline::net::Clock;
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(super) use source::{Source, State};
 pub(super) use target::{Target, is_part};
@@ -24,10 +26,77 @@ pub(super) const CHUNK: u64 = 512 << 10;
 /// Files that are shorter have no resume key of their own: they are copied anew instead.
 const KEY_LEN_MIN: u64 = super::journal::LEN_MIN;
 
+/// How long an answer is waited for: a copy stands still for as long as no line is there, over a night if need be, and goes
+/// on. Whoever does not want to wait for so long ends it, and the same command goes on where it was.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a copy goes on hoping where a server cannot be had back before somebody changes something: as long as other
+/// calls wait for it.
+const HOPE: Duration = Client::REQUEST_TIMEOUT;
+/// Time between two looks at that.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The servers of a copy, and the room that all of its files have together.
 pub(super) struct Ends {
-    connected: Vec<Connected>,
+    servers: Vec<Server>,
     room: Room,
+}
+
+/// A server, and what it may be asked for at a time.
+struct Server {
+    connected: Connected,
+    turns: Turns,
+}
+
+/// How much a server is asked to give and to take ahead, by all files together: twice what a session may have in flight. So
+/// there is always something to send next, and no request of another file stands behind a long row of what nobody needs yet.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+/// A part of that, until it is dropped.
+pub(super) type Turn = OwnedSemaphorePermit;
+
+impl Turns {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(usize::try_from(turns_of(asked_max())).unwrap_or(Semaphore::MAX_PERMITS))))
+    }
+
+    /// The turn of so many bytes, if it is theirs already.
+    fn try_take(&self, bytes: u64) -> Option<Turn> {
+        Arc::clone(&self.0).try_acquire_many_owned(turns_of(bytes)).ok()
+    }
+
+    /// Waits for the turn of so many bytes.
+    async fn take(&self, bytes: u64) -> Result<Turn, Trouble> {
+        let taken = Arc::clone(&self.0).acquire_many_owned(turns_of(bytes)).await;
+        taken.map_err(|closed| Trouble::Local(io::Error::other(closed)))
+    }
+}
+
+/// Bytes that a server is asked for ahead.
+fn asked_max() -> u64 {
+    Limits::default().bytes.saturating_mul(2)
+}
+
+/// Bytes are counted in KiB, and never more of them than there can be.
+fn turns_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.min(asked_max()).div_ceil(1 << 10)).unwrap_or(u32::MAX)
+}
+
+/// How long it has been so that a server cannot be had back.
+#[derive(Default)]
+struct Hope {
+    lost: Option<Time>,
+}
+
+impl Hope {
+    /// A look: why it cannot be, if that is known. Gives it back when it has been so for long enough.
+    fn look(&mut self, now: Time, trouble: Option<Error>) -> Option<Error> {
+        let Some(trouble) = trouble else {
+            self.lost = None;
+            return None;
+        };
+        (now.since(*self.lost.get_or_insert(now)) >= HOPE).then_some(trouble)
+    }
 }
 
 /// Room for chunks in memory, from when they are asked for until they are written.
@@ -94,14 +163,31 @@ impl Ends {
         arguments: &ClientArguments,
         places: impl Iterator<Item = &Place>,
     ) -> Result<Self, Failure> {
-        let mut connected: Vec<Connected> = Vec::new();
+        let mut servers: Vec<Server> = Vec::new();
         for place in places {
             let Place::Remote(remote) = place else { continue };
-            if connected.iter().all(|connected| connected.peer.name != remote.peer) {
-                connected.push(connect(arguments, &remote.peer, "nothing was copied").await?);
+            if servers.iter().all(|server| server.connected.peer.name != remote.peer) {
+                let connected = connect(arguments, &remote.peer, "nothing was copied").await?;
+                servers.push(Server { connected, turns: Turns::new() });
             }
         }
-        Ok(Self { connected, room: Arc::new(Semaphore::new(ROOM)) })
+        Ok(Self { servers, room: Arc::new(Semaphore::new(ROOM)) })
+    }
+
+    /// Waits until one of the servers cannot be had back, whatever is waited for; with what a user reads then.
+    pub(super) async fn given_up(&self) -> Failure {
+        let mut hopes: Vec<Hope> = self.servers.iter().map(|_| Hope::default()).collect();
+        loop {
+            Clock.sleep(LOOK).await;
+            let now = Clock.now();
+            for (Server { connected, .. }, hope) in self.servers.iter().zip(&mut hopes) {
+                if let Some(error) = hope.look(now, connected.session.trouble()) {
+                    return connected
+                        .failure("the copy has broken off", &error)
+                        .data("what is complete has its final name; parts are kept under temporary names");
+                }
+            }
+        }
     }
 
     /// Where chunks have their room.
@@ -110,12 +196,12 @@ impl Ends {
     }
 
     /// The sessions.
-    pub(super) fn all(&self) -> &[Connected] {
-        &self.connected
+    pub(super) fn all(&self) -> impl Iterator<Item = &Connected> {
+        self.servers.iter().map(|server| &server.connected)
     }
 
-    fn of(&self, peer: &str) -> Result<&Connected, Trouble> {
-        let found = self.connected.iter().find(|connected| connected.peer.name == peer);
+    fn of(&self, peer: &str) -> Result<&Server, Trouble> {
+        let found = self.servers.iter().find(|server| server.connected.peer.name == peer);
         found.ok_or_else(|| Trouble::Local(io::ErrorKind::NotConnected.into()))
     }
 
@@ -123,26 +209,26 @@ impl Ends {
     pub(super) fn lasting(&self, place: &Place) -> String {
         match place {
             Place::Remote(remote) => {
-                let key = self.of(&remote.peer).map(|connected| connected.peer.key.to_string());
+                let key = self.of(&remote.peer).map(|server| server.connected.peer.key.to_string());
                 format!("{} {}", key.unwrap_or_default(), remote.shown())
             }
             Place::Local(path) => local(&std::path::absolute(path).unwrap_or_else(|_| path.clone())),
         }
     }
 
-    /// The export that a place of a server is in.
+    /// The export that a place of a server is in. Its calls wait as long as a copy waits, and so do those of its files.
     pub(super) fn export(&self, remote: &Remote) -> Result<Export, Trouble> {
-        Ok(self.of(&remote.peer)?.session.export(&remote.export)?)
+        Ok(self.of(&remote.peer)?.connected.session.export(&remote.export)?.with_timeout(PATIENCE))
     }
 
     /// What a user reads when `what` fails, at `place` or its other end.
     pub(super) fn failure(&self, what: &str, place: &Place, trouble: &Trouble) -> Failure {
         match (trouble, place) {
             (Trouble::Remote(error), Place::Remote(remote)) => match self.of(&remote.peer) {
-                Ok(connected) => connected.failure(what, error),
+                Ok(server) => server.connected.failure(what, error),
                 Err(_) => Failure::of(what, error),
             },
-            (Trouble::Remote(error), Place::Local(_)) => match self.connected.first() {
+            (Trouble::Remote(error), Place::Local(_)) => match self.all().next() {
                 Some(connected) => connected.failure(what, error),
                 None => Failure::of(what, error),
             },
@@ -158,9 +244,10 @@ impl Ends {
         }
     }
 
-    pub(super) async fn close(self) {
-        for connected in self.connected {
-            connected.session.close().await;
+    /// Ends the sessions.
+    pub(super) async fn close(&self) {
+        for connected in self.all() {
+            connected.session.clone().close().await;
         }
     }
 
@@ -171,7 +258,7 @@ impl Ends {
                 let options = OpenOptions::new().read(true).with_key(len >= KEY_LEN_MIN);
                 let options = options.resumable(len >= KEY_LEN_MIN);
                 let file = self.export(remote)?.open(remote.path.as_bytes(), &options).await?;
-                Ok(Source::Remote(Arc::new(file)))
+                Ok(Source::Remote(Arc::new(file), self.of(&remote.peer)?.turns.clone()))
             }
             Place::Local(path) => {
                 let path = path.clone();
@@ -188,17 +275,19 @@ impl Ends {
         origin: &str,
         state: &State,
     ) -> Result<(Target, u64), Trouble> {
-        let whose = self.connected.first().map(|connected| connected.own_key().to_string());
+        let whose = self.all().next().map(|connected| connected.own_key().to_string());
         let origin = format!("{} {origin}", whose.unwrap_or_default());
         let permissions = state.permissions & 0o777 | 0o600;
         match place {
             Place::Remote(remote) => {
-                let Connected { session, .. } = self.of(&remote.peer)?;
+                let Server { connected, turns } = self.of(&remote.peer)?;
+                let memory = format!("{:?}", connected.session.verifier());
                 let is_long = state.version.len >= KEY_LEN_MIN;
                 let options =
                     OpenOptions::new().read(true).write(true).create(true).mode(permissions).exclusive();
                 let options = options.with_key(is_long).resumable(is_long);
-                Target::open_remote(session, remote, &origin, options).await
+                let (export, turns) = (self.export(remote)?, turns.clone());
+                Target::open_remote(export, remote, (&origin, memory), options, turns).await
             }
             Place::Local(path) => {
                 let path = path.clone();
@@ -211,4 +300,50 @@ impl Ends {
 /// A local path as people read it.
 pub(super) fn shown(path: &Path) -> String {
     local(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_is_asked_for_twice_its_credit_and_the_rest_waits_for_its_turn() {
+        let turns = Turns::new();
+        let credit = Limits::default().bytes;
+        let mut taken = Vec::new();
+        while let Some(turn) = turns.try_take(CHUNK) {
+            taken.push(turn);
+        }
+        assert_eq!(bowline::model::len_u64(taken.len()) * CHUNK, 2 * credit);
+        assert!(turns.try_take(1).is_none());
+        // What waits goes first, whatever else would still find room.
+        let mut waiting = std::pin::pin!(turns.take(CHUNK));
+        let mut look = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut look).is_pending());
+        taken.pop();
+        assert!(turns.try_take(1).is_none());
+        let _turn = waiting.await.unwrap();
+        taken.clear();
+        assert!(turns.try_take(u64::MAX).is_none() && turns.try_take(2 * credit - CHUNK).is_some());
+    }
+
+    #[test]
+    fn hope_is_given_up_when_it_has_been_in_vain_for_long_enough() {
+        let key = bowline::model::PublicKey([7; 32]);
+        let trouble = || {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+            Some(Error::ServerKeyChanged { address, pinned: key })
+        };
+        let mut hope = Hope::default();
+        let at = |span: Duration| Time::default().after(span);
+        let short = HOPE.saturating_sub(LOOK);
+        assert!(hope.look(at(Duration::ZERO), trouble()).is_none());
+        assert!(hope.look(at(short), trouble()).is_none());
+        // The server was there again.
+        assert!(hope.look(at(HOPE), None).is_none());
+        assert!(hope.look(at(HOPE + LOOK), trouble()).is_none());
+        assert!(hope.look(at(HOPE + short), trouble()).is_none());
+        let over = hope.look(at(HOPE + LOOK + HOPE), trouble());
+        assert!(matches!(over, Some(Error::ServerKeyChanged { .. })), "{over:?}");
+    }
 }

@@ -104,14 +104,26 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     }
     let jobs = jobs_of(jobs)?;
     let ends = Arc::new(Ends::connect(&client, places.iter().chain([&target])).await?);
-    let mut plan = Plan::new(&ends, how, &target, places.len()).await?;
-    for place in &places {
+    let watched = Arc::clone(&ends);
+    tokio::select! {
+        outcome = copy(ends, how, jobs, &places, &target) => outcome,
+        failure = watched.given_up() => Err(failure),
+    }
+}
+
+/// Copies what these places are, and tells what came of it.
+async fn copy(ends: Arc<Ends>, how: How, jobs: u16, places: &[Place], target: &Place) -> Result<(), Failure> {
+    let mut plan = Plan::new(&ends, how, target, places.len()).await?;
+    for place in places {
         plan.add(place).await?;
     }
     let Plan { actions, failed, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
+    // Also where the copy is given up in the middle, nothing is shown any more when that is told.
+    let shown = Shown(&progress);
     let outcome = copy_all(&ends, how, jobs, actions, &progress).await;
-    let seconds = progress.stop();
+    drop(shown);
+    let seconds = progress.seconds();
     let Totals { files, skipped, failed: broken, bytes, moved, last } = outcome?;
     let failed = failed.saturating_add(broken);
     if style().json {
@@ -119,9 +131,7 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     } else if files > 0 || failed == 0 {
         say(&progress::summary(files, skipped, (bytes, moved), seconds));
     }
-    if let Some(ends) = Arc::into_inner(ends) {
-        ends.close().await;
-    }
+    ends.close().await;
     match (failed, files, last) {
         (0, ..) => Ok(()),
         (1, 0, Some(only)) => Err(only),
@@ -136,6 +146,15 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
                 .data(format!("{files} are complete; parts are kept under temporary names"))
                 .try_this("the same command again: it goes on where it was"))
         }
+    }
+}
+
+/// Progress is shown as long as this is there.
+struct Shown<'a>(&'a Progress);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

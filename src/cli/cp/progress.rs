@@ -93,14 +93,18 @@ impl Progress {
         }
     }
 
-    /// Shows nothing more, and tells how many seconds it took.
-    pub(super) fn stop(&self) -> f64 {
+    /// Shows nothing more.
+    pub(super) fn stop(&self) {
         if let Some(looking) = &self.looking {
             looking.abort();
         }
         if let Some(bars) = &self.bars {
             drop(bars.clear());
         }
+    }
+
+    /// How many seconds it has taken so far.
+    pub(super) fn seconds(&self) -> f64 {
         Clock.now().since(self.begun).as_secs_f64()
     }
 }

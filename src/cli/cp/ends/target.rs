@@ -10,38 +10,46 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use blake2::{Blake2s256, Digest as _};
-use bowline::client::{Error, Export, File, OpenOptions, Session};
-use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope};
+use bowline::client::{Error, Export, File, OpenOptions};
+use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope, len_u64};
 use bowline::net::Clock;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::source::{State, read_local, read_remote};
-use super::{Trouble, blocking};
+use super::{Trouble, Turns, blocking};
 use crate::cli::cp::How;
 use crate::cli::remote::Remote;
 
 /// Where a file is copied to, under its temporary name.
 #[derive(Debug, Clone)]
 pub(in crate::cli::cp) enum Target {
-    Remote { file: Arc<File>, export: Export, temporary: ExportPath, path: ExportPath, memory: String },
+    Remote {
+        file: Arc<File>,
+        export: Export,
+        temporary: ExportPath,
+        path: ExportPath,
+        memory: String,
+        turns: Turns,
+    },
     Local { file: Arc<std::fs::File>, temporary: PathBuf, path: PathBuf },
 }
 
 impl Target {
-    /// Opens the temporary file beside a server's file; nobody else writes to it meanwhile.
+    /// Opens the temporary file beside a server's file, for what comes from `origin`, where it will be in a `memory`;
+    /// nobody else writes to it meanwhile.
     pub(super) async fn open_remote(
-        session: &Session,
+        export: Export,
         remote: &Remote,
-        origin: &str,
+        (origin, memory): (&str, String),
         options: OpenOptions,
+        turns: Turns,
     ) -> Result<(Self, u64), Trouble> {
         let temporary = temporary_path(&remote.path, origin)?;
-        let export = session.export(&remote.export)?;
         let file = open_alone(&export, &temporary, &options.grace(PART_GRACE)).await?;
         let had = file.state().attributes.len;
-        let memory = format!("{:?}", session.verifier());
-        Ok((Self::Remote { file: Arc::new(file), export, temporary, path: remote.path.clone(), memory }, had))
+        let (file, path) = (Arc::new(file), remote.path.clone());
+        Ok((Self::Remote { file, export, temporary, path, memory, turns }, had))
     }
 
     /// Opens the temporary file beside a file of this machine; no other copy writes to it meanwhile.
@@ -90,7 +98,10 @@ impl Target {
         let target = self.clone();
         async move {
             match target {
-                Self::Remote { file, .. } => Ok(file.write_bytes_at(at, bytes).await?),
+                Self::Remote { file, turns, .. } => {
+                    let _turn = turns.take(len_u64(bytes.len())).await?;
+                    Ok(file.write_bytes_at(at, bytes).await?)
+                }
                 Self::Local { file, .. } => blocking(move || Ok(file.write_all_at(&bytes, at)?)).await,
             }
         }
