@@ -47,6 +47,11 @@ struct Server {
     turns: Turns,
 }
 
+/// An export whose calls wait as long as a copy waits, and those of its files with them.
+fn patient(export: &Export) -> Export {
+    export.with_timeout(PATIENCE)
+}
+
 /// How much a server is asked to give and to take ahead, by all files together: twice what a session may have in flight. So
 /// there is always something to send next, and no request of another file stands behind a long row of what nobody needs yet.
 #[derive(Debug, Clone)]
@@ -57,7 +62,9 @@ pub(super) type Turn = OwnedSemaphorePermit;
 
 impl Turns {
     fn new() -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(turns_of(asked_max())).unwrap_or(Semaphore::MAX_PERMITS))))
+        Self(Arc::new(Semaphore::new(
+            usize::try_from(turns_of(asked_max())).unwrap_or(Semaphore::MAX_PERMITS),
+        )))
     }
 
     /// The turn of so many bytes, if it is theirs already.
@@ -218,7 +225,7 @@ impl Ends {
 
     /// The export that a place of a server is in. Its calls wait as long as a copy waits, and so do those of its files.
     pub(super) fn export(&self, remote: &Remote) -> Result<Export, Trouble> {
-        Ok(self.of(&remote.peer)?.connected.session.export(&remote.export)?.with_timeout(PATIENCE))
+        Ok(patient(&self.of(&remote.peer)?.connected.session.export(&remote.export)?))
     }
 
     /// What a user reads when `what` fails, at `place` or its other end.
@@ -304,7 +311,84 @@ pub(super) fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bowline::client::{LineConfig, Peer};
+    use bowline::model::LineRole;
+    use bowline::net::SystemEntropy;
+    use bowline::secure::Identity;
+    use bowline::server::{Exports, Server, ServerConfig, parse_clients};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+
     use super::*;
+
+    /// A line to `server` on which nothing goes on while the gate is shut.
+    async fn line_with_a_gate(server: std::net::SocketAddr, gate: watch::Receiver<bool>) -> LineConfig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(server).await.unwrap();
+                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+                tokio::spawn(pump(near_read, far_write, gate.clone()));
+                tokio::spawn(pump(far_read, near_write, gate.clone()));
+            }
+        });
+        LineConfig { address, via: None, role: LineRole::Both, protection: None }
+    }
+
+    async fn pump(
+        mut from: impl tokio::io::AsyncRead + Unpin,
+        mut to: impl tokio::io::AsyncWrite + Unpin,
+        mut gate: watch::Receiver<bool>,
+    ) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            if gate.wait_for(|is_open| *is_open).await.is_err()
+                || to.write_all(&bytes[..count]).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// What a copy asks for is waited for beyond the time that a session gives its calls.
+    #[tokio::test]
+    async fn what_a_copy_asks_waits_for_longer_than_other_calls() {
+        const SHORT: Duration = Duration::from_millis(100);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), b"content").unwrap();
+        let [own, client] = [(), ()].map(|()| Arc::new(Identity::generate(&mut SystemEntropy).unwrap()));
+        let clients = format!(
+            "[[client]]\nkey = \"{}\"\nname = \"client\"\nexports = [\"media\"]\nrights = [\"read\"]\n",
+            client.public()
+        );
+        let exports = Exports::open([("media".parse().unwrap(), folder.path().to_owned())]).unwrap();
+        let key = own.public();
+        let mut config = ServerConfig::new(own, exports, parse_clients(&clients).unwrap());
+        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let server = Server::start(config).unwrap();
+        let (gate, is_open) = watch::channel(true);
+        let lines = vec![line_with_a_gate(server.addresses()[0], is_open).await];
+        let peer = Peer { name: "store".to_owned(), key, protection_min: None, lines };
+        let client = Client::new(client).unwrap().with_request_timeout(SHORT);
+        let session = client.connect(&peer).await.unwrap();
+        session.all_lines_up(HOPE).await.unwrap();
+        let usual = session.export("media").unwrap();
+        let asked = patient(&usual);
+        let file = asked.open("file", &OpenOptions::new().read(true)).await.unwrap();
+        gate.send(false).unwrap();
+        let reading = tokio::spawn(async move { file.read_ranges(&[(0, 7)]).await });
+        let looking = tokio::spawn(async move { asked.metadata("file").await });
+        // By the end of that, the time of both is over by far if it is the usual one.
+        assert!(matches!(usual.metadata("file").await, Err(Error::TimedOut(SHORT))));
+        assert!(matches!(usual.metadata("file").await, Err(Error::TimedOut(SHORT))));
+        assert!(!reading.is_finished() && !looking.is_finished());
+        gate.send(true).unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), [&b"content"[..]]);
+        assert_eq!(looking.await.unwrap().unwrap().len, 7);
+        session.close().await;
+    }
 
     #[tokio::test]
     async fn a_server_is_asked_for_twice_its_credit_and_the_rest_waits_for_its_turn() {
