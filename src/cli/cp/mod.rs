@@ -5,6 +5,7 @@
 //! copy      one file: its source (ends), its target (ends) under a temporary name, what was done so far (journal)
 //! link      one symbolic link
 //! progress  what people see meanwhile
+//! totals    what came of all, and what the command ends with
 //! ```
 
 mod copy;
@@ -13,6 +14,7 @@ mod journal;
 mod link;
 mod plan;
 mod progress;
+mod totals;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use ends::Ends;
 use link::copy_link;
 use plan::{Action, Plan};
 use progress::Progress;
+use totals::Totals;
 
 /// How files are copied.
 #[derive(Debug, Clone, Copy)]
@@ -79,18 +82,6 @@ struct Summary {
     seconds: f64,
 }
 
-/// What came of the actions.
-#[derive(Default)]
-struct Totals {
-    files: u64,
-    skipped: u64,
-    failed: u64,
-    bytes: u64,
-    moved: u64,
-    /// The last failure, of which nobody was told yet.
-    last: Option<Failure>,
-}
-
 pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     let CopyArguments { mut places, recursive, preserve, no_clobber, restart, jobs, no_sync, client } =
         arguments;
@@ -117,34 +108,29 @@ async fn copy(ends: Arc<Ends>, how: How, jobs: u16, places: &[Place], target: &P
     for place in places {
         plan.add(place).await?;
     }
-    let Plan { actions, failed, .. } = plan;
+    let Plan { actions, failed, is_full, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
     // Also where the copy is given up in the middle, nothing is shown any more when that is told.
     let shown = Shown(&progress);
-    let outcome = copy_all(&ends, how, jobs, actions, &progress).await;
+    let begun = Totals::after(failed, is_full);
+    let outcome = copy_all(&ends, how, jobs, (actions, begun), &progress).await;
     drop(shown);
     let seconds = progress.seconds();
-    let Totals { files, skipped, failed: broken, bytes, moved, last } = outcome?;
-    let failed = failed.saturating_add(broken);
+    let totals = outcome?;
+    let Totals { files, skipped, failed, bytes, moved, .. } = totals;
     if style().json {
         show(&line(&Summary { kind: "copy_summary", files, skipped, failed, bytes, moved, seconds }))?;
     } else if files > 0 || failed == 0 {
         say(&progress::summary(files, skipped, (bytes, moved), seconds));
     }
     ends.close().await;
-    match (failed, files, last) {
-        (0, ..) => Ok(()),
-        (1, 0, Some(only)) => Err(only),
-        (failed, files, last) => {
-            if let Some(last) = &last {
-                tell(last)?;
+    match totals.end() {
+        None => Ok(()),
+        Some((untold, failure)) => {
+            if let Some(untold) = untold {
+                tell(&untold)?;
             }
-            let total = failed.saturating_add(files).saturating_add(skipped);
-            let code =
-                last.filter(|last| last.code == Code::NoSpace).map_or(Code::SomeFailed, |last| last.code);
-            Err(Failure::coded(code, format!("{failed} of {total} files were not copied"))
-                .data(format!("{files} are complete; parts are kept under temporary names"))
-                .try_this("the same command again: it goes on where it was"))
+            Err(failure)
         }
     }
 }
@@ -186,12 +172,11 @@ async fn copy_all(
     ends: &Arc<Ends>,
     how: How,
     jobs: u16,
-    actions: VecDeque<Action>,
+    (actions, begun): (VecDeque<Action>, Totals),
     progress: &Arc<Progress>,
 ) -> Result<Totals, Failure> {
-    let mut left = actions;
+    let (mut left, mut totals) = (actions, begun);
     let mut running = JoinSet::new();
-    let mut totals = Totals::default();
     loop {
         while running.len() < usize::from(jobs)
             && let Some(action) = left.pop_front()
@@ -214,28 +199,18 @@ async fn copy_all(
                 report(&action, &copied)?;
             }
             Err(failure) => {
-                totals.failed = totals.failed.saturating_add(1);
                 // Nothing more finds room, or reaches the server: it would only fail once for each file.
                 if matches!(failure.code, Code::NoSpace | Code::SessionEnded) {
                     totals.failed = totals.failed.saturating_add(len_u64(left.len()));
                     left.clear();
                 }
-                if let Some(earlier) = totals.last.replace(failure) {
+                if let Some(earlier) = totals.fail(failure) {
                     progress.beside(|| tell(&earlier))?;
                 }
             }
         }
     }
     Ok(totals)
-}
-
-impl Totals {
-    fn add(&mut self, copied: &Copied) {
-        let files = if copied.is_left { &mut self.skipped } else { &mut self.files };
-        *files = files.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(copied.len);
-        self.moved = self.moved.saturating_add(copied.moved);
-    }
 }
 
 fn report(action: &Action, copied: &Copied) -> Result<(), Failure> {

@@ -50,6 +50,8 @@ pub(super) struct Plan<'a> {
     targets: BTreeSet<String>,
     /// How many things cannot be copied; they were told.
     pub(super) failed: u64,
+    /// One of them for want of room.
+    pub(super) is_full: bool,
 }
 
 /// A directory of the target, and what goes into it.
@@ -91,7 +93,7 @@ impl<'a> Plan<'a> {
             return Err(no_directory(what, target));
         }
         let (actions, targets) = (VecDeque::new(), BTreeSet::new());
-        Ok(Self { ends, how, target, is_into, actions, sources, targets, failed: 0 })
+        Ok(Self { ends, how, target, is_into, actions, sources, targets, failed: 0, is_full: false })
     }
 
     /// Adds a source with all that is in it.
@@ -253,6 +255,7 @@ impl<'a> Plan<'a> {
     /// Something cannot be copied, and the rest can.
     fn cannot(&mut self, failure: &Failure) -> Result<(), Failure> {
         self.failed = self.failed.saturating_add(1);
+        self.is_full |= failure.code == Code::NoSpace;
         tell(failure)
     }
 }
