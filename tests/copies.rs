@@ -163,6 +163,79 @@ fn a_tree_is_copied_there_and_back_with_links_holes_times_and_permissions() {
     assert!(is_same(&tree.join("deep"), &scene.remote("again")));
 }
 
+/// What only its owner may look into is never open to others, and what its owner may not write to is copied all the same.
+#[test]
+fn directories_have_the_permissions_of_the_originals_with_and_without_p() {
+    let scene = Scene::start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let plant = |tree: &Path| {
+        for (folder, permissions) in [("", 0o710), ("/private", 0o700), ("/open", 0o777), ("/sealed", 0o550)]
+        {
+            let folder = PathBuf::from(format!("{}{folder}", tree.display()));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("file"), "content").unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(permissions)).unwrap();
+        }
+        let folder = File::open(tree.join("sealed")).unwrap();
+        folder.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(7)).unwrap();
+    };
+    plant(&scene.station.at("tree"));
+    plant(&scene.remote("tree"));
+    let umask = 0o777
+        & !{
+            fs::create_dir(scene.station.at("probe")).unwrap();
+            mode(&scene.station.at("probe"))
+        };
+    for is_upload in [false, true] {
+        let at = |name: &str| if is_upload { scene.remote(name) } else { scene.station.at(name) };
+        let copy = |options: &[&str], name: &str| {
+            let (here, there) = (scene.local(if is_upload { "tree" } else { name }), "store:media/");
+            let there = format!("{there}{}", if is_upload { name } else { "tree" });
+            let (from, to) = if is_upload { (here, there) } else { (there, here) };
+            scene.cp(&[options, &[&from, &to]].concat()).success();
+            at(name)
+        };
+        let of = |copy: &Path| ["", "private", "open", "sealed"].map(|folder| mode(&copy.join(folder)));
+        let plain = copy(&["-r"], "plain");
+        assert_eq!(of(&plain), [0o710, 0o700, 0o777, 0o550].map(|permissions| permissions & !umask));
+        let exact = copy(&["-r", "-p"], "exact");
+        assert_eq!(of(&exact), [0o710, 0o700, 0o777, 0o550]);
+        assert_eq!(fs::metadata(exact.join("sealed")).unwrap().mtime(), 7);
+        assert_eq!(fs::read(exact.join("sealed/file")).unwrap(), b"content");
+        // What is there has its own, unless they are to be those of the original.
+        fs::set_permissions(plain.join("private"), Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(plain.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+        fs::create_dir(at("into")).unwrap();
+        fs::rename(&plain, at("into/tree")).unwrap();
+        copy(&["-r"], "into");
+        assert_eq!(mode(&at("into/tree/private")), 0o750);
+        copy(&["-r", "-p"], "into");
+        assert_eq!(of(&at("into/tree")), [0o710, 0o700, 0o777, 0o550]);
+        // So that they can be removed.
+        for copied in [exact, at("into/tree")] {
+            fs::set_permissions(copied.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+        }
+    }
+    for tree in [scene.station.at("tree"), scene.remote("tree")] {
+        fs::set_permissions(tree.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+    }
+}
+
+/// Nobody else looks into a private directory while it is copied into, also where the copy is killed.
+#[test]
+fn a_private_directory_is_private_from_its_first_moment() {
+    let scene = Scene::start();
+    fs::create_dir(scene.remote("tree")).unwrap();
+    fs::set_permissions(scene.remote("tree"), Permissions::from_mode(0o500)).unwrap();
+    fs::write(scene.remote("tree/file"), pattern(64 << 20)).unwrap();
+    let mut command = scene.station.command(&["cp", "-r", "store:media/tree", &scene.local("copy")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let target = scene.station.at("copy");
+    let len = || if target.exists() { part_len(&target.join("file")) } else { 0 };
+    kill_at(command.spawn().unwrap(), len, 1 << 20);
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o700);
+}
+
 /// What is a hole is not moved, however large it is, and is a hole in the copy.
 #[test]
 fn ten_gib_with_a_mib_of_data_move_two_mib_at_most() {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(super) use source::{Source, State};
-pub(super) use target::{Target, is_part};
+pub(super) use target::{Target, is_part, time_at};
 
 use crate::cli::arguments::ClientArguments;
 use crate::cli::failure::{Code, Failure, code_of_io};

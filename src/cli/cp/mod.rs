@@ -1,7 +1,8 @@
 //! `bowline cp`: files to a server, from one, or from one to another, many at a time.
 //!
 //! ```text
-//! plan      what is copied where: trees are walked, directories made
+//! plan      what is copied where: trees are walked
+//! folders   the directories of the target: made first, finished last
 //! copy      one file: its source (ends), its target (ends) under a temporary name, what was done so far (journal)
 //! link      one symbolic link
 //! progress  what people see meanwhile
@@ -10,6 +11,7 @@
 
 mod copy;
 mod ends;
+mod folders;
 mod journal;
 mod link;
 mod plan;
@@ -108,7 +110,7 @@ async fn copy(ends: Arc<Ends>, how: How, jobs: u16, places: &[Place], target: &P
     for place in places {
         plan.add(place).await?;
     }
-    let Plan { actions, failed, is_full, .. } = plan;
+    let Plan { actions, made, failed, is_full, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
     // Also where the copy is given up in the middle, nothing is shown any more when that is told.
     let shown = Shown(&progress);
@@ -116,7 +118,11 @@ async fn copy(ends: Arc<Ends>, how: How, jobs: u16, places: &[Place], target: &P
     let outcome = copy_all(&ends, how, jobs, (actions, begun), &progress).await;
     drop(shown);
     let seconds = progress.seconds();
-    let totals = outcome?;
+    let mut totals = outcome?;
+    if !totals.is_over() {
+        let failed = folders::finish(&ends, how, made, totals.failed == 0).await?;
+        totals.failed = totals.failed.saturating_add(failed);
+    }
     let Totals { files, skipped, failed, bytes, moved, .. } = totals;
     if style().json {
         show(&line(&Summary { kind: "copy_summary", files, skipped, failed, bytes, moved, seconds }))?;

@@ -38,6 +38,11 @@ impl Totals {
         self.last.replace(failure)
     }
 
+    /// Whether no server can be asked for anything more.
+    pub(super) fn is_over(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.code == Code::SessionEnded)
+    }
+
     /// What the command ends with if something has failed, behind a failure that is still to be told.
     pub(super) fn end(self) -> Option<(Option<Failure>, Failure)> {
         let Self { files, skipped, failed, is_full, last, .. } = self;
@@ -81,5 +86,14 @@ mod tests {
         // Where its directories could not be made.
         let totals = Totals::after(3, true);
         assert_eq!(totals.end().map(|(untold, failure)| (untold, failure.code)), Some((None, Code::NoSpace)));
+    }
+
+    #[test]
+    fn a_session_that_has_ended_is_asked_for_nothing_more() {
+        let mut totals = Totals::default();
+        totals.fail(Failure::coded(Code::Permission, "cannot copy"));
+        assert!(!totals.is_over());
+        totals.fail(Failure::coded(Code::SessionEnded, "cannot copy"));
+        assert!(totals.is_over());
     }
 }

@@ -214,7 +214,8 @@ fn finish_local(temporary: &Path, path: &Path, how: How) -> Result<(), Trouble> 
     Ok(())
 }
 
-fn time_at(ns: i64) -> SystemTime {
+/// A time of a file, in ns since 1970.
+pub(in crate::cli::cp) fn time_at(ns: i64) -> SystemTime {
     let span = Duration::from_nanos(ns.unsigned_abs());
     let at = if ns < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(span)
