@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -363,11 +364,34 @@ async fn list(ends: &Ends, place: &Place) -> Result<Vec<Found>, Trouble> {
         Place::Local(path) => {
             let mut listing = tokio::fs::read_dir(path).await?;
             while let Some(entry) = listing.next_entry().await? {
-                let of = entry.metadata().await?;
-                found.push(Found::of_local(entry.file_name().as_bytes().to_vec(), &of));
+                found.extend(found_in(&entry).await?);
             }
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// What a name of this machine is; nothing if it is gone since its directory was read.
+async fn found_in(entry: &tokio::fs::DirEntry) -> io::Result<Option<Found>> {
+    match entry.metadata().await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        of => of.map(|of| Some(Found::of_local(entry.file_name().as_bytes().to_vec(), &of))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_goes_while_its_directory_is_read_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("fleeting"), b"here").unwrap();
+        let entry = tokio::fs::read_dir(folder.path()).await.unwrap().next_entry().await.unwrap().unwrap();
+        let found = found_in(&entry).await.unwrap().unwrap();
+        assert_eq!((found.kind, found.len, &found.name[..]), (FileKind::File, 4, &b"fleeting"[..]));
+        std::fs::remove_file(folder.path().join("fleeting")).unwrap();
+        assert!(found_in(&entry).await.unwrap().is_none());
+    }
 }
