@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use bowline::net::Clock;
 use program::{Done, RIGHTS, Server, User, client_entry, export, finish_child, peer_entry};
-use rustix::process::geteuid;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use schema::objects;
 use serde_json::Value;
 use support::{LONG, pattern};
@@ -413,6 +413,35 @@ fn a_copy_has_an_end_and_each_target_one_source() {
     assert_eq!(fs::read(scene.remote("into/file")).unwrap(), b"one");
     let missing = scene.cp(&["store:media/tree/file", &scene.local("no/such/folder")]);
     assert!(!missing.failure_with(3, &["error[not-found]"]).contains("copied"));
+}
+
+/// A second copy of a file that is being copied says so, in both directions, and the first one goes on.
+#[test]
+fn two_copies_of_one_file_are_one_too_many() {
+    for is_upload in [false, true] {
+        let scene = Scene::start();
+        let (local, remote) = (scene.station.at("file"), scene.remote("file"));
+        let (source, target) = if is_upload { (&local, &remote) } else { (&remote, &local) };
+        fs::write(source, pattern(128 << 20)).unwrap();
+        let (local, remote) = (scene.local("file"), "store:media/file".to_owned());
+        let (from, to) = if is_upload { (&local, &remote) } else { (&remote, &local) };
+        let first = scene.begin(from, to);
+        let begun = Clock.now();
+        while part_len(target) == 0 {
+            assert!(Clock.now().since(begun) < LONG, "the copy does not get on");
+            std::thread::yield_now();
+        }
+        // It stands still, so that it is not over when the second one begins.
+        let first_one = Pid::from_child(&first);
+        kill_process(first_one, Signal::STOP).unwrap();
+        let second = scene.cp(&[from, to]);
+        kill_process(first_one, Signal::CONT).unwrap();
+        let why = if is_upload { "in use by" } else { "another copy of this file is running" };
+        let parts = ["error[share-violation]", why, "data: the final name was not touched", "  try: "];
+        second.failure_with(8, &parts);
+        assert_eq!(Scene::moved(finish_child(first)), (128 << 20, 0));
+        assert!(is_same(source, target) && parts_of(target).is_empty());
+    }
 }
 
 /// What an earlier run of the same words has left somewhere else is not gone on with.

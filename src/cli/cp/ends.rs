@@ -121,6 +121,8 @@ pub(super) enum Trouble {
     Local(io::Error),
     /// The source is not what it was.
     Changed,
+    /// Another copy of this machine is at the same part.
+    Busy,
 }
 
 impl From<Error> for Trouble {
@@ -152,7 +154,15 @@ impl Trouble {
         match self {
             Self::Remote(error) => error.reason() == Some(Reason::NotFound),
             Self::Local(error) => error.kind() == io::ErrorKind::NotFound,
-            Self::Changed => false,
+            Self::Changed | Self::Busy => false,
+        }
+    }
+
+    /// Whether what was asked was not done: somebody says so who knows it.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Remote(error) => error.reason().is_some_and(|reason| reason != Reason::Unknown),
+            Self::Local(_) | Self::Changed | Self::Busy => true,
         }
     }
 }
@@ -246,8 +256,10 @@ impl Ends {
             }
             (Trouble::Changed, _) => Failure::coded(Code::Changed, what)
                 .because("the source was changed while it was copied")
-                .data("the part is kept under its temporary name, and the final name was not touched")
                 .try_this("the same command again"),
+            (Trouble::Busy, _) => Failure::coded(Code::ShareViolation, what)
+                .because("another copy of this file is running")
+                .try_this("the same command again, when that one has ended"),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::Permissions;
-use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope, len_u64};
 use bowline::net::Clock;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::source::{State, read_local, read_remote};
 use super::{Trouble, Turns, blocking};
@@ -32,7 +32,11 @@ pub(in crate::cli::cp) enum Target {
         memory: String,
         turns: Turns,
     },
-    Local { file: Arc<std::fs::File>, temporary: PathBuf, path: PathBuf },
+    Local {
+        file: Arc<std::fs::File>,
+        temporary: PathBuf,
+        path: PathBuf,
+    },
 }
 
 impl Target {
@@ -66,8 +70,10 @@ impl Target {
                 // A link in its place is not followed.
                 .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default())
                 .open(&temporary)?;
-            // Another copy of the same file is at it.
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(Trouble::Busy),
+                locked => locked?,
+            }
             let of = file.metadata()?;
             // That other one may just have given it its final name.
             let is_there = std::fs::symlink_metadata(&temporary)
@@ -76,7 +82,7 @@ impl Target {
                 return Ok((Self::Local { file: Arc::new(file), temporary, path }, of.len()));
             }
         }
-        Err(Trouble::Local(io::ErrorKind::ResourceBusy.into()))
+        Err(Trouble::Busy)
     }
 
     /// Whose memory holds what is written until it is synced.
@@ -175,43 +181,54 @@ impl Target {
         }
     }
 
-    /// Gives the complete file its final name; and the disk knows it when this returns, unless nobody wants to wait for it.
-    pub(in crate::cli::cp) async fn finish(self, how: How) -> Result<(), Trouble> {
+    /// Gives the complete file its final name.
+    pub(in crate::cli::cp) async fn take_name(&self, how: How) -> Result<(), Trouble> {
         match self {
-            Self::Remote { file, export, temporary, path, .. } => {
+            Self::Remote { export, temporary, path, .. } => {
                 let (from, to) = (temporary.as_bytes(), path.as_bytes());
                 match how.no_clobber {
-                    true => export.rename_no_replace(from, to).await?,
-                    false => export.rename(from, to).await?,
+                    true => Ok(export.rename_no_replace(from, to).await?),
+                    false => Ok(export.rename(from, to).await?),
                 }
-                if how.sync {
-                    // Everything is durable and has its name: what is left is a close that has nothing to tell.
-                    file.sync(SyncScope::All).await?;
-                } else if let Some(file) = Arc::into_inner(file) {
-                    file.close().await?;
-                }
-                Ok(())
             }
-            // The lock goes with the file, when it has its name.
-            Self::Local { file: _file, temporary, path } => {
-                blocking(move || finish_local(&temporary, &path, how)).await
+            Self::Local { temporary, path, .. } => {
+                let (temporary, path) = (temporary.clone(), path.clone());
+                blocking(move || {
+                    if how.no_clobber {
+                        let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+                        Ok(rustix::fs::renameat_with(here, &temporary, here, &path, flags)?)
+                    } else {
+                        Ok(std::fs::rename(&temporary, &path)?)
+                    }
+                })
+                .await
             }
         }
     }
-}
 
-fn finish_local(temporary: &Path, path: &Path, how: How) -> Result<(), Trouble> {
-    if how.no_clobber {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(rustix::fs::CWD, temporary, rustix::fs::CWD, path, flags)?;
-    } else {
-        std::fs::rename(temporary, path)?;
+    /// Ends with a file that has its final name; and the disk knows that when this returns, unless nobody wants to wait
+    /// for it.
+    pub(in crate::cli::cp) async fn finish(self, how: How) -> Result<(), Trouble> {
+        match self {
+            Self::Remote { file, .. } if how.sync => {
+                // Everything is durable and has its name: what is left is a close that has nothing to tell.
+                Ok(file.sync(SyncScope::All).await?)
+            }
+            Self::Remote { file, .. } => match Arc::into_inner(file) {
+                Some(file) => Ok(file.close().await?),
+                None => Ok(()),
+            },
+            // The lock goes with the file, when it has its name.
+            Self::Local { file: _file, path, .. } if how.sync => {
+                blocking(move || {
+                    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                    Ok(std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
+                })
+                .await
+            }
+            Self::Local { .. } => Ok(()),
+        }
     }
-    if how.sync {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// A time of a file, in ns since 1970.
