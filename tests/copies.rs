@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use bowline::net::Clock;
-use program::{Done, RIGHTS, Server, User, client_entry, export, finish_child, peer_entry};
+use program::{Done, RIGHTS, Server, User, client_entry, export, finish, finish_child, peer_entry};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use schema::objects;
 use serde_json::Value;
@@ -442,6 +442,28 @@ fn two_copies_of_one_file_are_one_too_many() {
         assert_eq!(Scene::moved(finish_child(first)), (128 << 20, 0));
         assert!(is_same(source, target) && parts_of(target).is_empty());
     }
+}
+
+/// The soft limit is what a shell gives everybody; the hard one is what there is.
+#[test]
+fn many_files_at_a_time_find_descriptors_beyond_the_soft_limit() {
+    let scene = Scene::start();
+    fs::create_dir(scene.remote("tree")).unwrap();
+    for at in 0..600 {
+        fs::write(scene.remote("tree").join(at.to_string()), pattern(1 << 16)).unwrap();
+    }
+    let bowline = scene.station.command(&["cp", "-r", "--jobs", "600", "store:media/tree", "tree"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 64 && exec \"$0\" \"$@\""]).arg(bowline.get_program());
+    limited.args(bowline.get_args()).current_dir(scene.station.at(""));
+    for (name, value) in bowline.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    finish(&mut limited).success();
+    assert!(is_same(&scene.remote("tree"), &scene.station.at("tree")));
 }
 
 /// What an earlier run of the same words has left somewhere else is not gone on with.

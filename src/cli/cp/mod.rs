@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bowline::model::len_u64;
+use bowline::net::raise_descriptor_limit;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -95,7 +96,7 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
             .data("nothing was copied")
             .try_this("PEER:EXPORT/PATH on one side, as in store:media/clips; or cp"));
     }
-    let jobs = jobs_of(jobs)?;
+    let jobs = jobs_within(jobs_of(jobs)?, raise_descriptor_limit());
     let ends = Arc::new(Ends::connect(&client, places.iter().chain([&target])).await?);
     let watched = Arc::clone(&ends);
     tokio::select! {
@@ -163,6 +164,17 @@ fn jobs_of(given: Option<u16>) -> Result<u16, Failure> {
     })
 }
 
+/// As many of them as there are descriptors for.
+fn jobs_within(jobs: u16, descriptors: Option<u64>) -> u16 {
+    let Some(descriptors) = descriptors else { return jobs };
+    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_OF_A_JOB;
+    u16::try_from(most).map_or(jobs, |most| jobs.min(most)).max(1)
+}
+
+/// Descriptors that the copy of a file has at a time: the file, and a directory or the note of how far it is.
+const DESCRIPTORS_OF_A_JOB: u64 = 2;
+/// Those for everything else: lines, sockets, the runtime, directories that are listed.
+const DESCRIPTORS_BESIDE: u64 = 64;
 /// Files that are copied at a time where nothing is said: a round trip of 20 ms then costs a file a third of a
 /// millisecond.
 const JOBS: u16 = 64;
@@ -231,5 +243,19 @@ fn report(action: &Action, copied: &Copied) -> Result<(), Failure> {
         (false, _) => Ok(()),
         (true, true) => show(&line(&SkippedObject { kind: "skipped", source, target })),
         (true, false) => show(&line(&CopiedObject { kind: "copied", source, target, len, moved, resumed })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_files_are_copied_at_a_time_than_there_are_descriptors_for() {
+        assert_eq!(jobs_within(1024, None), 1024);
+        assert_eq!(jobs_within(1024, Some(1 << 20)), 1024);
+        assert_eq!(jobs_within(1024, Some(1024)), 480);
+        assert_eq!(jobs_within(64, Some(1024)), 64);
+        assert_eq!(jobs_within(64, Some(10)), 1);
     }
 }
