@@ -9,13 +9,18 @@
     reason = "a panic fails the test"
 )]
 
+use std::cell::RefCell;
 use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
 use bowline::net::Clock;
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use program::{Done, RIGHTS, Server, User, client_entry, export, finish, finish_child, peer_entry};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use schema::objects;
@@ -35,7 +40,7 @@ mod schema;
 struct Scene {
     store: User,
     station: User,
-    _server: Server,
+    server: Server,
 }
 
 impl Scene {
@@ -55,7 +60,7 @@ impl Scene {
             ["--until-stdin-closes", "--durability", "process", "--listen", "127.0.0.1:0", "127.0.0.2:0"];
         let server = store.serve_logging(&[&[media.as_str()], &options[..]].concat(), "info");
         station.set("peers.toml", &peer_entry(&server_key, &server.addresses()));
-        Self { store, station, _server: server }
+        Self { store, station, server }
     }
 
     fn remote(&self, name: &str) -> PathBuf {
@@ -464,6 +469,103 @@ fn many_files_at_a_time_find_descriptors_beyond_the_soft_limit() {
     }
     finish(&mut limited).success();
     assert!(is_same(&scene.remote("tree"), &scene.station.at("tree")));
+}
+
+#[test]
+fn what_cannot_be_meant_is_said_before_anything_is_done() {
+    let station = User::new();
+    station.run(&["cp", "--jobs", "0", "store:media/a", "b"]).misuse("0 is not in 1..=1024");
+    station.run(&["cp", "-r", "store:media/a"]).misuse("2 values required");
+}
+
+/// While a copy lasts, a terminal shows a bar for all and one for each line; elsewhere there is a line now and then, and
+/// never anything on standard output. The server stands still while that is looked at.
+#[test]
+fn b10_progress_is_drawn_on_a_terminal_and_told_elsewhere() {
+    let scene = Scene::start();
+    for name in ["drawn", "told"] {
+        fs::write(scene.remote(name), pattern(256 << 20)).unwrap();
+    }
+    let screen = Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+    let OpenptyResult { master, slave } = openpty(&screen, None).unwrap();
+    let mut drawn = scene.station.command(&["cp", "store:media/drawn", &scene.local("drawn")]);
+    drawn.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(slave);
+    let mut told = scene.station.command(&["cp", "store:media/told", &scene.local("told")]);
+    told.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (drawn_child, mut told_child) = (drawn.spawn().unwrap(), told.spawn().unwrap());
+    // The terminal's other side, which ends when nobody has it any more.
+    drop(drawn);
+    let terminal = Said::by(File::from(master));
+    let text = Said::by(told_child.stderr.take().unwrap());
+    let begun = Clock.now();
+    let (drawn_at, told_at) = (scene.station.at("drawn"), scene.station.at("told"));
+    while part_len(&drawn_at) < 8 << 20 || part_len(&told_at) < 8 << 20 {
+        assert!(Clock.now().since(begun) < LONG, "the copies do not get on");
+        std::thread::yield_now();
+    }
+    // Each look draws all lines that are there; the second one has joined by one of the next.
+    let line_of = |address: &SocketAddr| format!("{address}: ");
+    let addresses = scene.server.addresses();
+    loop {
+        scene.server.signal(Signal::STOP);
+        terminal.until("0 of 1 files [", terminal.count("0 of 1 files [") + 2);
+        if addresses.iter().all(|address| terminal.all().contains(&line_of(address))) {
+            break;
+        }
+        scene.server.signal(Signal::CONT);
+        terminal.until("0 of 1 files [", terminal.count("0 of 1 files [") + 1);
+    }
+    text.until("copied 0 of 1 files, ", 1);
+    scene.server.signal(Signal::CONT);
+    for child in [drawn_child, told_child] {
+        assert_eq!(finish_child(child).success(), "", "nothing on standard output");
+    }
+    terminal.until("copied 1 file, 256.00 MiB", 1);
+    text.until("copied 1 file, 256.00 MiB", 1);
+    assert!(terminal.all().contains(" of 256.00 MiB") && terminal.all().contains(", sealed"));
+    let text = text.all();
+    assert!(text.lines().all(|line| line.starts_with("copied ")) && !text.contains('\u{1b}'), "{text:?}");
+    assert!(is_same(&drawn_at, &scene.remote("drawn")) && is_same(&told_at, &scene.remote("told")));
+}
+
+/// What a program says on a stream, as it comes.
+struct Said {
+    coming: Receiver<String>,
+    so_far: RefCell<String>,
+}
+
+impl Said {
+    fn by(mut stream: impl Read + Send + 'static) -> Self {
+        let (sender, coming) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // A terminal that nobody has any more ends with an error.
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                drop(sender.send(String::from_utf8_lossy(&bytes[..count]).into_owned()));
+            }
+        });
+        Self { coming, so_far: RefCell::default() }
+    }
+
+    /// Waits until `part` was said so many times in all.
+    #[track_caller]
+    fn until(&self, part: &str, times: usize) {
+        while self.count(part) < times {
+            match self.coming.recv_timeout(LONG) {
+                Ok(more) => self.so_far.borrow_mut().push_str(&more),
+                Err(_) => panic!("no {part:?} in {:?}", self.so_far),
+            }
+        }
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.all().matches(part).count()
+    }
+
+    fn all(&self) -> String {
+        self.coming.try_iter().for_each(|more| self.so_far.borrow_mut().push_str(&more));
+        self.so_far.borrow().clone()
+    }
 }
 
 /// What an earlier run of the same words has left somewhere else is not gone on with.
