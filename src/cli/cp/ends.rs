@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::client::{Client, Error, Export, OpenOptions};
+use bowline::client::{ChannelState, Client, Error, Export, OpenOptions};
 use bowline::model::{Limits, Reason, Time};
 use bowline::net::Clock;
 use rustix::io::Errno;
@@ -89,19 +89,21 @@ fn turns_of(bytes: u64) -> u32 {
     u32::try_from(bytes.min(asked_max()).div_ceil(1 << 10)).unwrap_or(u32::MAX)
 }
 
-/// How long it has been so that a server cannot be had back.
+/// Since when a server cannot be had back. Not every line says so each time, so only a channel that is there again is an
+/// end of it.
 #[derive(Default)]
 struct Hope {
     lost: Option<Time>,
 }
 
 impl Hope {
-    /// A look: why it cannot be, if that is known. Gives it back when it has been so for long enough.
-    fn look(&mut self, now: Time, trouble: Option<Error>) -> Option<Error> {
-        let Some(trouble) = trouble else {
+    /// A look: whether it is reached, and why it cannot be, if that is known. Gives that back when it has been so for long
+    /// enough.
+    fn look(&mut self, now: Time, is_reached: bool, trouble: Option<Error>) -> Option<Error> {
+        if is_reached {
             self.lost = None;
-            return None;
-        };
+        }
+        let trouble = trouble.filter(|_| !is_reached)?;
         (now.since(*self.lost.get_or_insert(now)) >= HOPE).then_some(trouble)
     }
 }
@@ -198,7 +200,9 @@ impl Ends {
             Clock.sleep(LOOK).await;
             let now = Clock.now();
             for (Server { connected, .. }, hope) in self.servers.iter().zip(&mut hopes) {
-                if let Some(error) = hope.look(now, connected.session.trouble()) {
+                let session = &connected.session;
+                let is_reached = session.channels().iter().any(|channel| channel.state == ChannelState::Live);
+                if let Some(error) = hope.look(now, is_reached, session.trouble()) {
                     return connected
                         .failure("the copy has broken off", &error)
                         .data("what is complete has its final name; parts are kept under temporary names");
@@ -433,13 +437,15 @@ mod tests {
         let mut hope = Hope::default();
         let at = |span: Duration| Time::default().after(span);
         let short = HOPE.saturating_sub(LOOK);
-        assert!(hope.look(at(Duration::ZERO), trouble()).is_none());
-        assert!(hope.look(at(short), trouble()).is_none());
+        assert!(hope.look(at(Duration::ZERO), false, trouble()).is_none());
+        assert!(hope.look(at(short), false, trouble()).is_none());
         // The server was there again.
-        assert!(hope.look(at(HOPE), None).is_none());
-        assert!(hope.look(at(HOPE + LOOK), trouble()).is_none());
-        assert!(hope.look(at(HOPE + short), trouble()).is_none());
-        let over = hope.look(at(HOPE + LOOK + HOPE), trouble());
+        assert!(hope.look(at(HOPE), true, None).is_none());
+        assert!(hope.look(at(HOPE + LOOK), false, trouble()).is_none());
+        assert!(hope.look(at(HOPE + short), false, trouble()).is_none());
+        // Another line says nothing.
+        assert!(hope.look(at(HOPE + LOOK + HOPE), false, None).is_none());
+        let over = hope.look(at(HOPE + LOOK + HOPE), false, trouble());
         assert!(matches!(over, Some(Error::ServerKeyChanged { .. })), "{over:?}");
     }
 }
