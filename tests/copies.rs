@@ -9,15 +9,20 @@
     reason = "a panic fails the test"
 )]
 
+use std::cell::RefCell;
 use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
 use bowline::net::Clock;
-use program::{Done, RIGHTS, Server, User, client_entry, export, finish_child, peer_entry};
-use rustix::process::geteuid;
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use program::{Done, RIGHTS, Server, User, client_entry, export, finish, finish_child, peer_entry};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use schema::objects;
 use serde_json::Value;
 use support::{LONG, pattern};
@@ -35,7 +40,7 @@ mod schema;
 struct Scene {
     store: User,
     station: User,
-    _server: Server,
+    server: Server,
 }
 
 impl Scene {
@@ -55,7 +60,7 @@ impl Scene {
             ["--until-stdin-closes", "--durability", "process", "--listen", "127.0.0.1:0", "127.0.0.2:0"];
         let server = store.serve_logging(&[&[media.as_str()], &options[..]].concat(), "info");
         station.set("peers.toml", &peer_entry(&server_key, &server.addresses()));
-        Self { store, station, _server: server }
+        Self { store, station, server }
     }
 
     fn remote(&self, name: &str) -> PathBuf {
@@ -161,6 +166,79 @@ fn a_tree_is_copied_there_and_back_with_links_holes_times_and_permissions() {
     // From the server to itself, through this machine.
     scene.cp(&["-r", "store:media/copy/deep", "store:media/again"]).success();
     assert!(is_same(&tree.join("deep"), &scene.remote("again")));
+}
+
+/// What only its owner may look into is never open to others, and what its owner may not write to is copied all the same.
+#[test]
+fn directories_have_the_permissions_of_the_originals_with_and_without_p() {
+    let scene = Scene::start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let plant = |tree: &Path| {
+        for (folder, permissions) in [("", 0o710), ("/private", 0o700), ("/open", 0o777), ("/sealed", 0o550)]
+        {
+            let folder = PathBuf::from(format!("{}{folder}", tree.display()));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("file"), "content").unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(permissions)).unwrap();
+        }
+        let folder = File::open(tree.join("sealed")).unwrap();
+        folder.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(7)).unwrap();
+    };
+    plant(&scene.station.at("tree"));
+    plant(&scene.remote("tree"));
+    let umask = 0o777
+        & !{
+            fs::create_dir(scene.station.at("probe")).unwrap();
+            mode(&scene.station.at("probe"))
+        };
+    for is_upload in [false, true] {
+        let at = |name: &str| if is_upload { scene.remote(name) } else { scene.station.at(name) };
+        let copy = |options: &[&str], name: &str| {
+            let (here, there) = (scene.local(if is_upload { "tree" } else { name }), "store:media/");
+            let there = format!("{there}{}", if is_upload { name } else { "tree" });
+            let (from, to) = if is_upload { (here, there) } else { (there, here) };
+            scene.cp(&[options, &[&from, &to]].concat()).success();
+            at(name)
+        };
+        let of = |copy: &Path| ["", "private", "open", "sealed"].map(|folder| mode(&copy.join(folder)));
+        let plain = copy(&["-r"], "plain");
+        assert_eq!(of(&plain), [0o710, 0o700, 0o777, 0o550].map(|permissions| permissions & !umask));
+        let exact = copy(&["-r", "-p"], "exact");
+        assert_eq!(of(&exact), [0o710, 0o700, 0o777, 0o550]);
+        assert_eq!(fs::metadata(exact.join("sealed")).unwrap().mtime(), 7);
+        assert_eq!(fs::read(exact.join("sealed/file")).unwrap(), b"content");
+        // What is there has its own, unless they are to be those of the original.
+        fs::set_permissions(plain.join("private"), Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(plain.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+        fs::create_dir(at("into")).unwrap();
+        fs::rename(&plain, at("into/tree")).unwrap();
+        copy(&["-r"], "into");
+        assert_eq!(mode(&at("into/tree/private")), 0o750);
+        copy(&["-r", "-p"], "into");
+        assert_eq!(of(&at("into/tree")), [0o710, 0o700, 0o777, 0o550]);
+        // So that they can be removed.
+        for copied in [exact, at("into/tree")] {
+            fs::set_permissions(copied.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+        }
+    }
+    for tree in [scene.station.at("tree"), scene.remote("tree")] {
+        fs::set_permissions(tree.join("sealed"), Permissions::from_mode(0o750)).unwrap();
+    }
+}
+
+/// Nobody else looks into a private directory while it is copied into, also where the copy is killed.
+#[test]
+fn a_private_directory_is_private_from_its_first_moment() {
+    let scene = Scene::start();
+    fs::create_dir(scene.remote("tree")).unwrap();
+    fs::set_permissions(scene.remote("tree"), Permissions::from_mode(0o500)).unwrap();
+    fs::write(scene.remote("tree/file"), pattern(64 << 20)).unwrap();
+    let mut command = scene.station.command(&["cp", "-r", "store:media/tree", &scene.local("copy")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let target = scene.station.at("copy");
+    let len = || if target.exists() { part_len(&target.join("file")) } else { 0 };
+    kill_at(command.spawn().unwrap(), len, 1 << 20);
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o700);
 }
 
 /// What is a hole is not moved, however large it is, and is a hole in the copy.
@@ -340,6 +418,154 @@ fn a_copy_has_an_end_and_each_target_one_source() {
     assert_eq!(fs::read(scene.remote("into/file")).unwrap(), b"one");
     let missing = scene.cp(&["store:media/tree/file", &scene.local("no/such/folder")]);
     assert!(!missing.failure_with(3, &["error[not-found]"]).contains("copied"));
+}
+
+/// A second copy of a file that is being copied says so, in both directions, and the first one goes on.
+#[test]
+fn two_copies_of_one_file_are_one_too_many() {
+    for is_upload in [false, true] {
+        let scene = Scene::start();
+        let (local, remote) = (scene.station.at("file"), scene.remote("file"));
+        let (source, target) = if is_upload { (&local, &remote) } else { (&remote, &local) };
+        fs::write(source, pattern(128 << 20)).unwrap();
+        let (local, remote) = (scene.local("file"), "store:media/file".to_owned());
+        let (from, to) = if is_upload { (&local, &remote) } else { (&remote, &local) };
+        let first = scene.begin(from, to);
+        let begun = Clock.now();
+        while part_len(target) == 0 {
+            assert!(Clock.now().since(begun) < LONG, "the copy does not get on");
+            std::thread::yield_now();
+        }
+        // It stands still, so that it is not over when the second one begins.
+        let first_one = Pid::from_child(&first);
+        kill_process(first_one, Signal::STOP).unwrap();
+        let second = scene.cp(&[from, to]);
+        kill_process(first_one, Signal::CONT).unwrap();
+        let why = if is_upload { "in use by" } else { "another copy of this file is running" };
+        let parts = ["error[share-violation]", why, "data: the final name was not touched", "  try: "];
+        second.failure_with(8, &parts);
+        assert_eq!(Scene::moved(finish_child(first)), (128 << 20, 0));
+        assert!(is_same(source, target) && parts_of(target).is_empty());
+    }
+}
+
+/// The soft limit is what a shell gives everybody; the hard one is what there is.
+#[test]
+fn many_files_at_a_time_find_descriptors_beyond_the_soft_limit() {
+    let scene = Scene::start();
+    fs::create_dir(scene.remote("tree")).unwrap();
+    for at in 0..600 {
+        fs::write(scene.remote("tree").join(at.to_string()), pattern(1 << 16)).unwrap();
+    }
+    let bowline = scene.station.command(&["cp", "-r", "--jobs", "600", "store:media/tree", "tree"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 64 && exec \"$0\" \"$@\""]).arg(bowline.get_program());
+    limited.args(bowline.get_args()).current_dir(scene.station.at(""));
+    for (name, value) in bowline.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    finish(&mut limited).success();
+    assert!(is_same(&scene.remote("tree"), &scene.station.at("tree")));
+}
+
+#[test]
+fn what_cannot_be_meant_is_said_before_anything_is_done() {
+    let station = User::new();
+    station.run(&["cp", "--jobs", "0", "store:media/a", "b"]).misuse("0 is not in 1..=1024");
+    station.run(&["cp", "-r", "store:media/a"]).misuse("2 values required");
+}
+
+/// While a copy lasts, a terminal shows a bar for all and one for each line; elsewhere there is a line now and then, and
+/// never anything on standard output. The server stands still while that is looked at.
+#[test]
+fn b10_progress_is_drawn_on_a_terminal_and_told_elsewhere() {
+    let scene = Scene::start();
+    for name in ["drawn", "told"] {
+        fs::write(scene.remote(name), pattern(256 << 20)).unwrap();
+    }
+    let screen = Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+    let OpenptyResult { master, slave } = openpty(&screen, None).unwrap();
+    let mut drawn = scene.station.command(&["cp", "store:media/drawn", &scene.local("drawn")]);
+    drawn.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(slave);
+    let mut told = scene.station.command(&["cp", "store:media/told", &scene.local("told")]);
+    told.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (drawn_child, mut told_child) = (drawn.spawn().unwrap(), told.spawn().unwrap());
+    // The terminal's other side, which ends when nobody has it any more.
+    drop(drawn);
+    let terminal = Said::by(File::from(master));
+    let text = Said::by(told_child.stderr.take().unwrap());
+    let begun = Clock.now();
+    let (drawn_at, told_at) = (scene.station.at("drawn"), scene.station.at("told"));
+    while part_len(&drawn_at) < 8 << 20 || part_len(&told_at) < 8 << 20 {
+        assert!(Clock.now().since(begun) < LONG, "the copies do not get on");
+        std::thread::yield_now();
+    }
+    // Each look draws all lines that are there; the second one has joined by one of the next.
+    let line_of = |address: &SocketAddr| format!("{address}: ");
+    let addresses = scene.server.addresses();
+    loop {
+        scene.server.signal(Signal::STOP);
+        terminal.until("0 of 1 files [", terminal.count("0 of 1 files [") + 2);
+        if addresses.iter().all(|address| terminal.all().contains(&line_of(address))) {
+            break;
+        }
+        scene.server.signal(Signal::CONT);
+        terminal.until("0 of 1 files [", terminal.count("0 of 1 files [") + 1);
+    }
+    text.until("copied 0 of 1 files, ", 1);
+    scene.server.signal(Signal::CONT);
+    for child in [drawn_child, told_child] {
+        assert_eq!(finish_child(child).success(), "", "nothing on standard output");
+    }
+    terminal.until("copied 1 file, 256.00 MiB", 1);
+    text.until("copied 1 file, 256.00 MiB", 1);
+    assert!(terminal.all().contains(" of 256.00 MiB") && terminal.all().contains(", sealed"));
+    let text = text.all();
+    assert!(text.lines().all(|line| line.starts_with("copied ")) && !text.contains('\u{1b}'), "{text:?}");
+    assert!(is_same(&drawn_at, &scene.remote("drawn")) && is_same(&told_at, &scene.remote("told")));
+}
+
+/// What a program says on a stream, as it comes.
+struct Said {
+    coming: Receiver<String>,
+    so_far: RefCell<String>,
+}
+
+impl Said {
+    fn by(mut stream: impl Read + Send + 'static) -> Self {
+        let (sender, coming) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // A terminal that nobody has any more ends with an error.
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                drop(sender.send(String::from_utf8_lossy(&bytes[..count]).into_owned()));
+            }
+        });
+        Self { coming, so_far: RefCell::default() }
+    }
+
+    /// Waits until `part` was said so many times in all.
+    #[track_caller]
+    fn until(&self, part: &str, times: usize) {
+        while self.count(part) < times {
+            match self.coming.recv_timeout(LONG) {
+                Ok(more) => self.so_far.borrow_mut().push_str(&more),
+                Err(_) => panic!("no {part:?} in {:?}", self.so_far),
+            }
+        }
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.all().matches(part).count()
+    }
+
+    fn all(&self) -> String {
+        self.coming.try_iter().for_each(|more| self.so_far.borrow_mut().push_str(&more));
+        self.so_far.borrow().clone()
+    }
 }
 
 /// What an earlier run of the same words has left somewhere else is not gone on with.

@@ -32,7 +32,7 @@ use bowline::client::{ChannelState, Client, File, LineConfig, OpenOptions, Peer,
 use bowline::model::{ChannelKind, Limits, LineId, LineRole, PublicKey, SyncScope};
 use bowline::net::Via;
 use bowline::secure::Identity;
-use program::{User, export, finish};
+use program::{User, export, finish, finish_child, peer_entry};
 use support::{EXPORT, LONG, new_identity, pattern};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, timeout};
@@ -59,9 +59,10 @@ fn is_inside(test: &str) -> bool {
     }
     let mut again = unshare();
     again.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    let done = finish(&mut again);
-    let out = String::from_utf8_lossy(&done.out).into_owned();
-    assert!(done.status.success(), "{out}\n{}", done.err);
+    // What waits in there has its own bounds.
+    let done = again.stdin(Stdio::null()).output().unwrap();
+    let out = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{out}\n{}", String::from_utf8_lossy(&done.stderr));
     out.lines().filter(|line| line.starts_with(test)).for_each(|line| println!("{line}"));
     false
 }
@@ -79,6 +80,8 @@ fn ip(arguments: &str) {
 /// A server process behind two lines.
 struct Network {
     store: User,
+    /// A user of the program, whom the server knows as well.
+    station: User,
     child: Child,
     listen: Vec<SocketAddr>,
     key: PublicKey,
@@ -89,12 +92,14 @@ impl Network {
     fn start() -> Self {
         let store = User::new();
         let key: PublicKey = store.make_key().parse().unwrap();
-        let client = new_identity();
-        let entry = format!(
-            "[[client]]\nkey = \"{}\"\nname = \"client\"\nexports = [\"{EXPORT}\"]\nrights = [\"read\", \"write\", \"lock\"]\n",
-            client.public()
-        );
-        store.set("clients.toml", &entry);
+        let (client, station) = (new_identity(), User::new());
+        let entry = |name: &str, key: String| {
+            format!(
+                "[[client]]\nkey = \"{key}\"\nname = \"{name}\"\nexports = [\"{EXPORT}\"]\nrights = [\"read\", \"write\", \"lock\"]\n"
+            )
+        };
+        let known = entry("client", client.public().to_string()) + &entry("station", station.make_key());
+        store.set("clients.toml", &known);
         fs::create_dir(store.at("data")).unwrap();
         fs::write(store.at("data/log"), b"").unwrap();
         fs::write(store.at("data/file"), vec![0; usize::from(WRITERS) * BLOCK_LEN]).unwrap();
@@ -115,7 +120,7 @@ impl Network {
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(out.next().unwrap().unwrap(), "ready");
         ip("link set lo up");
-        let mut network = Self { store, child, listen: Vec::new(), key, client };
+        let mut network = Self { store, station, child, listen: Vec::new(), key, client };
         for line in [1, 2] {
             network.plug(line, 1);
         }
@@ -335,6 +340,71 @@ async fn f25_a_client_that_comes_back_from_an_outage_with_other_addresses_goes_o
     assert_eq!(session.id(), id, "it is the same session, from other addresses");
     work.judge(&network).await;
     session.close().await;
+}
+
+/// How long both lines are gone while the program copies, in seconds; a soak sets more than a request waits by itself.
+fn outage() -> Duration {
+    Duration::from_secs(std::env::var("BOWLINE_OUTAGE_SECONDS").map_or(1, |seconds| seconds.parse().unwrap()))
+}
+
+/// The program's copy of many files waits for as long as no line is there, with everything that it has asked for, and goes
+/// on.
+#[test]
+fn f25_a_copy_stands_still_while_both_interfaces_are_gone_and_goes_on() {
+    const FILES: usize = 96;
+    let test = "f25_a_copy_stands_still_while_both_interfaces_are_gone_and_goes_on";
+    if !is_inside(test) {
+        return;
+    }
+    let network = Network::start();
+    let station = &network.station;
+    station.set("peers.toml", &peer_entry(&network.key.to_string(), &network.listen));
+    let tree = network.store.at("data/tree");
+    fs::create_dir(&tree).unwrap();
+    for file in 0..FILES {
+        fs::write(tree.join(file.to_string()), pattern((4 << 20) + file)).unwrap();
+    }
+    let (remote, local) = (|name: &str| format!("store:{EXPORT}/{name}"), |name: &str| station.at(name));
+    for (from, to, target) in [
+        (remote("tree"), local("tree").display().to_string(), local("tree")),
+        (local("tree").display().to_string(), remote("again"), network.store.at("data/again")),
+    ] {
+        let mut command =
+            station.command(&["cp", "-r", "--no-sync", "--via", "c1", "--via", "c2", &from, &to]);
+        let copying = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = copying.spawn().unwrap();
+        let complete = || {
+            let names = fs::read_dir(&target).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            names.filter(|name| !name.as_encoded_bytes().starts_with(b".")).count()
+        };
+        let began = Instant::now();
+        while complete() == 0 {
+            assert!(
+                began.elapsed() < LONG && child.try_wait().unwrap().is_none(),
+                "the copy does not get on"
+            );
+            std::thread::yield_now();
+        }
+        for line in [1, 2] {
+            ip(&format!("link del c{line}"));
+        }
+        let before = complete();
+        // That it lasts is what is tested.
+        std::thread::sleep(outage());
+        assert!(child.try_wait().unwrap().is_none(), "it waits");
+        let after = complete();
+        println!("{test}: {before} of {FILES} files before, {after} after {:?} without a line", outage());
+        assert!(after < FILES, "it was over before the lines were gone");
+        for line in [1, 2] {
+            network.plug(line, 1);
+        }
+        let done = finish_child(child);
+        assert!(done.status.success(), "{done:?}");
+        for file in 0..FILES {
+            let copied = fs::read(target.join(file.to_string())).unwrap();
+            assert!(copied == pattern((4 << 20) + file), "{file}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

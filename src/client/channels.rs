@@ -48,7 +48,11 @@ impl Inner {
                 let Some(line) = inner.lines.get(usize::from(line.0)) else { return };
                 let session = credentials.session;
                 let lives = connect::ask(&inner.party, &line.config, session).await;
-                inner.of_session(session, |state, now| state.core.handle_asked(now, lives));
+                inner.of_session(session, |state, now| {
+                    // Who does not answer as the server cannot say what became of the session.
+                    state.trouble = lives.as_ref().err().and_then(Error::lasting);
+                    state.core.handle_asked(now, lives.ok());
+                });
             }),
             ClientOutput::Restart { former } => self.spawn(async move {
                 let controls = controls_of(&inner.lines);

@@ -123,18 +123,19 @@ pub(super) async fn start(
     Err(failure)
 }
 
-/// Asks whether a session lives; `None`: the server could not be asked.
-pub(super) async fn ask(party: &Party, config: &LineConfig, session: SessionId) -> Option<bool> {
+/// Asks whether a session lives.
+pub(super) async fn ask(party: &Party, config: &LineConfig, session: SessionId) -> Result<bool, Error> {
     let asking = async {
-        let proven = prove(party, "", LineId(0), config).await.ok()?;
-        let (_, answer) = first_record(party, proven, Purpose::Ask(session)).await.ok()?;
+        let proven = prove(party, "", LineId(0), config).await?;
+        let (_, answer) = first_record(party, proven, Purpose::Ask(session)).await?;
         match answer {
-            WelcomeAnswer::Lives => Some(true),
-            WelcomeAnswer::Gone => Some(false),
-            WelcomeAnswer::Started(_) => None,
+            WelcomeAnswer::Lives => Ok(true),
+            WelcomeAnswer::Gone => Ok(false),
+            WelcomeAnswer::Started(_) => Err(Error::Protocol),
         }
     };
-    party.clock.timeout(party.limit, asking).await.flatten()
+    let timed_out = Error::HandshakeTimedOut { address: config.address, limit: party.limit };
+    party.clock.timeout(party.limit, asking).await.unwrap_or(Err(timed_out))
 }
 
 /// Binds a further channel to a session.

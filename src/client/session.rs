@@ -100,7 +100,7 @@ pub(super) struct State {
     pub(super) core: ClientCore<Bytes>,
     /// Of the present session. What is reported of another one is out of date.
     pub(super) credentials: Credentials,
-    /// Why no session can be had in place of one that is gone, where that lasts until something is changed.
+    /// Why the session, or another one in its place, cannot be had back, where that lasts until something is changed.
     pub(super) trouble: Option<Error>,
     /// When the timer will look again.
     pub(super) armed: Option<Time>,
@@ -271,6 +271,14 @@ impl Session {
         inner.party.clock.timeout(limit, waiting).await.unwrap_or(Err(Error::TimedOut(limit)))
     }
 
+    /// Why the session cannot come back, where that is known and lasts until somebody changes something: the server does
+    /// not take this client any more, is another one, or was replaced on its data store. It is tried again all the same,
+    /// and calls wait for it, each for its time.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Error> {
+        self.guard.inner.trouble()
+    }
+
     /// Ends the session on purpose. Files that are still open stay open on the server for their grace, and their
     /// resume keys stay good for it; use [`File::close`](super::File::close) first to close them.
     ///
@@ -392,9 +400,10 @@ impl Inner {
         });
     }
 
-    /// Why the session cannot come back, if it cannot and that is known.
+    /// Why the session cannot come back, if it cannot and that is known. One that is reached need not come back.
     pub(super) fn trouble(&self) -> Option<Error> {
-        self.lock().trouble.as_ref().and_then(Error::lasting)
+        let state = self.lock();
+        state.trouble.as_ref().filter(|_| state.channels.is_empty()).and_then(Error::lasting)
     }
 
     fn close(&self) {

@@ -60,7 +60,7 @@ use crate::model::{
     ProtectionMinima, StoreId, Suite, SuiteSet, Verifier,
 };
 use crate::net::socket::Listener;
-use crate::net::{Clock, SystemEntropy, Workers, boot_id, socket};
+use crate::net::{Clock, SystemEntropy, Workers, boot_id, raise_descriptor_limit, socket};
 use crate::opens::RestoreError;
 use crate::secure::{Identity, suites};
 use crate::session::admission::AdmissionCounts;
@@ -482,19 +482,6 @@ impl Server {
             tracing::warn!(limit = ?STOP_LIMIT, "stopped before everything was done");
         }
     }
-}
-
-/// Takes all the descriptors that the administrator allows: files and connections need them. Tells how many they are;
-/// nothing if there is no limit.
-fn raise_descriptor_limit() -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => tracing::debug!(from = ?limit.current, to = ?limit.maximum, "descriptor limit"),
-        Err(error) => tracing::warn!(%error, "the limit of descriptors stays at {:?}", limit.current),
-    }
-    getrlimit(Resource::Nofile).current
 }
 
 /// Half of the processors: the others are left to who is there already.

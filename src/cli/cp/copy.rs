@@ -54,26 +54,54 @@ pub(super) async fn copy_file(
             Ok(from) => from,
             Err(trouble) => return Err(ends.failure(&what, source, &trouble)),
         };
-        let copied = copy_open(ends, how, action, &from, progress).await;
+        let mut stage = Stage::Opening;
+        let copied = copy_open(ends, how, action, (&from, &mut stage), progress).await;
         // It was read, and that is all that was wanted of it: nobody waits for its close.
         drop(from);
         match copied {
             Ok(copied) => return Ok(copied),
-            Err((trouble, _)) if trouble.is_forgotten() && left > 0 => {}
+            // A name that this copy has taken is not to be taken for somebody else's.
+            Err((trouble, _))
+                if trouble.is_forgotten() && left > 0 && !(how.no_clobber && stage == Stage::Named) => {}
             Err((trouble, is_of_source)) => {
                 let place = if is_of_source { source } else { target };
-                let failure = ends.failure(&what, place, &trouble);
+                let failure = ends.failure(&what, place, &trouble).data(stage.said_of_data(&trouble));
                 return Err(match failure.code {
-                    Code::NoSpace => failure
-                        .data("the part is kept under its temporary name, and the final name was not touched")
-                        .try_this("make room, and the same command again: it goes on where it was"),
-                    Code::Changed => failure,
-                    _ => failure.data("the final name was not touched"),
+                    Code::NoSpace => {
+                        failure.try_this("make room, and the same command again: it goes on where it was")
+                    }
+                    _ => failure,
                 });
             }
         }
     }
     Err(Failure::new(what).because("the server was started anew too often"))
+}
+
+/// How far a copy has got. What is said of the data when it breaks off follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It has no part yet.
+    Opening,
+    /// It has a part, under its temporary name.
+    Part,
+    /// The part was to take the final name.
+    Naming,
+    /// The final name is its.
+    Named,
+}
+
+impl Stage {
+    fn said_of_data(self, trouble: &Trouble) -> &'static str {
+        match self {
+            Self::Opening => "the final name was not touched",
+            Self::Naming if !trouble.is_refusal() => "it may have its final name already: look",
+            Self::Part | Self::Naming => {
+                "the part is kept under its temporary name, and the final name was not touched"
+            }
+            Self::Named => "it has its final name, and a crash of that machine may still take some of it",
+        }
+    }
 }
 
 /// A trouble, and whether it is the source's.
@@ -91,7 +119,7 @@ async fn copy_open(
     ends: &Ends,
     how: How,
     action: &Action,
-    from: &Source,
+    (from, stage): (&Source, &mut Stage),
     progress: &Progress,
 ) -> Result<Copied, At> {
     let Action::File { source, target, .. } = action else { return Ok(Copied::default()) };
@@ -102,6 +130,7 @@ async fn copy_open(
     let len = state.version.len;
     let origin = ends.lasting(source);
     let (to, had) = ends.target(target, &origin, &state).await.map_err(of_target)?;
+    *stage = Stage::Part;
     let mut journal = None;
     let mut done = 0;
     if len >= journal::LEN_MIN {
@@ -136,6 +165,9 @@ async fn copy_open(
     if now.version != state.version {
         return Err(of_source(Trouble::Changed));
     }
+    *stage = Stage::Naming;
+    to.take_name(how).await.map_err(of_target)?;
+    *stage = Stage::Named;
     to.finish(how).await.map_err(of_target)?;
     if let Some(journal) = journal {
         journal.remove();
@@ -263,5 +295,41 @@ impl Target {
             self.set_len(len).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bowline::client::{Error, SessionLoss};
+    use bowline::model::Reason;
+
+    use super::*;
+
+    /// Nothing is said of the data but what is known of it.
+    #[test]
+    fn what_is_said_of_the_data_is_what_is_known_at_each_stage() {
+        const UNTOUCHED: &str = "the final name was not touched";
+        const KEPT: &str = "the part is kept under its temporary name, and the final name was not touched";
+        const PERHAPS: &str = "it may have its final name already: look";
+        const NAMED: &str = "it has its final name, and a crash of that machine may still take some of it";
+        let refused = |reason: Reason| Trouble::Remote(Error::Refused(reason.into()));
+        let timed_out = || Trouble::Remote(Error::TimedOut(std::time::Duration::from_secs(1)));
+        let ended = || Trouble::Remote(Error::SessionEnded(SessionLoss::Closed));
+        let local = || Trouble::Local(io::ErrorKind::StorageFull.into());
+        for (trouble, naming) in [
+            (refused(Reason::NoSpace), KEPT),
+            (refused(Reason::PermissionDenied), KEPT),
+            (local(), KEPT),
+            (refused(Reason::Unknown), PERHAPS),
+            (timed_out(), PERHAPS),
+            (ended(), PERHAPS),
+            (Trouble::Remote(Error::StateLost), PERHAPS),
+        ] {
+            let said = [Stage::Opening, Stage::Part, Stage::Naming, Stage::Named]
+                .map(|stage| stage.said_of_data(&trouble));
+            assert_eq!(said, [UNTOUCHED, KEPT, naming, NAMED], "{trouble:?}");
+        }
     }
 }

@@ -66,7 +66,7 @@ impl Trouble {
         match self {
             Self::Remote(error) => error.reason() == Some(Reason::Exists),
             Self::Local(error) => error.kind() == std::io::ErrorKind::AlreadyExists,
-            Self::Changed => false,
+            Self::Changed | Self::Busy => false,
         }
     }
 }

@@ -1,23 +1,28 @@
 //! `bowline cp`: files to a server, from one, or from one to another, many at a time.
 //!
 //! ```text
-//! plan      what is copied where: trees are walked, directories made
+//! plan      what is copied where: trees are walked
+//! folders   the directories of the target: made first, finished last
 //! copy      one file: its source (ends), its target (ends) under a temporary name, what was done so far (journal)
 //! link      one symbolic link
 //! progress  what people see meanwhile
+//! totals    what came of all, and what the command ends with
 //! ```
 
 mod copy;
 mod ends;
+mod folders;
 mod journal;
 mod link;
 mod plan;
 mod progress;
+mod totals;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bowline::model::len_u64;
+use bowline::net::raise_descriptor_limit;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -32,6 +37,7 @@ use ends::Ends;
 use link::copy_link;
 use plan::{Action, Plan};
 use progress::Progress;
+use totals::Totals;
 
 /// How files are copied.
 #[derive(Debug, Clone, Copy)]
@@ -79,18 +85,6 @@ struct Summary {
     seconds: f64,
 }
 
-/// What came of the actions.
-#[derive(Default)]
-struct Totals {
-    files: u64,
-    skipped: u64,
-    failed: u64,
-    bytes: u64,
-    moved: u64,
-    /// The last failure, of which nobody was told yet.
-    last: Option<Failure>,
-}
-
 pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
     let CopyArguments { mut places, recursive, preserve, no_clobber, restart, jobs, no_sync, client } =
         arguments;
@@ -102,40 +96,58 @@ pub(super) async fn run(arguments: CopyArguments) -> Result<(), Failure> {
             .data("nothing was copied")
             .try_this("PEER:EXPORT/PATH on one side, as in store:media/clips; or cp"));
     }
-    let jobs = jobs_of(jobs)?;
+    let jobs = jobs_within(jobs_of(jobs)?, raise_descriptor_limit());
     let ends = Arc::new(Ends::connect(&client, places.iter().chain([&target])).await?);
-    let mut plan = Plan::new(&ends, how, &target, places.len()).await?;
-    for place in &places {
+    let watched = Arc::clone(&ends);
+    tokio::select! {
+        outcome = copy(ends, how, jobs, &places, &target) => outcome,
+        failure = watched.given_up() => Err(failure),
+    }
+}
+
+/// Copies what these places are, and tells what came of it.
+async fn copy(ends: Arc<Ends>, how: How, jobs: u16, places: &[Place], target: &Place) -> Result<(), Failure> {
+    let mut plan = Plan::new(&ends, how, target, places.len()).await?;
+    for place in places {
         plan.add(place).await?;
     }
-    let Plan { actions, failed, .. } = plan;
+    let Plan { actions, made, failed, is_full, .. } = plan;
     let progress = Arc::new(Progress::start(&ends, &actions));
-    let outcome = copy_all(&ends, how, jobs, actions, &progress).await;
-    let seconds = progress.stop();
-    let Totals { files, skipped, failed: broken, bytes, moved, last } = outcome?;
-    let failed = failed.saturating_add(broken);
+    // Also where the copy is given up in the middle, nothing is shown any more when that is told.
+    let shown = Shown(&progress);
+    let begun = Totals::after(failed, is_full);
+    let outcome = copy_all(&ends, how, jobs, (actions, begun), &progress).await;
+    drop(shown);
+    let seconds = progress.seconds();
+    let mut totals = outcome?;
+    if !totals.is_over() {
+        let failed = folders::finish(&ends, how, made, totals.failed == 0).await?;
+        totals.failed = totals.failed.saturating_add(failed);
+    }
+    let Totals { files, skipped, failed, bytes, moved, .. } = totals;
     if style().json {
         show(&line(&Summary { kind: "copy_summary", files, skipped, failed, bytes, moved, seconds }))?;
     } else if files > 0 || failed == 0 {
         say(&progress::summary(files, skipped, (bytes, moved), seconds));
     }
-    if let Some(ends) = Arc::into_inner(ends) {
-        ends.close().await;
-    }
-    match (failed, files, last) {
-        (0, ..) => Ok(()),
-        (1, 0, Some(only)) => Err(only),
-        (failed, files, last) => {
-            if let Some(last) = &last {
-                tell(last)?;
+    ends.close().await;
+    match totals.end() {
+        None => Ok(()),
+        Some((untold, failure)) => {
+            if let Some(untold) = untold {
+                tell(&untold)?;
             }
-            let total = failed.saturating_add(files).saturating_add(skipped);
-            let code =
-                last.filter(|last| last.code == Code::NoSpace).map_or(Code::SomeFailed, |last| last.code);
-            Err(Failure::coded(code, format!("{failed} of {total} files were not copied"))
-                .data(format!("{files} are complete; parts are kept under temporary names"))
-                .try_this("the same command again: it goes on where it was"))
+            Err(failure)
         }
+    }
+}
+
+/// Progress is shown as long as this is there.
+struct Shown<'a>(&'a Progress);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -152,6 +164,17 @@ fn jobs_of(given: Option<u16>) -> Result<u16, Failure> {
     })
 }
 
+/// As many of them as there are descriptors for.
+fn jobs_within(jobs: u16, descriptors: Option<u64>) -> u16 {
+    let Some(descriptors) = descriptors else { return jobs };
+    let most = descriptors.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_OF_A_JOB;
+    u16::try_from(most).map_or(jobs, |most| jobs.min(most)).max(1)
+}
+
+/// Descriptors that the copy of a file has at a time: the file, and a directory or the note of how far it is.
+const DESCRIPTORS_OF_A_JOB: u64 = 2;
+/// Those for everything else: lines, sockets, the runtime, directories that are listed.
+const DESCRIPTORS_BESIDE: u64 = 64;
 /// Files that are copied at a time where nothing is said: a round trip of 20 ms then costs a file a third of a
 /// millisecond.
 const JOBS: u16 = 64;
@@ -167,12 +190,11 @@ async fn copy_all(
     ends: &Arc<Ends>,
     how: How,
     jobs: u16,
-    actions: VecDeque<Action>,
+    (actions, begun): (VecDeque<Action>, Totals),
     progress: &Arc<Progress>,
 ) -> Result<Totals, Failure> {
-    let mut left = actions;
+    let (mut left, mut totals) = (actions, begun);
     let mut running = JoinSet::new();
-    let mut totals = Totals::default();
     loop {
         while running.len() < usize::from(jobs)
             && let Some(action) = left.pop_front()
@@ -195,28 +217,18 @@ async fn copy_all(
                 report(&action, &copied)?;
             }
             Err(failure) => {
-                totals.failed = totals.failed.saturating_add(1);
                 // Nothing more finds room, or reaches the server: it would only fail once for each file.
                 if matches!(failure.code, Code::NoSpace | Code::SessionEnded) {
                     totals.failed = totals.failed.saturating_add(len_u64(left.len()));
                     left.clear();
                 }
-                if let Some(earlier) = totals.last.replace(failure) {
+                if let Some(earlier) = totals.fail(failure) {
                     progress.beside(|| tell(&earlier))?;
                 }
             }
         }
     }
     Ok(totals)
-}
-
-impl Totals {
-    fn add(&mut self, copied: &Copied) {
-        let files = if copied.is_left { &mut self.skipped } else { &mut self.files };
-        *files = files.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(copied.len);
-        self.moved = self.moved.saturating_add(copied.moved);
-    }
 }
 
 fn report(action: &Action, copied: &Copied) -> Result<(), Failure> {
@@ -231,5 +243,19 @@ fn report(action: &Action, copied: &Copied) -> Result<(), Failure> {
         (false, _) => Ok(()),
         (true, true) => show(&line(&SkippedObject { kind: "skipped", source, target })),
         (true, false) => show(&line(&CopiedObject { kind: "copied", source, target, len, moved, resumed })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_files_are_copied_at_a_time_than_there_are_descriptors_for() {
+        assert_eq!(jobs_within(1024, None), 1024);
+        assert_eq!(jobs_within(1024, Some(1 << 20)), 1024);
+        assert_eq!(jobs_within(1024, Some(1024)), 480);
+        assert_eq!(jobs_within(64, Some(1024)), 64);
+        assert_eq!(jobs_within(64, Some(10)), 1);
     }
 }

@@ -2,22 +2,21 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
 
 use bowline::client::Error;
-use bowline::model::{ExportPath, FileKind, Reason, len_u64};
+use bowline::model::{Attributes, ExportPath, FileKind, len_u64};
 
 use super::How;
 use super::ends::{Ends, Trouble, is_part};
+use super::folders::{Made, Traits, make};
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::say;
 use crate::cli::remote::Place;
 use crate::cli::sessions::tell;
-
-/// Permissions of directories that are made, before masks.
-const DIRECTORY_PERMISSIONS: u32 = 0o777;
 
 /// One thing to do.
 #[derive(Debug)]
@@ -44,17 +43,23 @@ pub(super) struct Plan<'a> {
     /// The target is a directory: what is copied goes into it.
     is_into: bool,
     pub(super) actions: VecDeque<Action>,
+    /// The directories that they are in, each behind the one that it is in itself.
+    pub(super) made: Vec<Made>,
     /// How many things the command names.
     sources: usize,
     /// What the sources of the command become.
     targets: BTreeSet<String>,
     /// How many things cannot be copied; they were told.
     pub(super) failed: u64,
+    /// One of them for want of room.
+    pub(super) is_full: bool,
 }
 
 /// A directory of the target, and what goes into it.
 struct Folder {
     target: Place,
+    /// What the original has.
+    traits: Traits,
     /// Where the one that it is in stands in the list; `None` for what the command names.
     parent: Option<usize>,
     files: VecDeque<Action>,
@@ -68,6 +73,20 @@ pub(super) struct Found {
     name: Vec<u8>,
     kind: FileKind,
     len: u64,
+    traits: Traits,
+}
+
+impl Found {
+    fn of_server(name: Vec<u8>, of: &Attributes) -> Self {
+        let traits = Traits { permissions: of.permissions, modified_ns: Some(of.modified_ns) };
+        Self { name, kind: of.kind, len: of.len, traits }
+    }
+
+    fn of_local(name: Vec<u8>, of: &Metadata) -> Self {
+        let modified_ns = of.mtime().saturating_mul(1_000_000_000).saturating_add(of.mtime_nsec());
+        let traits = Traits { permissions: of.mode(), modified_ns: Some(modified_ns) };
+        Self { name, kind: kind_of(of.file_type()), len: of.len(), traits }
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -91,7 +110,8 @@ impl<'a> Plan<'a> {
             return Err(no_directory(what, target));
         }
         let (actions, targets) = (VecDeque::new(), BTreeSet::new());
-        Ok(Self { ends, how, target, is_into, actions, sources, targets, failed: 0 })
+        let made = Vec::new();
+        Ok(Self { ends, how, target, is_into, actions, made, sources, targets, failed: 0, is_full: false })
     }
 
     /// Adds a source with all that is in it.
@@ -115,7 +135,9 @@ impl<'a> Plan<'a> {
             return self.cannot_add(failure.data("nothing of it was copied"));
         }
         match found.kind {
-            FileKind::Directory if self.how.recursive => self.walk(source.clone(), target).await,
+            FileKind::Directory if self.how.recursive => {
+                self.walk(source.clone(), target, found.traits).await
+            }
             FileKind::Directory => {
                 self.cannot_add(Failure::new(what).because("it is a directory").try_this("bowline cp -r"))
             }
@@ -149,10 +171,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds a tree. It is seen as a whole before anything of the target is made: what this copy makes is no part of it.
-    async fn walk(&mut self, source: Place, target: Place) -> Result<(), Failure> {
+    async fn walk(&mut self, source: Place, target: Place, traits: Traits) -> Result<(), Failure> {
         // What the user names may be a link to a directory.
         let is_there = self.is_into && target == *self.target;
-        let first = Folder { target, parent: None, files: VecDeque::new(), links: VecDeque::new(), is_there };
+        let (files, links) = Default::default();
+        let first = Folder { target, traits, parent: None, files, links, is_there };
         let mut folders = vec![first];
         let mut left = vec![(source, 0)];
         while let Some((source, at)) = left.pop() {
@@ -177,7 +200,7 @@ impl<'a> Plan<'a> {
     /// Adds a name that is in a directory, to that; gives what it is if it is a directory itself.
     fn found(
         &mut self,
-        Found { name, kind, len }: Found,
+        Found { name, kind, len, traits }: Found,
         inside: &Place,
         at: usize,
         folders: &mut [Folder],
@@ -195,10 +218,9 @@ impl<'a> Plan<'a> {
         match kind {
             FileKind::Directory => {
                 let (files, links) = Default::default();
-                return Ok(Some((
-                    from,
-                    Folder { target: to, parent: Some(at), files, links, is_there: false },
-                )));
+                let parent = Some(at);
+                let folder = Folder { target: to, traits, parent, files, links, is_there: false };
+                return Ok(Some((from, folder)));
             }
             FileKind::File if is_part(&name) => {
                 say(&format!("{} is what a copy has left, and is left out\n", from.shown()));
@@ -221,8 +243,8 @@ impl<'a> Plan<'a> {
         for (at, mut folder) in folders.into_iter().enumerate() {
             let is_lost = folder.parent.is_some_and(|parent| missing.contains(&parent));
             let made = match is_lost || folder.is_there {
-                true => Ok(()),
-                false => make(self.ends, &folder.target).await,
+                true => Ok(None),
+                false => make(self.ends, &folder.target, folder.traits).await.map(Some),
             };
             if let Err(trouble) = &made {
                 let what = format!("cannot make the directory {}", folder.target.shown());
@@ -234,6 +256,7 @@ impl<'a> Plan<'a> {
                 self.failed = self.failed.saturating_add(len_u64(lost));
                 continue;
             }
+            self.made.extend(made.into_iter().flatten());
             self.actions.append(&mut folder.files);
             links.append(&mut folder.links);
         }
@@ -253,6 +276,7 @@ impl<'a> Plan<'a> {
     /// Something cannot be copied, and the rest can.
     fn cannot(&mut self, failure: &Failure) -> Result<(), Failure> {
         self.failed = self.failed.saturating_add(1);
+        self.is_full |= failure.code == Code::NoSpace;
         tell(failure)
     }
 }
@@ -292,11 +316,11 @@ pub(super) async fn look(ends: &Ends, place: &Place) -> Result<Found, Trouble> {
     match place {
         Place::Remote(remote) => {
             let of = ends.export(remote)?.metadata(remote.path.as_bytes()).await?;
-            Ok(Found { name: Vec::new(), kind: of.kind, len: of.len })
+            Ok(Found::of_server(Vec::new(), &of))
         }
         Place::Local(path) => {
             let of = tokio::fs::metadata(path).await?;
-            Ok(Found { name: Vec::new(), kind: kind_of(of.file_type()), len: of.len() })
+            Ok(Found::of_local(Vec::new(), &of))
         }
     }
 }
@@ -324,51 +348,50 @@ fn kind_of(of: std::fs::FileType) -> FileKind {
     }
 }
 
-/// Makes a directory, if it is not there. Something else of its name, a link to a directory among it, is in the way:
-/// nothing is written through a link that a server may have named.
-async fn make(ends: &Ends, place: &Place) -> Result<(), Trouble> {
-    match place {
-        Place::Remote(remote) if remote.path.is_root() => Ok(()),
-        Place::Remote(remote) => {
-            let export = ends.export(remote)?;
-            match export.create_dir(remote.path.as_bytes(), DIRECTORY_PERMISSIONS).await {
-                Err(error) if error.reason() == Some(Reason::Exists) => {
-                    let there = export.symlink_metadata(remote.path.as_bytes()).await?;
-                    if there.kind == FileKind::Directory { Ok(()) } else { Err(error.into()) }
-                }
-                made => Ok(made?),
-            }
-        }
-        Place::Local(path) => match tokio::fs::create_dir(path).await {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(path).await => Ok(()),
-            made => Ok(made?),
-        },
-    }
-}
-
-async fn is_directory(path: &Path) -> bool {
-    tokio::fs::symlink_metadata(path).await.is_ok_and(|of| of.is_dir())
-}
-
 async fn list(ends: &Ends, place: &Place) -> Result<Vec<Found>, Trouble> {
     let mut found = Vec::new();
     match place {
         Place::Remote(remote) => {
             let mut listing = ends.export(remote)?.read_dir_with_attributes(remote.path.as_bytes()).await?;
             while let Some(entry) = listing.next_entry().await? {
-                let len = entry.attributes().map_or(0, |of| of.len);
-                found.push(Found { name: entry.name().as_bytes().to_vec(), kind: entry.kind(), len });
+                let name = entry.name().as_bytes().to_vec();
+                found.push(match entry.attributes() {
+                    Some(of) => Found::of_server(name, &of),
+                    None => Found { name, kind: entry.kind(), len: 0, traits: Traits::UNKNOWN },
+                });
             }
         }
         Place::Local(path) => {
             let mut listing = tokio::fs::read_dir(path).await?;
             while let Some(entry) = listing.next_entry().await? {
-                let of = entry.metadata().await?;
-                let (name, kind) = (entry.file_name().as_bytes().to_vec(), kind_of(of.file_type()));
-                found.push(Found { name, kind, len: of.len() });
+                found.extend(found_in(&entry).await?);
             }
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// What a name of this machine is; nothing if it is gone since its directory was read.
+async fn found_in(entry: &tokio::fs::DirEntry) -> io::Result<Option<Found>> {
+    match entry.metadata().await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        of => of.map(|of| Some(Found::of_local(entry.file_name().as_bytes().to_vec(), &of))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_goes_while_its_directory_is_read_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("fleeting"), b"here").unwrap();
+        let entry = tokio::fs::read_dir(folder.path()).await.unwrap().next_entry().await.unwrap().unwrap();
+        let found = found_in(&entry).await.unwrap().unwrap();
+        assert_eq!((found.kind, found.len, &found.name[..]), (FileKind::File, 4, &b"fleeting"[..]));
+        std::fs::remove_file(folder.path().join("fleeting")).unwrap();
+        assert!(found_in(&entry).await.unwrap().is_none());
+    }
 }

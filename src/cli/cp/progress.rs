@@ -1,13 +1,13 @@
-//! What people see while files are copied: on a terminal one bar for all and a line for each channel, elsewhere a line now
-//! and then.
+//! What people see while files are copied: on a terminal one bar for all and below it one for each line with what its data
+//! channels have carried, elsewhere a line of text now and then.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bowline::client::{ChannelState, ChannelStatus};
-use bowline::model::{ChannelKind, Time};
+use bowline::client::{ChannelState, ChannelStatus, LineStatus};
+use bowline::model::{ChannelKind, ChannelNumber, LineId, Time};
 use bowline::net::Clock;
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -61,7 +61,7 @@ impl Progress {
                     let Some(ends) = ends.upgrade() else { break };
                     match &mut drawn {
                         Some(drawn) => drawn.look(&ends, &counts),
-                        None => say(&counts.line()),
+                        None => say(&counts.line(&out_of_reach(&ends))),
                     }
                 }
             })
@@ -93,22 +93,41 @@ impl Progress {
         }
     }
 
-    /// Shows nothing more, and tells how many seconds it took.
-    pub(super) fn stop(&self) -> f64 {
+    /// Shows nothing more.
+    pub(super) fn stop(&self) {
         if let Some(looking) = &self.looking {
             looking.abort();
         }
         if let Some(bars) = &self.bars {
             drop(bars.clear());
         }
+    }
+
+    /// How many seconds it has taken so far.
+    pub(super) fn seconds(&self) -> f64 {
         Clock.now().since(self.begun).as_secs_f64()
     }
 }
 
+/// The servers that no channel reaches.
+fn out_of_reach(ends: &Ends) -> Vec<&str> {
+    let is_reached = |channels: &[ChannelStatus]| channels.iter().any(is_live);
+    let lost = ends.all().filter(|connected| !is_reached(&connected.session.channels()));
+    lost.map(|connected| connected.peer.name.as_str()).collect()
+}
+
+fn is_live(channel: &ChannelStatus) -> bool {
+    channel.state == ChannelState::Live
+}
+
 impl Counts {
-    fn line(&self) -> String {
+    fn line(&self, out_of_reach: &[&str]) -> String {
+        let waiting = match out_of_reach {
+            [] => String::new(),
+            names => format!("; no line reaches {}, waiting", names.join(", ")),
+        };
         format!(
-            "copied {} of {} files, {} of {}\n",
+            "copied {} of {} files, {} of {}{waiting}\n",
             self.files.load(Ordering::Relaxed),
             self.files_in_all,
             HumanBytes(self.done.load(Ordering::Relaxed)),
@@ -150,7 +169,9 @@ fn per_second(bytes: u64, seconds: f64) -> String {
 struct Drawn {
     bars: MultiProgress,
     total: ProgressBar,
-    channels: Vec<(String, ProgressBar, u64)>,
+    lines: Lines,
+    /// One for each of the lines.
+    below: Vec<ProgressBar>,
     looked: Time,
 }
 
@@ -161,7 +182,7 @@ impl Drawn {
         if let Ok(form) = ProgressStyle::with_template(form) {
             total.set_style(form.progress_chars("=> "));
         }
-        Self { bars, total, channels: Vec::new(), looked: Clock.now() }
+        Self { bars, total, lines: Lines::default(), below: Vec::new(), looked: Clock.now() }
     }
 
     fn look(&mut self, ends: &Ends, counts: &Counts) {
@@ -172,46 +193,159 @@ impl Drawn {
         let seconds = now.since(self.looked).as_secs_f64().max(0.001);
         self.looked = now;
         for connected in ends.all() {
-            let lines = connected.session.lines();
-            for channel in connected.session.channels() {
-                if channel.kind != ChannelKind::Data {
-                    continue;
-                }
-                let line = lines.iter().find(|line| line.id == channel.line);
-                let address = line.map(|line| line.config.address.to_string()).unwrap_or_default();
-                let via = line.and_then(|line| line.config.via.as_ref());
-                let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
-                let name = format!("{address}{via}");
-                self.channel(
-                    &format!("{} {}", connected.peer.name, channel.number.0),
-                    &name,
-                    &channel,
-                    seconds,
-                );
+            let session = &connected.session;
+            let looked = (session.lines(), session.channels());
+            for (at, text) in self.lines.look(&connected.peer.name, (&looked.0, &looked.1), seconds) {
+                self.bar(at).set_message(text);
             }
         }
     }
 
-    fn channel(&mut self, key: &str, name: &str, channel: &ChannelStatus, seconds: f64) {
-        let bytes = channel.read_bytes.saturating_add(channel.written_bytes);
-        let at = self.channels.iter().position(|(known, ..)| known == key);
-        let is_live = channel.state == ChannelState::Live;
-        let at = match at {
-            Some(at) => at,
-            None if !is_live => return,
-            None => {
-                let bar = self.bars.add(ProgressBar::new_spinner());
-                if let Ok(form) = ProgressStyle::with_template("  {msg}") {
-                    bar.set_style(form);
-                }
-                self.channels.push((key.to_owned(), bar, bytes));
-                self.channels.len().saturating_sub(1)
+    /// The bar of a line: they come one after the other, and stay.
+    fn bar(&mut self, at: usize) -> &ProgressBar {
+        while self.below.len() <= at {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            if let Ok(form) = ProgressStyle::with_template("  {msg}") {
+                bar.set_style(form);
             }
-        };
-        let Some((_, bar, before)) = self.channels.get_mut(at) else { return };
-        let rate = per_second(bytes.saturating_sub(*before), seconds);
-        *before = bytes;
-        let state = if is_live { rate } else { ", lost".to_owned() };
-        bar.set_message(format!("{name}: {}{state}, {}", HumanBytes(bytes), channel.protection));
+            self.below.push(bar);
+        }
+        self.below.get(at).unwrap_or(&self.total)
+    }
+}
+
+/// The lines that have carried something, and how much: whatever channels a line has had, one after the other.
+#[derive(Default)]
+struct Lines(Vec<Carried>);
+
+struct Carried {
+    peer: String,
+    line: LineId,
+    /// What each of its channels had carried at the last look. A number may come again, in a session that was started anew.
+    seen: BTreeMap<ChannelNumber, u64>,
+    bytes: u64,
+}
+
+impl Lines {
+    /// Looks at the lines to a server, this long after the last look: which of them are to be shown how.
+    fn look(
+        &mut self,
+        peer: &str,
+        (lines, channels): (&[LineStatus], &[ChannelStatus]),
+        seconds: f64,
+    ) -> Vec<(usize, String)> {
+        let mut shown = Vec::new();
+        for line in lines {
+            let of_line =
+                |channel: &&ChannelStatus| channel.kind == ChannelKind::Data && channel.line == line.id;
+            let live = channels.iter().filter(of_line).find(|channel| is_live(channel));
+            let known = self.0.iter().position(|known| known.line == line.id && known.peer == peer);
+            let at = match known {
+                Some(at) => at,
+                None if live.is_none() => continue,
+                None => {
+                    let (peer, line, seen) = (peer.to_owned(), line.id, BTreeMap::new());
+                    self.0.push(Carried { peer, line, seen, bytes: 0 });
+                    self.0.len().saturating_sub(1)
+                }
+            };
+            let Some(carried) = self.0.get_mut(at) else { continue };
+            let more = carried.look(channels.iter().filter(of_line));
+            let via = line.config.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
+            let state = match live {
+                Some(live) => format!("{}, {}", per_second(more, seconds), live.protection),
+                None => ", lost".to_owned(),
+            };
+            shown.push((at, format!("{}{via}: {}{state}", line.config.address, HumanBytes(carried.bytes))));
+        }
+        shown
+    }
+}
+
+impl Carried {
+    /// Bytes that came since the last look.
+    fn look<'a>(&mut self, channels: impl Iterator<Item = &'a ChannelStatus>) -> u64 {
+        let now: BTreeMap<ChannelNumber, u64> = channels
+            .map(|channel| (channel.number, channel.read_bytes.saturating_add(channel.written_bytes)))
+            .collect();
+        let more = now.iter().fold(0_u64, |sum, (number, &bytes)| {
+            let before = self.seen.get(number).copied().filter(|&before| before <= bytes).unwrap_or(0);
+            sum.saturating_add(bytes.saturating_sub(before))
+        });
+        self.seen = now;
+        self.bytes = self.bytes.saturating_add(more);
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline::client::LineConfig;
+    use bowline::model::{LineRole, Protection};
+
+    use super::*;
+
+    fn line(id: u8) -> LineStatus {
+        let address = std::net::SocketAddr::from(([10, 0, id, 1], 4477));
+        let config = LineConfig { address, via: None, role: LineRole::Both, protection: None };
+        LineStatus { id: LineId(id), config, offered: Protection::Sealed }
+    }
+
+    fn channel(number: u32, line: u8, bytes: u64, state: ChannelState) -> ChannelStatus {
+        ChannelStatus {
+            number: ChannelNumber(number),
+            line: LineId(line),
+            kind: ChannelKind::Data,
+            offered: Protection::Sealed,
+            protection: Protection::Sealed,
+            state,
+            read_bytes: bytes,
+            written_bytes: 0,
+            requests: 0,
+            repeats: 0,
+            busy: Duration::ZERO,
+        }
+    }
+
+    /// A line that comes and goes a thousand times has one bar, with all that its channels have carried.
+    #[test]
+    fn a_line_that_flaps_has_one_bar() {
+        let both = [line(0), line(1)];
+        let (live, lost) = (ChannelState::Live, ChannelState::Lost(bowline::session::LossReason::Broken));
+        let mut lines = Lines::default();
+        let mut steady = 0;
+        for number in 1..=1000 {
+            steady += 1 << 20;
+            let mut channels = vec![channel(0, 1, steady, live), channel(number, 0, 1 << 20, live)];
+            if number > 1 {
+                channels.push(channel(number - 1, 0, 1 << 20, lost));
+            }
+            let shown = lines.look("store", (&both, &channels), 1.0);
+            let at: Vec<usize> = shown.iter().map(|(at, _)| *at).collect();
+            assert_eq!(at, [0, 1]);
+        }
+        assert_eq!(lines.0.len(), 2);
+        let shown = lines.look("store", (&both, &[channel(1000, 0, 1 << 20, lost)]), 1.0);
+        assert_eq!(shown[0], (0, "10.0.0.1:4477: 1000.00 MiB, lost".to_owned()));
+        // A session that was started anew counts its channels from the first one again.
+        let anew = [channel(1000, 0, 1 << 10, live), channel(1, 1, 24 << 20, live)];
+        let shown = lines.look("store", (&both, &anew), 2.0);
+        assert_eq!(shown[0].1, "10.0.0.1:4477: 1000.00 MiB, 512 B/s, sealed");
+        assert_eq!(shown[1].1, "10.0.1.1:4477: 1.00 GiB, 12.00 MiB/s, sealed");
+        // Another server's lines have bars of their own.
+        let other = lines.look("other", (&both, &[channel(0, 0, 1, live)]), 1.0);
+        assert_eq!(other, [(2, "10.0.0.1:4477: 1 B, 1 B/s, sealed".to_owned())]);
+    }
+
+    #[test]
+    fn a_line_of_text_says_how_far_it_is_and_what_is_waited_for() {
+        let counts = Counts { files_in_all: 3, bytes_in_all: 4 << 20, ..Counts::default() };
+        counts.files.store(1, Ordering::Relaxed);
+        counts.done.store(1 << 20, Ordering::Relaxed);
+        assert_eq!(counts.line(&[]), "copied 1 of 3 files, 1.00 MiB of 4.00 MiB\n");
+        assert_eq!(
+            counts.line(&["store"]),
+            "copied 1 of 3 files, 1.00 MiB of 4.00 MiB; no line reaches store, waiting\n"
+        );
     }
 }

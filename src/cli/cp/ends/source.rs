@@ -13,13 +13,14 @@ use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{CHUNK, Room, Trouble, blocking};
+use super::{CHUNK, Room, Trouble, Turns, blocking};
 use crate::cli::cp::journal::Version;
 
 /// What is copied.
 #[derive(Debug, Clone)]
 pub(in crate::cli::cp) enum Source {
-    Remote(Arc<File>),
+    /// A server's, and the turns of what it is asked for.
+    Remote(Arc<File>, Turns),
     Local(Arc<std::fs::File>),
 }
 
@@ -45,7 +46,7 @@ impl Source {
     /// What the source is now.
     pub(in crate::cli::cp) async fn state(&self) -> Result<State, Trouble> {
         match self {
-            Self::Remote(file) => Ok(State::of_server(&file.stat().await?.attributes)),
+            Self::Remote(file, _) => Ok(State::of_server(&file.stat().await?.attributes)),
             Self::Local(file) => {
                 let file = Arc::clone(file);
                 blocking(move || {
@@ -68,7 +69,7 @@ impl Source {
 
     /// What the source was when it was opened, without a question to anybody; `None` where that has to be asked.
     pub(in crate::cli::cp) fn opened(&self) -> Option<State> {
-        let Self::Remote(file) = self else { return None };
+        let Self::Remote(file, _) = self else { return None };
         Some(State::of_server(&file.state().attributes))
     }
 
@@ -79,7 +80,7 @@ impl Source {
         len: u64,
     ) -> Result<Option<(u64, u64)>, Trouble> {
         match self {
-            Self::Remote(file) => {
+            Self::Remote(file, _) => {
                 let Some(start) = file.seek_data(from).await? else { return Ok(None) };
                 let end = file.seek_hole(start).await?.unwrap_or(len);
                 Ok(Some((start, end.min(len))).filter(|(start, end)| start < end))
@@ -106,8 +107,9 @@ impl Source {
     pub(in crate::cli::cp) fn chunks(&self, start: u64, end: u64, window: u64, room: &Room) -> Chunks {
         let room = Arc::clone(room);
         match self {
-            Self::Remote(file) => Chunks::Remote {
+            Self::Remote(file, turns) => Chunks::Remote {
                 file: Arc::clone(file),
+                turns: turns.clone(),
                 asked: VecDeque::new(),
                 at: start,
                 end,
@@ -121,7 +123,7 @@ impl Source {
     /// The bytes before `end`, at most so many; fewer where the file is shorter.
     pub(in crate::cli::cp) async fn bytes(&self, start: u64, len: usize) -> Result<Vec<u8>, Trouble> {
         match self {
-            Self::Remote(file) => read_remote(file, start, len).await,
+            Self::Remote(file, _) => read_remote(file, start, len).await,
             Self::Local(file) => read_local(Arc::clone(file), start, len).await,
         }
     }
@@ -154,6 +156,7 @@ pub(super) async fn read_local(file: Arc<std::fs::File>, start: u64, len: usize)
 pub(in crate::cli::cp) enum Chunks {
     Remote {
         file: Arc<File>,
+        turns: Turns,
         /// What was asked for, oldest first.
         asked: VecDeque<Asked>,
         at: u64,
@@ -178,19 +181,23 @@ impl Chunks {
         &mut self,
     ) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, Trouble> {
         match self {
-            Self::Remote { file, asked, at, end, window, room } => {
+            Self::Remote { file, turns, asked, at, end, window, room } => {
                 while *at < *end && len_u64(asked.len()).saturating_mul(CHUNK) < *window {
-                    // Nobody waits for room while others may wait for the room of what was asked for here.
-                    let held = match Arc::clone(room).try_acquire_owned() {
-                        Ok(held) => held,
-                        Err(_) if asked.is_empty() => held(room).await?,
-                        Err(_) => break,
-                    };
                     let (file, start) = (Arc::clone(file), *at);
                     let len = end.saturating_sub(start).min(CHUNK);
+                    // Nobody waits for room, or for a turn, while others may wait for those of what was asked for here.
+                    let (held, turn) = match (Arc::clone(room).try_acquire_owned(), turns.try_take(len)) {
+                        (Ok(held), Some(turn)) => (held, turn),
+                        (free, turn) if asked.is_empty() => {
+                            drop((free, turn));
+                            (held(room).await?, turns.take(len).await?)
+                        }
+                        _ => break,
+                    };
                     let wanted = usize::try_from(len).unwrap_or(usize::MAX);
                     let asking = tokio::spawn(async move {
                         let ranges = file.read_ranges(&[(start, wanted)]).await?;
+                        drop(turn);
                         Ok(ranges.into_iter().next().unwrap_or_default())
                     });
                     asked.push_back((AbortOnDropHandle::new(asking), held));

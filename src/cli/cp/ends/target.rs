@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::Permissions;
-use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -10,38 +9,51 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use blake2::{Blake2s256, Digest as _};
-use bowline::client::{Error, Export, File, OpenOptions, Session};
-use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope};
+use bowline::client::{Error, Export, File, OpenOptions};
+use bowline::model::{ExportPath, FileName, Reason, SetTime, SyncScope, len_u64};
 use bowline::net::Clock;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::source::{State, read_local, read_remote};
-use super::{Trouble, blocking};
+use super::{Trouble, Turns, blocking};
 use crate::cli::cp::How;
 use crate::cli::remote::Remote;
 
 /// Where a file is copied to, under its temporary name.
 #[derive(Debug, Clone)]
 pub(in crate::cli::cp) enum Target {
-    Remote { file: Arc<File>, export: Export, temporary: ExportPath, path: ExportPath, memory: String },
-    Local { file: Arc<std::fs::File>, temporary: PathBuf, path: PathBuf },
+    Remote {
+        file: Arc<File>,
+        export: Export,
+        temporary: ExportPath,
+        path: ExportPath,
+        memory: String,
+        turns: Turns,
+    },
+    Local {
+        file: Arc<std::fs::File>,
+        temporary: PathBuf,
+        path: PathBuf,
+    },
 }
 
 impl Target {
-    /// Opens the temporary file beside a server's file; nobody else writes to it meanwhile.
+    /// Opens the temporary file beside a server's file, for what comes from `origin`, where it will be in a `memory`;
+    /// nobody else writes to it meanwhile.
     pub(super) async fn open_remote(
-        session: &Session,
+        export: Export,
         remote: &Remote,
-        origin: &str,
+        (origin, memory): (&str, String),
         options: OpenOptions,
+        turns: Turns,
     ) -> Result<(Self, u64), Trouble> {
         let temporary = temporary_path(&remote.path, origin)?;
-        let export = session.export(&remote.export)?;
         let file = open_alone(&export, &temporary, &options.grace(PART_GRACE)).await?;
         let had = file.state().attributes.len;
-        let memory = format!("{:?}", session.verifier());
-        Ok((Self::Remote { file: Arc::new(file), export, temporary, path: remote.path.clone(), memory }, had))
+        let (file, path) = (Arc::new(file), remote.path.clone());
+        Ok((Self::Remote { file, export, temporary, path, memory, turns }, had))
     }
 
     /// Opens the temporary file beside a file of this machine; no other copy writes to it meanwhile.
@@ -58,8 +70,10 @@ impl Target {
                 // A link in its place is not followed.
                 .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default())
                 .open(&temporary)?;
-            // Another copy of the same file is at it.
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(Trouble::Busy),
+                locked => locked?,
+            }
             let of = file.metadata()?;
             // That other one may just have given it its final name.
             let is_there = std::fs::symlink_metadata(&temporary)
@@ -68,7 +82,7 @@ impl Target {
                 return Ok((Self::Local { file: Arc::new(file), temporary, path }, of.len()));
             }
         }
-        Err(Trouble::Local(io::ErrorKind::ResourceBusy.into()))
+        Err(Trouble::Busy)
     }
 
     /// Whose memory holds what is written until it is synced.
@@ -90,7 +104,10 @@ impl Target {
         let target = self.clone();
         async move {
             match target {
-                Self::Remote { file, .. } => Ok(file.write_bytes_at(at, bytes).await?),
+                Self::Remote { file, turns, .. } => {
+                    let _turn = turns.take(len_u64(bytes.len())).await?;
+                    Ok(file.write_bytes_at(at, bytes).await?)
+                }
                 Self::Local { file, .. } => blocking(move || Ok(file.write_all_at(&bytes, at)?)).await,
             }
         }
@@ -164,46 +181,58 @@ impl Target {
         }
     }
 
-    /// Gives the complete file its final name; and the disk knows it when this returns, unless nobody wants to wait for it.
-    pub(in crate::cli::cp) async fn finish(self, how: How) -> Result<(), Trouble> {
+    /// Gives the complete file its final name.
+    pub(in crate::cli::cp) async fn take_name(&self, how: How) -> Result<(), Trouble> {
         match self {
-            Self::Remote { file, export, temporary, path, .. } => {
+            Self::Remote { export, temporary, path, .. } => {
                 let (from, to) = (temporary.as_bytes(), path.as_bytes());
                 match how.no_clobber {
-                    true => export.rename_no_replace(from, to).await?,
-                    false => export.rename(from, to).await?,
+                    true => Ok(export.rename_no_replace(from, to).await?),
+                    false => Ok(export.rename(from, to).await?),
                 }
-                if how.sync {
-                    // Everything is durable and has its name: what is left is a close that has nothing to tell.
-                    file.sync(SyncScope::All).await?;
-                } else if let Some(file) = Arc::into_inner(file) {
-                    file.close().await?;
-                }
-                Ok(())
             }
+            Self::Local { temporary, path, .. } => {
+                let (temporary, path) = (temporary.clone(), path.clone());
+                blocking(move || {
+                    if how.no_clobber {
+                        let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+                        Ok(rustix::fs::renameat_with(here, &temporary, here, &path, flags)?)
+                    } else {
+                        Ok(std::fs::rename(&temporary, &path)?)
+                    }
+                })
+                .await
+            }
+        }
+    }
+
+    /// Ends with a file that has its final name; and the disk knows that when this returns, unless nobody wants to wait
+    /// for it.
+    pub(in crate::cli::cp) async fn finish(self, how: How) -> Result<(), Trouble> {
+        match self {
+            Self::Remote { file, .. } if how.sync => {
+                // Everything is durable and has its name: what is left is a close that has nothing to tell.
+                Ok(file.sync(SyncScope::All).await?)
+            }
+            Self::Remote { file, .. } => match Arc::into_inner(file) {
+                Some(file) => Ok(file.close().await?),
+                None => Ok(()),
+            },
             // The lock goes with the file, when it has its name.
-            Self::Local { file: _file, temporary, path } => {
-                blocking(move || finish_local(&temporary, &path, how)).await
+            Self::Local { file: _file, path, .. } if how.sync => {
+                blocking(move || {
+                    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                    Ok(std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
+                })
+                .await
             }
+            Self::Local { .. } => Ok(()),
         }
     }
 }
 
-fn finish_local(temporary: &Path, path: &Path, how: How) -> Result<(), Trouble> {
-    if how.no_clobber {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(rustix::fs::CWD, temporary, rustix::fs::CWD, path, flags)?;
-    } else {
-        std::fs::rename(temporary, path)?;
-    }
-    if how.sync {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn time_at(ns: i64) -> SystemTime {
+/// A time of a file, in ns since 1970.
+pub(in crate::cli::cp) fn time_at(ns: i64) -> SystemTime {
     let span = Duration::from_nanos(ns.unsigned_abs());
     let at = if ns < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(span)
