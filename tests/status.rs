@@ -527,6 +527,46 @@ fn of_two_servers_the_first_has_the_socket_and_the_second_serves_without_one() {
     assert!(store.run(&["status"]).success().contains(&format!("process {}", first.pid())));
 }
 
+/// What a server that was killed leaves in the first usual place hides neither the server in the second one nor the
+/// clients, and nothing else.
+#[test]
+fn a_socket_that_nobody_is_behind_hides_nobody() {
+    let (store, runtime) = (store(), User::new());
+    let client_key = store.run(&["key", "show"]).success();
+    let client_key = client_key.lines().next().unwrap().strip_prefix("key ").unwrap();
+    store.set("clients.toml", &client_entry("station", client_key, &["read"]));
+    fs::write(store.at("media/file"), pattern(8 << 20)).unwrap();
+    let dead = runtime.at("bowline/admin.sock");
+    fs::create_dir(runtime.at("bowline")).unwrap();
+    fs::set_permissions(runtime.at("bowline"), Permissions::from_mode(0o700)).unwrap();
+    drop(UnixListener::bind(&dead).unwrap());
+    let run = |arguments: &[&str]| finish(store.command(arguments).env("XDG_RUNTIME_DIR", runtime.at("")));
+    run(&["status"]).failure(&["no server's admin socket", dead.to_str().unwrap(), "no client"]);
+    run(&["release", "1"]).failure(&["no server's admin socket", dead.to_str().unwrap()]);
+
+    let mut server = serve(&store, &[]);
+    let text = run(&["status"]).success();
+    assert!(text.contains(&format!("process {}", server.pid())), "{text}");
+    run(&["release", "1"]).failure(&["there is no open 1"]);
+
+    store.set("peers.toml", &peer_entry(client_key, &server.addresses()));
+    let mut cat = store.command(&["cat", "store:media/file"]);
+    cat.env("XDG_RUNTIME_DIR", runtime.at("")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut cat = cat.spawn().unwrap();
+    cat.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let both = run(&["status"]).success();
+    let client = format!("client process {} (cat): key ", cat.id());
+    assert!(both.contains(&format!("process {}", server.pid())) && both.contains(&client), "{both}");
+    // And a server that cannot be killed twice: what it leaves in the second place is none either.
+    server.signal(Signal::KILL);
+    server.close_input();
+    server.ended();
+    assert!(store.at("home/.local/state/bowline/admin.sock").exists());
+    assert!(run(&["status"]).success().starts_with(&client));
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+}
+
 #[test]
 fn what_a_killed_server_leaves_is_replaced_and_nothing_else_is() {
     let store = store();
