@@ -4,20 +4,26 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use bowline::client::{Error, File, GrantOptions, OpenOptions, Session, SessionEvent};
-use bowline::model::{LineSet, Reason, ResumeKey, Rights};
+use bowline::client::{
+    Error, File, GrantOptions, HandleLoss, OpenOptions, Session, SessionEvent, SessionLoss,
+};
+use bowline::model::{HandleId, LineSet, Reason, ResumeKey, Rights};
+use bowline::net::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use zeroize::Zeroizing;
 
 use super::arguments::{AcceptArguments, GrantArguments};
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 use super::output::{say, show, unless_closed};
 use super::remote::connect;
 
 /// Longer than any text of a key with what an editor adds to it.
 const KEY_TEXT_MAX: u64 = 4096;
+/// How long a grant that is to end waits for the server to hear of it. Lines that are down may stay so.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
     let GrantArguments { source, to, rights, lasts, deliver, gives_up, client } = arguments;
@@ -38,34 +44,62 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
         Some(key) => show(&Zeroizing::new(format!("{}\n", key.to_text().as_str())))?,
         None => say("the server tells the other client: bowline accept --wait\n"),
     }
+    // Before anybody hears that they may be sent.
+    let mut signals = Signals::new()?;
     say("the file stays open, and the grant good, until this ends (Ctrl-C)\n");
+    let over = format!("the grant of {} is over", source.shown());
     let handle = file.handle();
-    let ended = async {
-        loop {
-            match events.recv().await {
-                Ok(SessionEvent::HandleEnded { handle: ended, refusal }) if ended == handle => {
-                    return Some(refusal.reason);
-                }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
-            }
-        }
-    };
     tokio::select! {
-        reason = ended => match reason {
-            Some(Reason::TakenOver) => {
+        ended = ended(&mut events, handle) => match ended {
+            error if error.reason() == Some(Reason::TakenOver) => {
                 say("the other client has the file now\n");
                 file.leave_open();
             }
-            _ => return Err(Failure::new(format!("{}: the server has ended the open", source.shown()))),
+            error => return Err(connected.failure(&over, &error)),
         },
-        stopped = stopped() => {
-            stopped?;
-            file.close().await.map_err(failure)?;
+        () = stopped(&mut signals) => {
+            say("closing the file; a second signal ends this at once\n");
+            tokio::select! {
+                closed = Clock.timeout(CLOSE_LIMIT, file.close()) => match closed {
+                    Some(closed) => closed.map_err(failure)?,
+                    None => return Err(unheard(&over)),
+                },
+                status = signals.end() => std::process::exit(status),
+            }
         }
     }
     connected.session.close().await;
     Ok(())
+}
+
+/// Waits until the handle is no good any more, and tells why.
+async fn ended(events: &mut Receiver<SessionEvent>, handle: HandleId) -> Error {
+    loop {
+        match events.recv().await {
+            Ok(SessionEvent::HandleEnded { handle: ended, refusal }) if ended == handle => {
+                return Error::Refused(refusal);
+            }
+            // The open had no key with which to be had again in another session.
+            Ok(SessionEvent::ResumeFailed { handle: lost, loss }) if lost == handle => {
+                return match loss {
+                    HandleLoss::Refused(refusal) => Error::Refused(refusal),
+                    HandleLoss::StateLost => Error::StateLost,
+                    HandleLoss::NoKey => Error::NotResumable,
+                };
+            }
+            Ok(SessionEvent::Ended(loss)) => return Error::SessionEnded(loss),
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Error::SessionEnded(SessionLoss::Closed),
+        }
+    }
+}
+
+/// The server has not heard that the file is to be closed.
+fn unheard(over: &str) -> Failure {
+    Failure::coded(Code::TimedOut, over)
+        .because(format!("the server has not answered within {CLOSE_LIMIT:?}"))
+        .data("the server closes the file, and ends the grant, when it has missed this client for its grace")
+        .try_this("on the server: bowline status, and bowline release with the open's id")
 }
 
 pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
@@ -145,22 +179,38 @@ async fn copy(
     unless_closed(out.flush().await).map(drop)
 }
 
+/// The signals that end a grant in good order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::of("cannot listen for signals", &error));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them, and tells with which number it is said that it ended the process.
+    async fn end(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => 128 + SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => 128 + SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
 /// Waits until somebody wants this to end.
-async fn stopped() -> Result<(), Failure> {
-    let no_signals = |error| Failure::of("cannot listen for signals", &error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+async fn stopped(signals: &mut Signals) {
     let closed = async {
         let mut stdin = tokio::io::stdin();
         let mut ignored = [0; 64];
         while stdin.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.end() => {}
         () = closed => {}
     }
-    Ok(())
 }
 
 /// A right, by its name.
