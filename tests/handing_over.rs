@@ -9,10 +9,11 @@
 )]
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use program::{Server, User, client_entry, export, finish_child, message, peer_entry};
+use program::{Server, User, client_entry, export, finish, finish_child, message, peer_entry};
 use rustix::process::Signal;
+use support::pattern;
 
 mod support;
 
@@ -109,6 +110,42 @@ fn b18_b19_a_file_is_granted_by_one_client_and_accepted_by_another() {
     assert_eq!(fs::read(output).unwrap(), b"content");
     let moved = finish_child(moved);
     assert!(moved.status.success() && moved.err.contains("the other client has the file now"), "{moved:?}");
+}
+
+/// What is accepted has its name when it is complete, and what had the name before keeps it until then.
+#[test]
+fn what_is_accepted_is_complete_or_not_there() {
+    let (scene, _server) = Scene::start();
+    fs::write(scene.store.at("media/file"), pattern(3 << 20)).unwrap();
+    let grant = scene.grant();
+    let [_, heir, _] = &scene.users;
+    fs::create_dir(heir.at("out")).unwrap();
+    let (key_file, output) = (heir.at("given.key"), heir.at("out/copy"));
+    fs::write(&key_file, &grant.first).unwrap();
+    fs::write(&output, "as it was").unwrap();
+    let accept = ["accept", "store", key_file.to_str().unwrap(), "--output", output.to_str().unwrap()];
+    // No file of this process may have more than a mebibyte: it is told so instead of being ended.
+    let limited = heir.command(&accept);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"]).arg(limited.get_program());
+    shell.args(limited.get_args());
+    for (name, value) in limited.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let failed = finish(&mut shell);
+    assert_eq!(failed.status.code(), Some(10), "{failed:?}");
+    assert!(
+        failed.err.contains("error[no-space]: cannot write ") && failed.err.contains("is as it was"),
+        "{failed:?}"
+    );
+    assert_eq!(fs::read(&output).unwrap(), b"as it was");
+    assert_eq!(fs::read_dir(heir.at("out")).unwrap().count(), 1, "no part is left");
+    assert!(heir.run(&accept).status.success());
+    assert!(fs::read(&output).unwrap() == pattern(3 << 20));
+    assert_eq!(fs::read_dir(heir.at("out")).unwrap().count(), 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `bowline grant` and `bowline accept`: an open file in two hands.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use zeroize::Zeroizing;
 
 use super::arguments::{AcceptArguments, GrantArguments};
+use super::beside::Unfinished;
 use super::failure::{Code, Failure};
 use super::output::{say, show, unless_closed};
 use super::remote::connect;
@@ -83,8 +84,8 @@ async fn ended(events: &mut Receiver<SessionEvent>, handle: HandleId) -> Error {
             Ok(SessionEvent::ResumeFailed { handle: lost, loss }) if lost == handle => {
                 return match loss {
                     HandleLoss::Refused(refusal) => Error::Refused(refusal),
-                    HandleLoss::StateLost => Error::StateLost,
                     HandleLoss::NoKey => Error::NotResumable,
+                    _ => Error::StateLost,
                 };
             }
             Ok(SessionEvent::Ended(loss)) => return Error::SessionEnded(loss),
@@ -119,12 +120,15 @@ pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
     if state.rights.contains(Rights::READ) {
         match output {
             Some(path) => {
-                let out = tokio::fs::File::create(&path).await;
-                let out =
-                    out.map_err(|error| Failure::of(&format!("cannot make {}", path.display()), &error))?;
-                copy(&file, out, failure).await?;
+                let cannot = |error| Failure::of(&format!("cannot write {}", path.display()), &error);
+                let kept = || format!("{} is as it was: only what is complete has its name", path.display());
+                let mut out = Unfinished::beside(&path).await.map_err(cannot)?;
+                let written = |outcome: io::Result<()>| outcome.map(|()| true).map_err(cannot);
+                let copied = copy(&file, &mut out.file, failure, written).await;
+                copied.map_err(|failure| failure.data(kept()))?;
+                out.finish().await.map_err(|error| cannot(error).data(kept()))?;
             }
-            None => copy(&file, tokio::io::stdout(), failure).await?,
+            None => copy(&file, tokio::io::stdout(), failure, unless_closed).await?,
         }
     }
     file.close().await.map_err(failure)?;
@@ -158,7 +162,7 @@ fn read_key(file: Option<&Path>) -> Result<ResumeKey, Failure> {
         Some(path) => {
             std::fs::File::open(path).and_then(|file| file.take(KEY_TEXT_MAX).read_to_string(&mut text))
         }
-        None => std::io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text),
+        None => io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text),
     };
     read.map_err(|error| Failure::of(&format!("cannot read {place}"), &error))?;
     text.trim().parse().map_err(|error| {
@@ -166,17 +170,19 @@ fn read_key(file: Option<&Path>) -> Result<ResumeKey, Failure> {
     })
 }
 
+/// Writes all of a file to `out`, as long as `written` says of what was written that more is wanted.
 async fn copy(
     file: &File,
     mut out: impl AsyncWrite + Unpin,
     failure: impl Fn(Error) -> Failure,
+    written: impl Fn(io::Result<()>) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     let mut bytes = file.read_ahead(0, None);
     let mut is_wanted = true;
     while is_wanted && let Some(chunk) = bytes.next().await.map_err(&failure)? {
-        is_wanted = unless_closed(out.write_all(&chunk).await)?;
+        is_wanted = written(out.write_all(&chunk).await)?;
     }
-    unless_closed(out.flush().await).map(drop)
+    written(out.flush().await).map(drop)
 }
 
 /// The signals that end a grant in good order.

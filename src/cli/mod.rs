@@ -2,6 +2,7 @@
 
 mod admin;
 mod arguments;
+mod beside;
 mod cat;
 mod client;
 mod config;
