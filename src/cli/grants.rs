@@ -7,8 +7,9 @@ use std::time::Duration;
 use bowline::client::{
     Error, File, GrantOptions, HandleLoss, OpenOptions, Session, SessionEvent, SessionLoss,
 };
-use bowline::model::{HandleId, LineSet, Reason, ResumeKey, Rights};
+use bowline::model::{HandleId, LineSet, PublicKey, Reason, ResumeKey, Rights};
 use bowline::net::Clock;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::Receiver;
@@ -18,8 +19,8 @@ use zeroize::Zeroizing;
 use super::arguments::{AcceptArguments, GrantArguments};
 use super::beside::Unfinished;
 use super::failure::{Code, Failure};
-use super::output::{say, show, unless_closed};
-use super::remote::connect;
+use super::output::{line, say, show, show_bytes, style, unless_closed};
+use super::remote::{Remote, connect, local};
 
 /// Longer than any text of a key with what an editor adds to it.
 const KEY_TEXT_MAX: u64 = 4096;
@@ -41,10 +42,7 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
     let file = session.open(&source.export, source.path.as_bytes(), &options).await.map_err(failure)?;
     let granted =
         file.grant(&to, GrantOptions { rights, lasts, deliver, gives_up }).await.map_err(failure)?;
-    match &granted.key {
-        Some(key) => show(&Zeroizing::new(format!("{}\n", key.to_text().as_str())))?,
-        None => say("the server tells the other client: bowline accept --wait\n"),
-    }
+    show_granted(&source, &to, rights, granted.key.as_ref())?;
     // Before anybody hears that they may be sent.
     let mut signals = Signals::new()?;
     say("the file stays open, and the grant good, until this ends (Ctrl-C)\n");
@@ -71,6 +69,45 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
     }
     connected.session.close().await;
     Ok(())
+}
+
+/// A grant as an object; the key is what this command is there to print.
+#[derive(Serialize)]
+struct Granted<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    path: String,
+    to: String,
+    rights: String,
+    /// None, where the server delivers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+}
+
+fn show_granted(
+    source: &Remote,
+    to: &PublicKey,
+    rights: Rights,
+    key: Option<&ResumeKey>,
+) -> Result<(), Failure> {
+    let text = key.map(ResumeKey::to_text);
+    let key = text.as_ref().map(|text| text.as_str());
+    if style().json {
+        let (path, to, rights) = (source.shown(), to.to_string(), rights.to_string());
+        // Room for all of it, so that no half of the key is left behind where it was before it was moved.
+        let mut line = Zeroizing::new(Vec::with_capacity(path.len().saturating_mul(6).saturating_add(1024)));
+        serde_json::to_writer(&mut *line, &Granted { kind: "granted", path, to, rights, key })
+            .map_err(|error| Failure::of("cannot print the grant", &error))?;
+        line.push(b'\n');
+        return show_bytes(&line);
+    }
+    match key {
+        Some(key) => show(&Zeroizing::new(format!("{key}\n"))),
+        None => {
+            say("the server tells the other client: bowline accept --wait\n");
+            Ok(())
+        }
+    }
 }
 
 /// Waits until the handle is no good any more, and tells why.
@@ -106,6 +143,10 @@ fn unheard(over: &str) -> Failure {
 pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
     let AcceptArguments { peer, key_file, wait, output, client } = arguments;
     let what = format!("cannot accept a file from {}", peer.escape_debug());
+    if output.is_none() && style().json {
+        return Err(Failure::coded(Code::Settings, "what a file holds is no JSON")
+            .try_this("--output FILE, or no --json"));
+    }
     // Before the server is asked for anything: what is no key need not reach it.
     let given = if wait { None } else { Some(read_key(key_file.as_deref())?) };
     let connected = connect(&client, &peer, &what).await?;
@@ -118,11 +159,11 @@ pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
     let state = file.state();
     say(&format!("an open file of {} bytes, with the rights {}\n", state.attributes.len, state.rights));
     if state.rights.contains(Rights::READ) {
-        match output {
+        match &output {
             Some(path) => {
                 let cannot = |error| Failure::of(&format!("cannot write {}", path.display()), &error);
                 let kept = || format!("{} is as it was: only what is complete has its name", path.display());
-                let mut out = Unfinished::beside(&path).await.map_err(cannot)?;
+                let mut out = Unfinished::beside(path).await.map_err(cannot)?;
                 let written = |outcome: io::Result<()>| outcome.map(|()| true).map_err(cannot);
                 let copied = copy(&file, &mut out.file, failure, written).await;
                 copied.map_err(|failure| failure.data(kept()))?;
@@ -132,8 +173,30 @@ pub(super) async fn accept(arguments: AcceptArguments) -> Result<(), Failure> {
         }
     }
     file.close().await.map_err(failure)?;
+    if style().json {
+        let rights = state.rights;
+        let output = output.filter(|_| rights.contains(Rights::READ)).map(|path| local(&path));
+        show(&line(&Accepted {
+            kind: "accepted",
+            len: state.attributes.len,
+            rights: rights.to_string(),
+            output,
+        }))?;
+    }
     connected.session.close().await;
     Ok(())
+}
+
+/// What was accepted, as an object.
+#[derive(Serialize)]
+struct Accepted {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    len: u64,
+    rights: String,
+    /// The file that has the content now; none, if the grant lets nobody read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
 }
 
 /// Waits for a grant that the server delivers, and gets its key.

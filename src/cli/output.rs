@@ -122,8 +122,13 @@ pub(super) fn insist(text: &str) {
 
 /// Writes results. Whoever closes the output has seen enough.
 pub(super) fn show(text: &str) -> Result<(), Failure> {
+    show_bytes(text.as_bytes())
+}
+
+/// As [`show`].
+pub(super) fn show_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush())).map(drop)
+    unless_closed(out.write_all(bytes).and_then(|()| out.flush())).map(drop)
 }
 
 /// Writes a result: the object where JSON is wanted, and the text elsewhere.
