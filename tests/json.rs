@@ -46,7 +46,7 @@ const COMMANDS: [(&str, &[&str]); 27] = [
     ("grant", &["granted"]),
     ("key-new", &["key"]),
     ("key-show", &["key"]),
-    ("ls", &["entry"]),
+    ("ls", &["entry", "entry"]),
     ("man", &[]),
     ("mkdir", &["made"]),
     ("mv", &["moved"]),

@@ -42,6 +42,8 @@ pub(super) struct Tally {
     done: usize,
     failed: usize,
     last: Option<Failure>,
+    /// How many failures there were, each of one item or of many.
+    failures: usize,
 }
 
 impl Tally {
@@ -53,7 +55,13 @@ impl Tally {
     /// An item failed. The first one is told only when it is known not to be the only thing that happened: alone, it is the
     /// command's own failure.
     pub(super) fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.failed = self.failed.saturating_add(1);
+        self.failed_all(1, failure)
+    }
+
+    /// So many items failed for one cause, which is told once.
+    pub(super) fn failed_all(&mut self, items: usize, failure: Failure) -> Result<(), Failure> {
+        self.failed = self.failed.saturating_add(items);
+        self.failures = self.failures.saturating_add(1);
         match self.last.replace(failure) {
             Some(earlier) => tell(&earlier),
             None => Ok(()),
@@ -62,7 +70,7 @@ impl Tally {
 
     /// Success, the one thing that failed, or that some of many did.
     pub(super) fn outcome(mut self, done: &str) -> Result<(), Failure> {
-        match (self.last.take(), self.done, self.failed) {
+        match (self.last.take(), self.done, self.failures) {
             (None, ..) => Ok(()),
             (Some(only), 0, 1) => Err(only),
             (Some(last), ..) => {
@@ -101,5 +109,13 @@ mod tests {
         tally.failed(failure).unwrap();
         assert_eq!(tally.outcome("listed").unwrap_err().code, Code::SomeFailed);
         assert_eq!(Tally::default().outcome("listed"), Ok(()));
+        let unreachable = Failure::coded(Code::Unreachable, "nobody is there");
+        let mut tally = Tally::default();
+        tally.failed_all(3, unreachable.clone()).unwrap();
+        assert_eq!(tally.outcome("listed"), Err(unreachable.clone()), "three items, and one cause");
+        let mut tally = Tally::default();
+        tally.failed_all(3, unreachable).unwrap();
+        tally.done();
+        assert_eq!(tally.outcome("listed").unwrap_err().what, "3 of 4 could not be listed");
     }
 }
