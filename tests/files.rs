@@ -148,6 +148,41 @@ fn names_are_made_moved_and_removed() {
     assert!(failed.err.contains("error[some-failed]: 2 of 2 could not be removed"), "{}", failed.err);
 }
 
+/// A server that is down keeps nobody from what the others have, before it and behind it.
+#[test]
+fn places_of_a_server_that_is_down_fail_alone() {
+    let scene = Scene::start();
+    scene.write("first", "1");
+    scene.write("last", "2");
+    let nobody = unused().to_string();
+    scene.run(&["peer", "add", "down", &scene.client_key, &nobody]).success();
+    let places = ["store:media/missing", "down:media/a", "down:media/b", "store:media/last"];
+    for command in [&["ls"][..], &["stat"], &["mkdir", "-p"], &["rm", "-f"]] {
+        let places = match command[0] {
+            "mkdir" => ["store:media/first/no", "down:media/a", "down:media/b", "store:media/made"],
+            "rm" => ["store:media/made/no/no", "down:media/a", "down:media/b", "store:media/last"],
+            _ => places,
+        };
+        let done = scene.run(&[command, &places].concat());
+        assert_eq!(done.status.code(), Some(4), "{command:?}: {done:?}");
+        for place in ["down:media/a", "down:media/b"] {
+            let failed = done
+                .err
+                .lines()
+                .filter(|line| line.starts_with("error[port-closed]: ") && line.ends_with(place));
+            assert_eq!(failed.count(), 1, "{place} is told once: {}", done.err);
+        }
+        if command[0] != "rm" {
+            assert!(done.err.contains(&format!(" {}\n", places[0])), "{}", done.err);
+            assert!(done.err.contains("error[some-failed]: 3 of 4 could not be "), "{}", done.err);
+        }
+    }
+    assert!(scene.store.at("media/made").is_dir(), "the place behind was made");
+    assert!(!scene.store.at("media/last").exists(), "the place behind was removed");
+    let alone = scene.run(&["ls", "down:media"]);
+    alone.failure_with(6, &["error[port-closed]: cannot list down:media/"]);
+}
+
 #[test]
 fn servers_are_added_listed_tried_and_taken_off() {
     let scene = Scene::start();

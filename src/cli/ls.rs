@@ -103,7 +103,13 @@ pub(super) async fn list(arguments: ListArguments) -> Result<(), Failure> {
     let is_one = places.len() == 1 && !recursive;
     for place in places {
         let what = format!("cannot list {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let mut left = vec![place];
         while let Some(place) = left.pop() {
             match list_one(connected, &place, (long, is_one)).await {
@@ -202,7 +208,13 @@ pub(super) async fn stat(arguments: StatArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot look at {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         match stat_one(connected, place).await {
             Ok((attributes, target)) => {
                 tally.done();

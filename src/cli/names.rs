@@ -95,7 +95,13 @@ pub(super) async fn make(arguments: MakeArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot make the directory {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let made = async {
             let export = connected.session.export(&place.export)?;
             match parents {
@@ -121,7 +127,13 @@ pub(super) async fn remove(arguments: RemoveArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot remove {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let export = match connected.session.export(&place.export) {
             Ok(export) => export,
             Err(error) => {

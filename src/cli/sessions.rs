@@ -9,11 +9,13 @@ use super::remote::{Connected, connect};
 pub(super) struct Sessions {
     arguments: ClientArguments,
     connected: Vec<Connected>,
+    /// Servers with whom there is none, and why: they are not tried again for each place.
+    failed: Vec<(String, Failure)>,
 }
 
 impl Sessions {
     pub(super) fn new(arguments: ClientArguments) -> Self {
-        Self { arguments, connected: Vec::new() }
+        Self { arguments, connected: Vec::new(), failed: Vec::new() }
     }
 
     /// The session with the peer of this name; `what` says what fails without.
@@ -21,7 +23,16 @@ impl Sessions {
         let at = match self.connected.iter().position(|connected| connected.peer.name == peer) {
             Some(at) => at,
             None => {
-                self.connected.push(connect(&self.arguments, peer, what).await?);
+                if let Some((_, failure)) = self.failed.iter().find(|(name, _)| name == peer) {
+                    return Err(Failure { what: what.to_owned(), ..failure.clone() });
+                }
+                match connect(&self.arguments, peer, what).await {
+                    Ok(connected) => self.connected.push(connected),
+                    Err(failure) => {
+                        self.failed.push((peer.to_owned(), failure.clone()));
+                        return Err(failure);
+                    }
+                }
                 self.connected.len().saturating_sub(1)
             }
         };
