@@ -60,10 +60,20 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     let (old, new) = (from.path.as_bytes(), target.as_bytes());
     let moved =
         if no_clobber { export.rename_no_replace(old, new).await } else { export.rename(old, new).await };
-    moved.map_err(failure)?;
+    moved.map_err(|error| connected.failure(&what, &error).data(became_of(&error)))?;
     report("moved", &from.shown(), Some(&to.at(target).shown()))?;
     connected.session.close().await;
     Ok(())
+}
+
+/// What became of a file whose move has failed: a refusal says that nothing was done, anything else only that nobody knows.
+fn became_of(error: &Error) -> &'static str {
+    match error.reason() {
+        None | Some(Reason::Unknown | Reason::Io) => {
+            "it may have been moved all the same: look before it is moved again"
+        }
+        Some(_) => "nothing was moved",
+    }
 }
 
 /// `to`, or the old name in it if it is a directory; `None` if it is written as one and is none. A directory may be given
@@ -193,5 +203,26 @@ fn gone(removed: Result<(), Error>) -> Result<(), Error> {
     match removed {
         Err(error) if error.reason() == Some(Reason::NotFound) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bowline::client::SessionLoss;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_says_that_nothing_was_moved() {
+        let refused = |reason: Reason| Error::Refused(reason.into());
+        for error in [refused(Reason::Exists), refused(Reason::PermissionDenied), refused(Reason::NotFound)] {
+            assert_eq!(became_of(&error), "nothing was moved", "{error}");
+        }
+        let ended = Error::SessionEnded(SessionLoss::NotAllowed);
+        for error in [Error::TimedOut(Duration::ZERO), ended, Error::Protocol, refused(Reason::Unknown)] {
+            assert!(became_of(&error).starts_with("it may have been moved"), "{error}");
+        }
     }
 }
