@@ -248,6 +248,13 @@ fn b10_a_command_says_over_which_lines_it_goes_and_how_they_are_protected() {
     let weak = scene.run(&["cat", "store:media/file", "--protection", "signed"]);
     weak.failure_with(7, &["error[policy]", "asks for sealed at least", "data: nothing was sent"]);
     assert_eq!(scene.run(&["cat", "store:media/file", "--protection", "sealed"]).success(), "bytes");
+    // Lines are described in one place: where arguments do it, a variable adds none that they do not name.
+    let roles = ["--json", "ping", "store", "--bulk-via", "127.0.0.1", "--keys-via", "127.0.0.2"];
+    let told = objects(&finish(scene.station.command(&roles).env("BOWLINE_VIA", "127.0.0.1")));
+    let told: Vec<_> = told.iter().map(|line| line["role"].as_str().unwrap()).collect();
+    assert!(told.contains(&"bulk") && told.contains(&"keys") && !told.contains(&"both"), "{told:?}");
+    let told = objects(&finish(scene.station.command(&roles[..3]).env("BOWLINE_VIA", "127.0.0.1")));
+    assert!(!told.is_empty() && told.iter().all(|line| line["via"] == "127.0.0.1"), "{told:?}");
 }
 
 #[test]

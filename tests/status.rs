@@ -439,8 +439,27 @@ fn the_admin_socket_is_its_user_s_alone_and_goes_with_the_server() {
         .failure(&["no server's admin socket", "--socket PATH"]);
     assert!(places.iter().all(|place| said.contains(place)), "{said}");
 
-    let server = serve(&store, &["--no-admin-socket"]);
-    assert!(!socket.exists());
+    // What a flag says goes before a variable.
+    let (place, state) = (store.at("elsewhere.sock"), store.at("elsewhere"));
+    let media = export("media", &store.at("media"));
+    let flags = [
+        "serve",
+        &media,
+        "--until-stdin-closes",
+        "--listen",
+        "127.0.0.1:0",
+        "--no-admin-socket",
+        "--no-state",
+    ];
+    let mut serve = store.command(&flags);
+    serve.env("BOWLINE_ADMIN_SOCKET", &place).env("BOWLINE_STATE_DIR", &state);
+    let server = Server::start(&mut serve, Vec::new());
+    assert!(!socket.exists() && !place.exists() && !state.exists());
+    drop(server);
+    let mut serve = store.command(&flags[..5]);
+    serve.env("BOWLINE_ADMIN_SOCKET", &place).env("BOWLINE_STATE_DIR", &state);
+    let server = Server::start(&mut serve, Vec::new());
+    assert!(!socket.exists() && place.exists() && state.exists());
     drop(server);
     let both = ["serve", "media=/srv", "--listen", "127.0.0.1:0", "--no-admin-socket", "--admin-socket", "a"];
     store.run(&both).misuse("--no-admin-socket");

@@ -39,7 +39,7 @@ use user::User;
 
 /// Runs the program. What number it ends with stands in [`Code::exit`]; 0 is success.
 pub(crate) fn run() -> ExitCode {
-    let matches = Arguments::command().get_matches();
+    let matches = arguments::matches();
     admin::name(matches.subcommand_name().unwrap_or_default());
     let parsed = Arguments::from_arg_matches(&matches);
     let Arguments { common, command } =
