@@ -266,7 +266,8 @@ async fn a_released_open_is_another_client_s_at_once_and_its_holder_hears_of_it(
 
     // Once more, and one that never was.
     for gone in [id.as_str(), "1"] {
-        let said = ask(&["release", gone], &world.admin_socket()).failure(&["there is no open", gone]);
+        let said = ask(&["release", gone], &world.admin_socket());
+        let said = said.failure_with(3, &["error[not-found]: there is no open", gone]);
         assert!(said.contains("try: an id that `bowline status` lists"), "{said}");
     }
     for bad in ["", "open", "0x1f", "12345678901234567"] {

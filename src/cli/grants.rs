@@ -31,7 +31,8 @@ pub(super) async fn grant(arguments: GrantArguments) -> Result<(), Failure> {
     let GrantArguments { source, to, rights, lasts, deliver, gives_up, client } = arguments;
     let what = format!("cannot grant {}", source.shown());
     let connected = connect(&client, &source.peer, &what).await?;
-    let (session, failure) = (&connected.session, |error: Error| connected.failure(&what, &error));
+    let (session, failure) =
+        (&connected.session, |error: Error| connected.failure_at(&source, &what, &error));
     let rights = rights.into_iter().fold(Rights::NONE, Rights::union);
     let options = OpenOptions::new()
         .read(rights.contains(Rights::READ))

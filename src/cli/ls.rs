@@ -120,7 +120,11 @@ pub(super) async fn list(arguments: ListArguments) -> Result<(), Failure> {
                 }
                 Err(Trouble::Output(failure)) => return Err(failure),
                 Err(Trouble::Remote(error)) => {
-                    tally.failed(connected.failure(&format!("cannot list {}", place.shown()), &error))?;
+                    tally.failed(connected.failure_at(
+                        &place,
+                        &format!("cannot list {}", place.shown()),
+                        &error,
+                    ))?;
                 }
             }
         }
@@ -221,7 +225,7 @@ pub(super) async fn stat(arguments: StatArguments) -> Result<(), Failure> {
                 let entry = Entry { target, ..Entry::new("stat", place, attributes.kind, Some(attributes)) };
                 show_either(&entry, || stat_text(place, &attributes, entry.target.as_deref()))?;
             }
-            Err(error) => tally.failed(connected.failure(&what, &error))?,
+            Err(error) => tally.failed(connected.failure_at(place, &what, &error))?,
         }
     }
     sessions.close().await;

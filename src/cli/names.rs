@@ -49,7 +49,7 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
             .data("nothing was moved"));
     }
     let connected = connect(&client, &from.peer, &what).await?;
-    let failure = |error: Error| connected.failure(&what, &error).data("nothing was moved");
+    let failure = |error: Error| connected.failure_at(&from, &what, &error).data("nothing was moved");
     let export = connected.session.export(&from.export).map_err(failure)?;
     let Some(target) = into_directory(&export, &from.path, &to).await.map_err(failure)? else {
         return Err(Failure::coded(Code::Settings, what)
@@ -60,7 +60,7 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     let (old, new) = (from.path.as_bytes(), target.as_bytes());
     let moved =
         if no_clobber { export.rename_no_replace(old, new).await } else { export.rename(old, new).await };
-    moved.map_err(|error| connected.failure(&what, &error).data(became_of(&error)))?;
+    moved.map_err(|error| connected.failure_at(&from, &what, &error).data(became_of(&error)))?;
     report("moved", &from.shown(), Some(&to.at(target).shown()))?;
     connected.session.close().await;
     Ok(())
@@ -124,7 +124,7 @@ pub(super) async fn make(arguments: MakeArguments) -> Result<(), Failure> {
                 tally.done();
                 report("made", &place.shown(), None)?;
             }
-            Err(error) => tally.failed(connected.failure(&what, &error))?,
+            Err(error) => tally.failed(connected.failure_at(place, &what, &error))?,
         }
     }
     sessions.close().await;
@@ -147,7 +147,7 @@ pub(super) async fn remove(arguments: RemoveArguments) -> Result<(), Failure> {
         let export = match connected.session.export(&place.export) {
             Ok(export) => export,
             Err(error) => {
-                tally.failed(connected.failure(&what, &error))?;
+                tally.failed(connected.failure_at(place, &what, &error))?;
                 continue;
             }
         };
@@ -160,7 +160,7 @@ pub(super) async fn remove(arguments: RemoveArguments) -> Result<(), Failure> {
                 say(&format!("{} was not there\n", place.shown()));
             }
             Err(error) => {
-                let failure = connected.failure(&what, &error);
+                let failure = connected.failure_at(place, &what, &error);
                 let failure = match error.reason() {
                     Some(Reason::IsDirectory) => failure.try_this(format!("bowline rm -r {}", place.shown())),
                     _ => failure,

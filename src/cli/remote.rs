@@ -133,6 +133,23 @@ impl Connected {
         self.own.public()
     }
 
+    /// What a user reads when `what` fails at this place of the server.
+    pub(super) fn failure_at(&self, place: &Remote, what: &str, error: &Error) -> Failure {
+        let failure = self.failure(what, error);
+        match error.reason() {
+            Some(Reason::NotFound) if place.path.is_root() => failure.try_this(format!(
+                "ask whoever runs \"{}\" for the exports that are on its list for this client",
+                place.peer
+            )),
+            Some(Reason::NotFound) => failure.try_this(format!(
+                "bowline ls {}:{}/, to see what is there",
+                clean(&place.peer),
+                clean(&place.export)
+            )),
+            _ => failure,
+        }
+    }
+
     /// What a user reads when `what` fails with this error.
     pub(super) fn failure(&self, what: &str, error: &Error) -> Failure {
         describe(what, error, &self.peer, &self.own)

@@ -14,7 +14,7 @@ use super::admin;
 use super::arguments::{LineArguments, ResumeArguments};
 use super::failure::{Code, Failure};
 use super::lines::{Interfaces, with_vias};
-use super::output::{say, show_either};
+use super::output::{say, show_either, warn};
 use super::places::{identity, key_rings, place};
 use super::remote::{describe, describe_peers, unknown_peer};
 use super::sessions::Tally;
@@ -24,7 +24,7 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     let folder = key_rings(ring)?;
     let survey = Survey::of(&folder).map_err(|error| Failure::of("cannot list open files", &error))?;
     for problem in &survey.problems {
-        say(&format!("warning: {}\n", with_sources(problem)));
+        warn(&with_sources(problem));
     }
     let path = place(client.peers, "peers.toml")?;
     let known = Peers::load_or_none(&path).map_err(|error| describe_peers(&error, &path))?;

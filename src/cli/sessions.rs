@@ -2,7 +2,7 @@
 
 use super::arguments::ClientArguments;
 use super::failure::{Code, Failure};
-use super::output::{insist, show, style};
+use super::output::{complain, show, style};
 use super::remote::{Connected, connect};
 
 /// The sessions of one command, by server; each is made when it is first asked for.
@@ -101,7 +101,7 @@ pub(super) fn tell(failure: &Failure) -> Result<(), Failure> {
     if style().json {
         return show(&failure.json());
     }
-    insist(&failure.text());
+    complain(failure);
     Ok(())
 }
 

@@ -58,7 +58,8 @@ pub(super) struct CommonArguments {
     /// Say more; twice, much more. BOWLINE_LOG says it more exactly.
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub(super) verbose: u8,
-    /// When messages have colors.
+    /// When the words "error" and "warning", and the log, have colors. If nothing is said: on a terminal, unless NO_COLOR is
+    /// set.
     #[arg(long, global = true, value_name = "WHEN", env = "BOWLINE_COLOR", help_heading = "Output")]
     pub(super) color: Option<Color>,
 }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::admin::{Line, Request, SocketProblem, living, reach};
 use super::arguments::{AdminArguments, ReleaseArguments, StatusArguments};
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 use super::output::{show, show_either, style};
 use super::places::{admin_sockets, client_sockets};
 
@@ -143,8 +143,9 @@ async fn ask(path: &Path, mut stream: UnixStream, request: &Request) -> Result<T
             return Err(cut("it does not end"));
         }
         match serde_json::from_str(line).map_err(|_| not_understood())? {
-            Line::Error { message, hint } => {
-                let failure = Failure::new(message.escape_debug().to_string());
+            Line::Error { message, hint, code } => {
+                let code = code.as_deref().and_then(Code::named).unwrap_or(Code::Other);
+                let failure = Failure::coded(code, message.escape_debug().to_string());
                 return Err(match hint {
                     Some(hint) => failure.try_this(hint.escape_debug().to_string()),
                     None => failure,
