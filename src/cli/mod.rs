@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command, CommonArguments, ConfigCommand};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use failure::{Code, Failure};
-use output::{Color, Style, insist, set_style, show, style};
+use output::{Color, Style, complain, set_style, show, style, warn};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use user::User;
 
@@ -55,7 +55,7 @@ pub(crate) fn run() -> ExitCode {
             if style().json {
                 drop(show(&failure.json()));
             } else {
-                insist(&failure.text());
+                complain(&failure);
             }
             failure.exit()
         }
@@ -75,6 +75,7 @@ fn begin(common: &CommonArguments, command: &Command) -> Result<(), Failure> {
             .try_this("color = \"auto\", \"always\" or \"never\"")),
     };
     set_style(Style { color: color.clone().unwrap_or_default(), ..style });
+    let loaded = loaded.map(|warnings| warnings.iter().for_each(|warning| warn(warning)));
     match command {
         // They are of use while settings are wrong, and need none.
         Command::Explain { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),

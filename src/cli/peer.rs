@@ -77,6 +77,9 @@ impl<'a> PeerObject<'a> {
 fn list(file: Option<PathBuf>) -> Result<(), Failure> {
     let file = place(file, "peers.toml")?;
     let peers = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
+    if peers.iter().next().is_none() {
+        say(&format!("no server is in {}: bowline peer trust HOST\n", file.display()));
+    }
     for peer in &peers {
         let object = PeerObject::new("peer", peer);
         show_either(&object, || {
