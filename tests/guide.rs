@@ -32,6 +32,13 @@ fn commands() -> Vec<(&'static str, String)> {
     blocks.flat_map(str::lines).map(|line| command(line).unwrap_or_else(|| panic!("{line:?}"))).collect()
 }
 
+/// The guide's configuration file of a server.
+fn service() -> String {
+    let blocks = GUIDE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut of_servers = blocks.filter(|block| block.contains("[[export]]"));
+    of_servers.next().expect("the guide configures a server").to_owned()
+}
+
 /// The two machines of the guide.
 struct Machines {
     folder: TempDir,
@@ -110,6 +117,10 @@ fn the_guide_works_as_written() {
     for (machine, written) in &all {
         let command = machines.real(written);
         if written.starts_with("bowline serve") {
+            // One that runs already has the identity, and gives it up for one that is configured otherwise.
+            drop(server.take());
+            let file = machines.real(&service()).replace("127.0.0.1:9477", "127.0.0.1:0");
+            fs::write(machines.home("server").join(".config/bowline/serve.toml"), file).unwrap();
             let mut started = machines.shell(machine, &format!("exec {command}"));
             let mut child = started.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
             let mut first = String::new();
