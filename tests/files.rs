@@ -248,6 +248,19 @@ fn b10_a_command_says_over_which_lines_it_goes_and_how_they_are_protected() {
     let weak = scene.run(&["cat", "store:media/file", "--protection", "signed"]);
     weak.failure_with(7, &["error[policy]", "asks for sealed at least", "data: nothing was sent"]);
     assert_eq!(scene.run(&["cat", "store:media/file", "--protection", "sealed"]).success(), "bytes");
+    // Two interfaces of this machine, or addresses, are two lines, and each is where its connections come from.
+    let two = ["--json", "ping", "store", "--via", "127.0.0.1", "--via", "127.0.0.2"];
+    let (code, told) = scene.objects(&two[1..]);
+    let told: Vec<_> = told.iter().map(|line| (line["via"].as_str().unwrap(), &line["reached"])).collect();
+    assert_eq!((code, told), (Some(0), vec![("127.0.0.1", &5.into()), ("127.0.0.2", &5.into())]));
+    scene.write("large", support::pattern(8 << 20));
+    let copy = scene.station.at("large");
+    let both = [&["cp", "store:media/large", copy.to_str().unwrap()], &two[3..]].concat();
+    scene.run(&both).success();
+    assert!(fs::read(copy).unwrap() == support::pattern(8 << 20));
+    for from in ["127.0.0.1", "127.0.0.2"] {
+        scene.server.log_has(&format!(" peer={from}}}"));
+    }
     // Lines are described in one place: where arguments do it, a variable adds none that they do not name.
     let roles = ["--json", "ping", "store", "--bulk-via", "127.0.0.1", "--keys-via", "127.0.0.2"];
     let told = objects(&finish(scene.station.command(&roles).env("BOWLINE_VIA", "127.0.0.1")));

@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use program::{Server, User, client_entry, export, finish, finish_child, message, peer_entry};
 use rustix::process::Signal;
@@ -125,17 +125,8 @@ fn what_is_accepted_is_complete_or_not_there() {
     fs::write(&output, "as it was").unwrap();
     let accept = ["accept", "store", key_file.to_str().unwrap(), "--output", output.to_str().unwrap()];
     // No file of this process may have more than a mebibyte: it is told so instead of being ended.
-    let limited = heir.command(&accept);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"]).arg(limited.get_program());
-    shell.args(limited.get_args());
-    for (name, value) in limited.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    let failed = finish(&mut shell);
+    let limited = ["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_bowline")];
+    let failed = finish(&mut heir.command_of("sh", &[&limited[..], &accept].concat()));
     assert_eq!(failed.status.code(), Some(10), "{failed:?}");
     assert!(
         failed.err.contains("error[no-space]: cannot write ") && failed.err.contains("is as it was"),

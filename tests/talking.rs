@@ -31,19 +31,6 @@ const PAINTED: &str = "\u{1b}[1;31merror\u{1b}[0m[unknown-peer]: no server is kn
 /// A command that fails.
 const FAILS: [&str; 2] = ["ls", "store:media"];
 
-/// Another program in the environment of a command.
-fn within(program: &str, arguments: &[&str], command: &Command) -> Command {
-    let mut outer = Command::new(program);
-    outer.args(arguments);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(name, value),
-            None => outer.env_remove(name),
-        };
-    }
-    outer
-}
-
 fn user() -> User {
     let user = User::new();
     user.make_key();
@@ -94,7 +81,7 @@ fn on_a_terminal_there_are_colors_unless_somebody_wants_none() {
     let user = user();
     let told = |more: &str, variables: &[(&str, &str)]| {
         let line = format!("{} ls store:media {more}", env!("CARGO_BIN_EXE_bowline"));
-        let mut script = within("script", &["-qec", &line, "/dev/null"], &user.command(&[]));
+        let mut script = user.command_of("script", &["-qec", &line, "/dev/null"]);
         script.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
         String::from_utf8(finish(&mut script).out).unwrap()
     };
@@ -198,7 +185,7 @@ fn settings_are_taken_from_the_nearest_that_says_something() {
     let system = "mount -t tmpfs none /etc && mkdir /etc/bowline && printf '%s\\n' 'jobs = 3' 'color = \"never\"' 'ring = \"/system\"' > /etc/bowline/config.toml && exec \"$@\"";
     let wrapper = [&unshare[..], &["sh", "-c", system, "sh", env!("CARGO_BIN_EXE_bowline")]].concat();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let mut command = within("unshare", &[&wrapper, arguments].concat(), &user.command(&[]));
+        let mut command = user.command_of("unshare", &[&wrapper, arguments].concat());
         finish(command.envs(variables.iter().copied()))
     };
     let starts = |done: Done, start: &str| assert!(done.err.starts_with(start), "{done:?}");
