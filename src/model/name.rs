@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
@@ -25,8 +26,10 @@ pub enum NameError {
 }
 
 /// The name under which a server exports a directory: 1 to 64 of `a-z A-Z 0-9 . _ -`, not starting with a dot.
+///
+/// A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExportName(String);
+pub struct ExportName(Arc<str>);
 
 impl ExportName {
     /// Longest name, in bytes.
@@ -53,7 +56,7 @@ impl FromStr for ExportName {
         if text.starts_with('.') || !text.bytes().all(is_allowed) {
             return Err(NameError::Byte);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 

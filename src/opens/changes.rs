@@ -117,12 +117,16 @@ impl OpenTable {
             return;
         }
         let writer = Writer { open: Some(id), identity: open.owner };
-        let changes = self.changes.entry(open.file).or_default();
+        // Most files are never changed while they are open, and nothing is kept of those.
+        let changes = self.changes.get_mut(&open.file);
+        let by_others = changes.as_ref().and_then(|changes| changes.by_others(writer));
         open.expected = Some(attributes.into());
         open.wrote = false;
-        open.others_wrote = open.keeps_mark || changes.by_others(writer).is_some_and(|at| at > since);
+        open.others_wrote = open.keeps_mark || by_others.is_some_and(|at| at > since);
         open.is_restored &= open.keeps_mark;
-        changes.forget_marks();
+        if let Some(changes) = changes {
+            changes.forget_marks();
+        }
         self.touch_lazily(id);
     }
 

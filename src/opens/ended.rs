@@ -189,7 +189,7 @@ impl Tombstones {
 impl Tombstone {
     pub(super) fn new(open: &Open, (ending, ended): (Ending, Time), keys_max: usize) -> Self {
         let of_owner = open.keys.of(None).map(|record| (record.image(), None));
-        let of_grants = open.grants.live().flat_map(|grant| {
+        let of_grants = open.grants().live().flat_map(|grant| {
             let keys = open.keys.of(Some(grant.id)).map(super::keys::KeyRecord::image);
             keys.chain(grant.key).map(|image| (image, Some(grant.to)))
         });

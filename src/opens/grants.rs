@@ -125,6 +125,8 @@ pub(super) struct Grants {
 }
 
 impl Grants {
+    pub(super) const NONE: Self = Self { live: Vec::new(), ended: Vec::new() };
+
     pub(super) fn live(&self) -> impl Iterator<Item = &Grant> {
         self.live.iter()
     }
@@ -272,14 +274,15 @@ impl OpenTable {
         if !open.resumable || !holder.rights.permits(asked.rights.union(Rights::GRANT)) {
             return Err(Reason::PermissionDenied.into());
         }
-        if open.grants.live.len() >= self.grants_per_open || asked.deliver && !self.may_offer(from, asked.to)
+        if open.grants().live.len() >= self.grants_per_open
+            || asked.deliver && !self.may_offer(from, asked.to)
         {
             return Err(Reason::Quota.into());
         }
         if self.grants.contains_key(&asked.grant) {
             return Err(Reason::Exhausted.into());
         }
-        let latest = parent.and_then(|parent| open.grants.find(parent)).and_then(|parent| parent.ends);
+        let latest = parent.and_then(|parent| open.grants().find(parent)).and_then(|parent| parent.ends);
         let ends = asked.lasts.map(|lasts| now.after(lasts)).into_iter().chain(latest).min();
         let mut grant = Grant {
             id: asked.grant,
@@ -316,8 +319,8 @@ impl OpenTable {
     ) -> Result<ResumeKey, Refusal> {
         let &id = self.grants.get(&grant).ok_or(Reason::NotFound)?;
         let open = self.opens.get(&id).ok_or(Reason::NotFound)?;
-        let Some(found) = open.grants.find(grant) else {
-            let mut ended = open.grants.ended.iter();
+        let Some(found) = open.grants().find(grant) else {
+            let mut ended = open.grants().ended.iter();
             let is_own = ended.any(|ended| ended.id == grant && ended.to == *identity);
             return Err(if is_own { Reason::Revoked } else { Reason::NotFound }.into());
         };
@@ -329,7 +332,7 @@ impl OpenTable {
         }
         let mut changed = found.clone();
         let key = self.stamp_key(id, &mut changed, stamp)?;
-        let found = self.opens.get_mut(&id).and_then(|open| open.grants.find_mut(grant));
+        let found = self.opens.get_mut(&id).and_then(|open| open.granted.as_mut()?.find_mut(grant));
         *found.ok_or(Reason::NotFound)? = changed;
         self.touch(id);
         self.check_in_debug();
@@ -350,8 +353,8 @@ impl OpenTable {
     ) -> Result<Vec<HandleId>, Refusal> {
         let holder = self.usable(session, handle)?;
         let open = self.opens.get(&holder.open).ok_or(Reason::BadHandle)?;
-        let Some(found) = open.grants.find(grant) else { return Ok(Vec::new()) };
-        if !open.grants.stems_from(found, holder.grant) {
+        let Some(found) = open.grants().find(grant) else { return Ok(Vec::new()) };
+        if !open.grants().stems_from(found, holder.grant) {
             return Err(Reason::PermissionDenied.into());
         }
         let mut stopped = self.end_grant(grant);
@@ -377,20 +380,20 @@ impl OpenTable {
     #[must_use]
     pub fn offer(&self, grant: GrantId) -> Option<Offer<'_>> {
         let open = self.opens.get(self.grants.get(&grant)?)?;
-        let Grant { id, from, rights, .. } = *open.grants.find(grant)?;
+        let Grant { id, from, rights, .. } = *open.grants().find(grant)?;
         Some(Offer { grant: id, from, export: &open.export, path: &open.path, rights })
     }
 
     /// How many grants are in force.
     #[must_use]
     pub fn grants_len(&self) -> usize {
-        self.opens.values().map(|open| open.grants.live.len()).sum()
+        self.opens.values().map(|open| open.grants().live.len()).sum()
     }
 
     /// Somebody has resumed with a key of the grant.
     pub(super) fn on_grant_taken(&mut self, id: GrantId) {
         let Some(&open) = self.grants.get(&id) else { return };
-        let found = self.opens.get_mut(&open).and_then(|open| open.grants.find_mut(id));
+        let found = self.opens.get_mut(&open).and_then(|open| open.granted.as_mut()?.find_mut(id));
         let Some(grant) = found.filter(|grant| !grant.is_taken) else { return };
         grant.is_taken = true;
         let to = grant.to;
@@ -404,7 +407,7 @@ impl OpenTable {
 
     /// Ends what a holder has given.
     pub(super) fn end_grants_of(&mut self, open: OpenId, giver: HandleId) {
-        let given = self.opens.get(&open).map(|open| open.grants.which(|grant| grant.giver == Some(giver)));
+        let given = self.opens.get(&open).map(|open| open.grants().which(|grant| grant.giver == Some(giver)));
         for grant in given.unwrap_or_default() {
             self.end_grant(grant);
         }
@@ -413,7 +416,7 @@ impl OpenTable {
     /// Ends what identities have given, and stands on its own by now.
     pub(super) fn end_grants_from(&mut self, is_meant: impl Fn(&PublicKey) -> bool) {
         let given: Vec<GrantId> =
-            self.opens.values().flat_map(|open| open.grants.which(|grant| is_meant(&grant.from))).collect();
+            self.opens.values().flat_map(|open| open.grants().which(|grant| is_meant(&grant.from))).collect();
         for grant in given {
             self.end_grant(grant);
         }
@@ -423,7 +426,8 @@ impl OpenTable {
     /// Forgets the grants of an open that ends.
     pub(super) fn forget_grants(&mut self, id: OpenId) {
         let Some(open) = self.opens.get_mut(&id) else { return };
-        let Grants { live, ended } = core::mem::take(&mut open.grants);
+        let Some(grants) = open.granted.take() else { return };
+        let Grants { live, ended } = *grants;
         for grant in live {
             self.grants.remove(&grant.id);
             self.forget_in_order(&grant);
@@ -461,7 +465,10 @@ impl OpenTable {
         for kept in &stored.ended_grants {
             let keys = kept.keys.iter().copied().map(KeyImage::restored).collect();
             let ended = EndedGrant { id: kept.grant, to: kept.to, keys };
-            let dropped = self.opens.get_mut(&id).map(|open| open.grants.bury(ended, self.grants_per_open));
+            let dropped = self
+                .opens
+                .get_mut(&id)
+                .map(|open| open.granted.get_or_insert_default().bury(ended, self.grants_per_open));
             self.grants.insert(kept.grant, id);
             for dropped in dropped.unwrap_or_default() {
                 self.grants.remove(&dropped);
@@ -473,7 +480,7 @@ impl OpenTable {
     pub(super) fn check_grants(&self) {
         let (mut known, mut timed, mut offered) = (0, 0, 0);
         for (id, open) in &self.opens {
-            let Grants { live, ended } = &open.grants;
+            let Grants { live, ended } = open.grants();
             assert!(live.len() <= self.grants_per_open, "{id:?} has too many grants");
             assert!(ended.len() <= self.grants_per_open.max(1), "{id:?} has too many marks");
             known += live.len() + ended.len();
@@ -484,7 +491,7 @@ impl OpenTable {
                 offered += usize::from(grant.is_offered());
                 let is_timed = grant.ends.is_none_or(|end| self.grant_ends.contains(&(end, grant.id)));
                 assert!(is_timed, "nobody watches the end of {:?}", grant.id);
-                let parent = grant.parent.map(|parent| open.grants.find(parent));
+                let parent = grant.parent.map(|parent| open.grants().find(parent));
                 let is_within = parent
                     .is_none_or(|parent| parent.is_some_and(|parent| parent.rights.permits(grant.rights)));
                 assert!(is_within, "{:?} has more than what it was given from", grant.id);
@@ -499,7 +506,7 @@ impl OpenTable {
             let holders = open.holders.iter().filter_map(|handle| self.holders.get(handle));
             for holder in holders.filter(|holder| !holder.is_draining()) {
                 let Some(grant) = holder.grant else { continue };
-                let grant = open.grants.find(grant);
+                let grant = open.grants().find(grant);
                 assert!(
                     grant.is_some_and(
                         |grant| grant.to == holder.identity && grant.rights.permits(holder.rights)
@@ -528,7 +535,7 @@ impl OpenTable {
         if grant.is_offered() {
             self.offers.entry(grant.to).or_default().insert(grant.id, grant.from);
         }
-        open.grants.live.push(grant);
+        open.granted.get_or_insert_default().live.push(grant);
     }
 
     /// Gives a grant the next key of its open.
@@ -546,14 +553,20 @@ impl OpenTable {
     fn end_grant(&mut self, id: GrantId) -> Vec<HandleId> {
         let Some(&open_id) = self.grants.get(&id) else { return Vec::new() };
         let Some(open) = self.opens.get_mut(&open_id) else { return Vec::new() };
-        let Some(grant) = open.grants.remove(id) else { return Vec::new() };
+        let Some(grant) = open.granted.as_mut().and_then(|grants| grants.remove(id)) else {
+            return Vec::new();
+        };
         let keys = open.keys.of(Some(id)).map(super::keys::KeyRecord::image).chain(grant.key).collect();
         open.keys.forget_grant(id);
-        let dropped = open.grants.bury(EndedGrant { id, to: grant.to, keys }, self.grants_per_open);
+        let dropped = open
+            .granted
+            .get_or_insert_default()
+            .bury(EndedGrant { id, to: grant.to, keys }, self.grants_per_open);
         for dropped in dropped {
             self.grants.remove(&dropped);
         }
-        let (holders, given_on) = (open.holders.clone(), open.grants.which(|other| other.parent == Some(id)));
+        let (holders, given_on) =
+            (open.holders.clone(), open.grants().which(|other| other.parent == Some(id)));
         self.forget_in_order(&grant);
         self.touch(open_id);
         // Those first that stem from it: what they have is told by this.

@@ -234,10 +234,10 @@ impl<'a> Named<'a> {
         if let Some(record) = open.keys.record(generation) {
             return Self::Key(open, record);
         }
-        if let Some((grant, image)) = open.grants.by_generation(generation) {
+        if let Some((grant, image)) = open.grants().by_generation(generation) {
             return Self::Grant(open, grant, image);
         }
-        if let Some((ended, image)) = open.grants.ended_by_generation(generation) {
+        if let Some((ended, image)) = open.grants().ended_by_generation(generation) {
             return Self::EndedGrant(ended, image);
         }
         Self::NoKey(open.keys.records().first().map(|record| (open, record)))
@@ -285,7 +285,7 @@ fn authenticate<'a>(
             open,
             rights: record.rights,
             home: Some(record.home),
-            grant: record.grant.and_then(|grant| open.grants.find(grant)),
+            grant: record.grant.and_then(|grant| open.grants().find(grant)),
         }),
         Named::Grant(open, grant, _) if is_right => {
             Ok(Authentic { open, rights: grant.rights, home: None, grant: Some(grant) })

@@ -273,7 +273,8 @@ pub(super) struct Open {
     pub(super) deadline: Option<Time>,
     pub(super) holders: Vec<HandleId>,
     pub(super) keys: OpenKeys,
-    pub(super) grants: Grants,
+    /// Most opens have none, and there are many opens.
+    pub(super) granted: Option<Box<Grants>>,
     /// How the file looks if nobody but bowline changes it; none while its owner writes.
     pub(super) expected: Option<FileMark>,
     /// Whether its owner has written since it was looked at.
@@ -315,6 +316,11 @@ pub(super) enum Presence {
 }
 
 impl Open {
+    pub(super) fn grants(&self) -> &Grants {
+        static NONE: Grants = Grants::NONE;
+        self.granted.as_deref().unwrap_or(&NONE)
+    }
+
     pub(super) fn new(admission: &Admission, grace: Duration) -> Self {
         Self {
             owner: admission.owner,
@@ -328,9 +334,10 @@ impl Open {
             guard: admission.guard,
             phase: OpenPhase::Held,
             deadline: None,
-            holders: Vec::new(),
+            // Most have one, and there are many opens.
+            holders: Vec::with_capacity(1),
             keys: OpenKeys::default(),
-            grants: Grants::default(),
+            granted: None,
             expected: Some(admission.mark),
             wrote: false,
             others_wrote: false,
@@ -368,7 +375,7 @@ impl Open {
     pub(super) fn bearer(&self, grant: Option<GrantId>) -> PublicKey {
         let Some(grant) = grant else { return self.owner };
         // Keys end with their grant; nobody has the key of zeros.
-        self.grants.find(grant).map_or(PublicKey([0; 32]), |grant| grant.to)
+        self.grants().find(grant).map_or(PublicKey([0; 32]), |grant| grant.to)
     }
 
     pub(super) fn admitted(&self, open: OpenId, handle: HandleId, rights: Rights) -> Admitted {
@@ -396,7 +403,7 @@ impl Open {
             phase: self.phase,
             deadline: self.deadline,
             holders: &self.holders,
-            keys: self.keys.len().saturating_add(self.grants.keys_len()),
+            keys: self.keys.len().saturating_add(self.grants().keys_len()),
         }
     }
 }

@@ -132,7 +132,9 @@ impl OpenTable {
         let Some(id) = self.holders.get(&replaced).map(|holder| holder.open) else { return };
         if let Some(open) = self.opens.get_mut(&id) {
             open.keys.rehome(replaced, by);
-            open.grants.rehome(replaced, by);
+            if let Some(grants) = &mut open.granted {
+                grants.rehome(replaced, by);
+            }
         }
         self.stop_holder(replaced);
     }

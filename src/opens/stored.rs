@@ -295,8 +295,8 @@ impl OpenTable {
             issued: open.keys.issued(),
             locks: self.locks(id).into_iter().map(|(range, mode)| (range.raw(), mode)).collect(),
             renewals: open.renewals,
-            grants: open.grants.stored(),
-            ended_grants: open.grants.stored_ended(),
+            grants: open.grants().stored(),
+            ended_grants: open.grants().stored_ended(),
         })
     }
 
@@ -351,7 +351,8 @@ impl Open {
             guard: stored.guard,
             phase: OpenPhase::Held,
             deadline: None,
-            holders: Vec::new(),
+            // Most have one, and there are many opens.
+            holders: Vec::with_capacity(1),
             keys: OpenKeys::restored(stored),
             expected: stored.expected,
             wrote: stored.wrote,
@@ -367,7 +368,7 @@ impl Open {
             is_restored: true,
             renewals,
             is_stored: true,
-            grants: Grants::default(),
+            granted: None,
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct OpenTable {
     /// The ids of all opens in order: their state is told in pages, and each page begins where the last one ended.
     pub(super) ids: BTreeSet<OpenId>,
     pub(super) holders: HashMap<HandleId, Box<Holder>>,
+    /// The names of the exports that opens are of, so that all opens of one share it.
+    pub(super) exports: HashSet<ExportName>,
     /// The opens of each file, by their modes: a newcomer is compared with a few modes, not with every open.
     pub(super) by_file: HashMap<FileIdentity, Vec<(OpenMode, BTreeSet<OpenId>)>>,
     /// The opens of each identity, by their create ids.
@@ -152,6 +154,7 @@ impl OpenTable {
             opens: HashMap::new(),
             ids: BTreeSet::new(),
             holders: HashMap::new(),
+            exports: HashSet::new(),
             by_file: HashMap::new(),
             by_owner: HashMap::new(),
             by_session: HashMap::new(),
@@ -472,11 +475,18 @@ impl OpenTable {
     }
 
     /// Puts the record of an open and its places in the indexes in; its holders are to follow.
-    pub(super) fn insert_record(&mut self, id: OpenId, open: Open) {
+    pub(super) fn insert_record(&mut self, id: OpenId, mut open: Open) {
+        if let Some(export) = self.exports.get(&open.export) {
+            open.export = export.clone();
+        } else {
+            self.exports.insert(open.export.clone());
+        }
         let groups = self.by_file.entry(open.file).or_default();
         if let Some((_, ids)) = groups.iter_mut().find(|(mode, _)| *mode == open.mode) {
             ids.insert(id);
         } else {
+            // Nearly every file is open in one mode.
+            groups.reserve_exact(1);
             groups.push((open.mode, BTreeSet::from([id])));
         }
         if let Some(changes) = self.changes.get_mut(&open.file) {
