@@ -124,7 +124,7 @@ fn of(done: &Done) -> Vec<Value> {
 
 /// Runs a command so that it succeeds, and gives what it prints. Those that print no objects are refused.
 async fn objects_of(scene: &Scene, name: &str) -> Vec<Value> {
-    let Scene { store, station, server, heir, store_key, heir_key } = scene;
+    let Scene { store, station, server, store_key, .. } = scene;
     let here = |arguments: &[&str]| of(&station.run(&[&["--json"], arguments].concat()));
     let there = |arguments: &[&str]| of(&store.run(&[&["--json"], arguments].concat()));
     let refused = |arguments: &[&str]| {
@@ -137,17 +137,7 @@ async fn objects_of(scene: &Scene, name: &str) -> Vec<Value> {
     let at = |name: &str| station.at(name).display().to_string();
     let address = server.addresses()[0].to_string();
     match name {
-        "accept" => {
-            let grant = ["grant", "store:media/file", "--to", heir_key];
-            let grant = Server::start(&mut station.command(&grant), Vec::new());
-            let (key, out) = (heir.at("key"), heir.at("out"));
-            fs::write(&key, &grant.first).unwrap();
-            let asked = ["--json", "accept", "store", key.to_str().unwrap()];
-            assert_eq!(heir.run(&asked).status.code(), Some(2), "what a file holds is no JSON");
-            let accepted = of(&heir.run(&[&asked[..], &["--output", out.to_str().unwrap()]].concat()));
-            assert_eq!((&accepted[0]["len"], fs::read(out).unwrap()), (&7.into(), b"content".to_vec()));
-            accepted
-        }
+        "accept" => accept(scene),
         "cat" => refused(&["cat", "store:media/file"]),
         "client-add" => there(&["client", "add", "other", KEY, "media"]),
         "client-ls" => there(&["client", "ls"]),
@@ -156,13 +146,7 @@ async fn objects_of(scene: &Scene, name: &str) -> Vec<Value> {
         "config-show" => here(&["config", "show"]),
         "cp" => here(&["cp", "store:media/file", &at("copy")]),
         "explain" => here(&["explain", "wrong-key"]),
-        "grant" => {
-            let asked = ["--json", "grant", "store:media/file", "--to", heir_key];
-            let grant = Server::start(&mut station.command(&asked), Vec::new());
-            let granted = of(&first_of(&grant));
-            assert!(granted[0]["key"].as_str().unwrap().starts_with("bowline-resume-1-"), "{granted:?}");
-            granted
-        }
+        "grant" => grant(scene),
         "key-new" => here(&["key", "new", "--key", &at("another")]),
         "key-show" => here(&["key", "show"]),
         "ls" => here(&["ls", "store:media"]),
@@ -196,20 +180,7 @@ async fn objects_of(scene: &Scene, name: &str) -> Vec<Value> {
             [listed, here(&["resume", "--all", "--ring", &at("ring")])].concat()
         }
         "rm" => here(&["rm", "-r", "store:media/moved"]),
-        "serve" => {
-            let other = User::new();
-            other.make_key();
-            other.set("clients.toml", "# nobody\n");
-            fs::create_dir(other.at("media")).unwrap();
-            let media = export("media", &other.at("media"));
-            let serve = ["--json", "serve", &media, "--until-stdin-closes", "--listen", "127.0.0.1:0"];
-            let serve = [&serve[..], &["--metrics", "127.0.0.1:0"]].concat();
-            let serving = Server::start(&mut other.command(&serve), Vec::new());
-            let listening = of(&first_of(&serving));
-            assert!(listening[0]["metrics"].as_str().unwrap().starts_with("http://127.0.0.1:"));
-            assert_eq!(listening[0]["protection"], "signed");
-            listening
-        }
+        "serve" => serve(),
         "stat" => here(&["stat", "store:media/file"]),
         "status" => {
             let done = store.run(&["--json", "status"]);
@@ -219,6 +190,41 @@ async fn objects_of(scene: &Scene, name: &str) -> Vec<Value> {
         }
         other => panic!("what does {other} --json print?"),
     }
+}
+
+fn accept(Scene { station, heir, heir_key, .. }: &Scene) -> Vec<Value> {
+    let grant = ["grant", "store:media/file", "--to", heir_key];
+    let grant = Server::start(&mut station.command(&grant), Vec::new());
+    let (key, out) = (heir.at("key"), heir.at("out"));
+    fs::write(&key, &grant.first).unwrap();
+    let asked = ["--json", "accept", "store", key.to_str().unwrap()];
+    assert_eq!(heir.run(&asked).status.code(), Some(2), "what a file holds is no JSON");
+    let accepted = of(&heir.run(&[&asked[..], &["--output", out.to_str().unwrap()]].concat()));
+    assert_eq!((&accepted[0]["len"], fs::read(out).unwrap()), (&7.into(), b"content".to_vec()));
+    accepted
+}
+
+fn grant(Scene { station, heir_key, .. }: &Scene) -> Vec<Value> {
+    let asked = ["--json", "grant", "store:media/file", "--to", heir_key];
+    let grant = Server::start(&mut station.command(&asked), Vec::new());
+    let granted = of(&first_of(&grant));
+    assert!(granted[0]["key"].as_str().unwrap().starts_with("bowline-resume-1-"), "{granted:?}");
+    granted
+}
+
+fn serve() -> Vec<Value> {
+    let other = User::new();
+    other.make_key();
+    other.set("clients.toml", "# nobody\n");
+    fs::create_dir(other.at("media")).unwrap();
+    let media = export("media", &other.at("media"));
+    let serve = ["--json", "serve", &media, "--until-stdin-closes", "--listen", "127.0.0.1:0"];
+    let serve = [&serve[..], &["--metrics", "127.0.0.1:0"]].concat();
+    let serving = Server::start(&mut other.command(&serve), Vec::new());
+    let listening = of(&first_of(&serving));
+    assert!(listening[0]["metrics"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    assert_eq!(listening[0]["protection"], "signed");
+    listening
 }
 
 #[tokio::test(flavor = "multi_thread")]

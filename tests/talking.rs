@@ -142,7 +142,7 @@ fn quiet_commands_say_results_and_errors_and_verbose_ones_more() {
 fn a_settings_file_of_somebody_else_is_warned_of_unless_nobody_wants_to_know() {
     let user = User::new();
     user.set("config.toml", "jobs = 3\n");
-    fs::set_permissions(user.settings("config.toml"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(user.settings("config.toml"), Permissions::from_mode(0o000)).unwrap();
     // Where another user may run it.
     let program = user.at("program");
     fs::copy(env!("CARGO_BIN_EXE_bowline"), &program).unwrap();
@@ -214,7 +214,7 @@ fn settings_are_taken_from_the_nearest_that_says_something() {
 /// The number with which a process ended, as a shell counts.
 fn number(mut child: Child) -> Option<i32> {
     let status = child.wait().unwrap();
-    status.code().or(status.signal().map(|signal| 128 + signal))
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
 #[test]

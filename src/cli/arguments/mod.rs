@@ -227,7 +227,7 @@ fn settled(words: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
             part.try_contains_id(id).is_ok() && part.value_source(id) == Some(ValueSource::CommandLine)
         })
     };
-    let said: Vec<&[&str]> = SAME.into_iter().filter(|same| same.iter().any(|id| is_said(&id))).collect();
+    let said: Vec<&[&str]> = SAME.into_iter().filter(|same| same.iter().any(is_said)).collect();
     deaf(Arguments::command(), &said.concat()).try_get_matches_from(&words)
 }
 
