@@ -384,7 +384,10 @@ fn cat_says_what_the_server_does_not_give() {
     for source in ["store:media/nothing", "store:media/no/thing", "store:nothing/file", "store:private/file"]
     {
         let said = cat(source).failure(&[&format!("cannot read {source}\n"), "no such file or export"]);
-        answers.push(said.replace(source, ""));
+        // The hint names the export that was asked for.
+        let (export, _) = source.split_once('/').unwrap();
+        assert!(said.contains(&format!("try: bowline ls {export}/, to see")), "{said}");
+        answers.push(said.replace(source, "").replace(export, ""));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "nobody learns what there is: {answers:?}");
     fs::create_dir(scene.store.at("media/folder")).unwrap();
@@ -425,7 +428,8 @@ fn cat_says_why_there_is_no_session() {
     cat(&stranger).failure(&["no identity", "bowline key new"]);
     let key = stranger.make_key();
     stranger.set("peers.toml", &peer_entry(&scene.server_key, &addresses));
-    cat(&stranger).failure(&["does not allow this client's key", &key, "clients.toml"]);
+    let hint = format!("bowline client add NAME {key} EXPORT");
+    cat(&stranger).failure(&["does not allow this client's key", &hint]);
     scene.end();
 }
 
