@@ -60,7 +60,8 @@ fn main() -> Outcome<()> {
         (Some(first), second) => {
             let all = [Some(first), second].into_iter().flatten().chain(arguments);
             let all: Option<Vec<String>> = all.map(|argument| argument.into_string().ok()).collect();
-            runtime.block_on(real::play(real::Stage::parse(&all.ok_or(real::USAGE)?)?))
+            let stage = real::Stage::parse(&all.ok_or(real::USAGE)?)?;
+            runtime.block_on(real::play(stage, &real::settings()?))
         }
     }
 }

@@ -148,6 +148,41 @@ fn names_are_made_moved_and_removed() {
     assert!(failed.err.contains("error[some-failed]: 2 of 2 could not be removed"), "{}", failed.err);
 }
 
+/// A server that is down keeps nobody from what the others have, before it and behind it.
+#[test]
+fn places_of_a_server_that_is_down_fail_alone() {
+    let scene = Scene::start();
+    scene.write("first", "1");
+    scene.write("last", "2");
+    let nobody = unused().to_string();
+    scene.run(&["peer", "add", "down", &scene.client_key, &nobody]).success();
+    let places = ["store:media/missing", "down:media/a", "down:media/b", "store:media/last"];
+    for command in [&["ls"][..], &["stat"], &["mkdir", "-p"], &["rm", "-f"]] {
+        let places = match command[0] {
+            "mkdir" => ["store:media/first/no", "down:media/a", "down:media/b", "store:media/made"],
+            "rm" => ["store:media/made/no/no", "down:media/a", "down:media/b", "store:media/last"],
+            _ => places,
+        };
+        let done = scene.run(&[command, &places].concat());
+        assert_eq!(done.status.code(), Some(4), "{command:?}: {done:?}");
+        for place in ["down:media/a", "down:media/b"] {
+            let failed = done
+                .err
+                .lines()
+                .filter(|line| line.starts_with("error[port-closed]: ") && line.ends_with(place));
+            assert_eq!(failed.count(), 1, "{place} is told once: {}", done.err);
+        }
+        if command[0] != "rm" {
+            assert!(done.err.contains(&format!(" {}\n", places[0])), "{}", done.err);
+            assert!(done.err.contains("error[some-failed]: 3 of 4 could not be "), "{}", done.err);
+        }
+    }
+    assert!(scene.store.at("media/made").is_dir(), "the place behind was made");
+    assert!(!scene.store.at("media/last").exists(), "the place behind was removed");
+    let alone = scene.run(&["ls", "down:media"]);
+    alone.failure_with(6, &["error[port-closed]: cannot list down:media/"]);
+}
+
 #[test]
 fn servers_are_added_listed_tried_and_taken_off() {
     let scene = Scene::start();
@@ -213,6 +248,26 @@ fn b10_a_command_says_over_which_lines_it_goes_and_how_they_are_protected() {
     let weak = scene.run(&["cat", "store:media/file", "--protection", "signed"]);
     weak.failure_with(7, &["error[policy]", "asks for sealed at least", "data: nothing was sent"]);
     assert_eq!(scene.run(&["cat", "store:media/file", "--protection", "sealed"]).success(), "bytes");
+    // Two interfaces of this machine, or addresses, are two lines, and each is where its connections come from.
+    let two = ["--json", "ping", "store", "--via", "127.0.0.1", "--via", "127.0.0.2"];
+    let (code, told) = scene.objects(&two[1..]);
+    let told: Vec<_> = told.iter().map(|line| (line["via"].as_str().unwrap(), &line["reached"])).collect();
+    assert_eq!((code, told), (Some(0), vec![("127.0.0.1", &5.into()), ("127.0.0.2", &5.into())]));
+    scene.write("large", support::pattern(8 << 20));
+    let copy = scene.station.at("large");
+    let both = [&["cp", "store:media/large", copy.to_str().unwrap()], &two[3..]].concat();
+    scene.run(&both).success();
+    assert!(fs::read(copy).unwrap() == support::pattern(8 << 20));
+    for from in ["127.0.0.1", "127.0.0.2"] {
+        scene.server.log_has(&format!(" peer={from}}}"));
+    }
+    // Lines are described in one place: where arguments do it, a variable adds none that they do not name.
+    let roles = ["--json", "ping", "store", "--bulk-via", "127.0.0.1", "--keys-via", "127.0.0.2"];
+    let told = objects(&finish(scene.station.command(&roles).env("BOWLINE_VIA", "127.0.0.1")));
+    let told: Vec<_> = told.iter().map(|line| line["role"].as_str().unwrap()).collect();
+    assert!(told.contains(&"bulk") && told.contains(&"keys") && !told.contains(&"both"), "{told:?}");
+    let told = objects(&finish(scene.station.command(&roles[..3]).env("BOWLINE_VIA", "127.0.0.1")));
+    assert!(!told.is_empty() && told.iter().all(|line| line["via"] == "127.0.0.1"), "{told:?}");
 }
 
 #[test]

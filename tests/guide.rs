@@ -11,11 +11,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bowline::net::Clock;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const GUIDE: &str = include_str!("../docs/guide.md");
@@ -30,6 +32,13 @@ fn commands() -> Vec<(&'static str, String)> {
         server.or_else(|| line.strip_prefix("client$ ").map(|command| ("client", command.to_owned())))
     };
     blocks.flat_map(str::lines).map(|line| command(line).unwrap_or_else(|| panic!("{line:?}"))).collect()
+}
+
+/// The guide's configuration file of a server.
+fn service() -> String {
+    let blocks = GUIDE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut of_servers = blocks.filter(|block| block.contains("[[export]]"));
+    of_servers.next().expect("the guide configures a server").to_owned()
 }
 
 /// The two machines of the guide.
@@ -110,6 +119,10 @@ fn the_guide_works_as_written() {
     for (machine, written) in &all {
         let command = machines.real(written);
         if written.starts_with("bowline serve") {
+            // One that runs already has the identity, and gives it up for one that is configured otherwise.
+            drop(server.take());
+            let file = machines.real(&service()).replace("127.0.0.1:9477", "127.0.0.1:0");
+            fs::write(machines.home("server").join(".config/bowline/serve.toml"), file).unwrap();
             let mut started = machines.shell(machine, &format!("exec {command}"));
             let mut child = started.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
             let mut first = String::new();
@@ -157,6 +170,10 @@ fn b10_a_terminal_session_copies_a_directory_over_two_lines() {
         return;
     }
     let mut machines = Machines::new();
+    // So large that the copy can be held still in the middle; nothing but zeros would be holes.
+    for (at, name) in (1_u8..).zip(["first.mov", "second.mov", "third.mov"]) {
+        fs::write(machines.folder.path().join("media/clips").join(name), vec![at; 200 << 20]).unwrap();
+    }
     let terminal = Terminal::start(&machines);
     let all = commands();
     let end = all.iter().position(|(_, command)| command.contains("cp -r")).unwrap();
@@ -173,6 +190,9 @@ fn b10_a_terminal_session_copies_a_directory_over_two_lines() {
             terminal.until(machine, "[yes/no]");
             terminal.say(machine, "yes");
         }
+        if written.contains("cp -r") {
+            look_at_the_bars(&terminal, &machines);
+        }
         terminal.until(machine, "done 0");
         if written == "bowline key new" {
             let key = terminal.until(machine, "key ").trim().strip_prefix("key ").unwrap().to_owned();
@@ -180,7 +200,7 @@ fn b10_a_terminal_session_copies_a_directory_over_two_lines() {
         }
     }
     let screen = terminal.screen("client");
-    assert!(screen.contains("copied 3 files, 8.58 MiB"), "{screen}");
+    assert!(screen.contains("copied 3 files, 600.00 MiB"), "{screen}");
     assert!(machines.home("client").join("clips/third.mov").exists());
     // The server ends with its terminal, also when nobody stops it.
     let told = machines.home("server").join(".local/state/bowline/admin.sock");
@@ -191,6 +211,51 @@ fn b10_a_terminal_session_copies_a_directory_over_two_lines() {
         assert!(Clock.now().since(begun) < LONG, "the server has outlived its terminal");
         std::thread::yield_now();
     }
+}
+
+/// A copy that runs has on the screen what the guide shows: it is held still by its server until somebody has looked.
+fn look_at_the_bars(terminal: &Terminal, machines: &Machines) {
+    let shell = terminal.tmux(&["list-panes", "-t", "server", "-F", "#{pane_pid}"]).output().unwrap();
+    let shell = String::from_utf8(shell.stdout).unwrap().trim().to_owned();
+    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+    let server = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    let begun = Clock.now();
+    // A tenth of it, by when both lines carry.
+    let copied = || {
+        let parts = fs::read_dir(machines.home("client").join("clips")).into_iter().flatten().flatten();
+        parts.filter_map(|part| part.metadata().ok()).map(|part| part.blocks() * 512).sum::<u64>()
+    };
+    while copied() < 60 << 20 {
+        assert!(Clock.now().since(begun) < LONG, "nothing is copied:\n{}", terminal.screen("client"));
+    }
+    kill_process(server, Signal::STOP).unwrap();
+    for address in &machines.bound {
+        terminal.until("client", &format!("  {address}: "));
+    }
+    let screen = terminal.rows("client");
+    // Its shell has taken the terminal back, and gives it to the server again.
+    terminal.until("server", "Stopped");
+    terminal.say("server", "fg");
+    let shown = GUIDE.split("```text\n").map(|rest| rest.split("```").next().unwrap());
+    let mut shown = shown.filter(|block| block.contains("12 files ["));
+    let shown = shown.next().expect("the guide has the screen of a copy");
+    let bars = screen.lines().skip_while(|line| !line.contains(" files [")).take(shown.lines().count());
+    for (line, shown) in bars.zip(shown.lines()) {
+        assert_eq!(form(line), form(shown), "{screen}");
+    }
+    assert!(screen.contains(" files ["), "{screen}");
+}
+
+/// A line of the screen without what differs from copy to copy: its numbers, their units and how long the bar is.
+fn form(line: &str) -> Vec<String> {
+    let is_word = |word: &&str| {
+        let is_unit = ["B", "KiB", "MiB", "GiB", "MiB/s", "KiB/s", "GiB/s", "B/s"]
+            .contains(&word.trim_end_matches(','));
+        !is_unit
+            && word.chars().any(char::is_alphabetic)
+            && !word.starts_with(|first: char| first.is_ascii_digit())
+    };
+    line.split_whitespace().filter(is_word).map(str::to_owned).collect()
 }
 
 /// A terminal for each machine.
@@ -231,7 +296,16 @@ impl Terminal {
     }
 
     fn screen(&self, machine: &str) -> String {
-        let shown = self.tmux(&["capture-pane", "-p", "-J", "-t", machine]).output().unwrap();
+        self.captured(&["-J", "-t", machine])
+    }
+
+    /// The screen row by row, also where a program has filled one to its end.
+    fn rows(&self, machine: &str) -> String {
+        self.captured(&["-t", machine])
+    }
+
+    fn captured(&self, how: &[&str]) -> String {
+        let shown = self.tmux(&[&["capture-pane", "-p"], how].concat()).output().unwrap();
         String::from_utf8_lossy(&shown.stdout).into_owned()
     }
 

@@ -67,6 +67,11 @@ fn until(address: SocketAddr, name: &str, is_right: impl Fn(f64) -> bool) {
 
 /// A server with metrics, and two sessions of a client of its.
 async fn scene() -> (User, Server, SocketAddr, [Session; 2]) {
+    scene_of(&[]).await
+}
+
+/// As [`scene`], with a server that another program starts.
+async fn scene_of(starter: &[&str]) -> (User, Server, SocketAddr, [Session; 2]) {
     let store = User::new();
     let key = store.make_key();
     fs::create_dir(store.at("media")).unwrap();
@@ -80,8 +85,16 @@ async fn scene() -> (User, Server, SocketAddr, [Session; 2]) {
         ),
     );
     let media = export("media", &store.at("media"));
-    let arguments = [&media, "--until-stdin-closes", "--metrics", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
-    let server = store.serve_logging(&arguments, "info");
+    let arguments =
+        ["serve", &media, "--until-stdin-closes", "--metrics", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let mut command = match starter {
+        [] => store.command(&arguments),
+        [program, more @ ..] => {
+            let all = [more, &[env!("CARGO_BIN_EXE_bowline")], &arguments[..]].concat();
+            store.command_of(program, &all)
+        }
+    };
+    let server = Server::start(command.env("BOWLINE_LOG", "info"), store.secrets());
     let line = server.out_has("metrics on ");
     let address = line.strip_prefix("metrics on http://").unwrap().strip_suffix("/metrics").unwrap();
     let peers = store.at("peers.toml");
@@ -264,6 +277,34 @@ async fn each_kind_of_request_is_counted_and_each_state_of_an_open() {
     until(address, pinned, |now| now == before + 1.0);
     drop(gone);
     drop((store, server));
+}
+
+/// More open files than descriptors, and an open that ends without its client's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptors_that_make_room_and_opens_that_are_ended_are_counted() {
+    let (store, _server, address, [first, second]) =
+        scene_of(&["sh", "-c", "ulimit -n 512 && exec \"$@\"", "sh"]).await;
+    let evicted = "bowline_descriptors_evicted_total";
+    assert_eq!(scrape(address)[evicted], 0.0);
+    let options = OpenOptions::new().read(true).write(true);
+    let mut files = Vec::new();
+    // As many as there can be descriptors in all: some are kept for connections.
+    for number in 0..512 {
+        let name = format!("many-{number}");
+        files.push(first.open("media", &name, &options.clone().create(true)).await.unwrap());
+    }
+    until(address, evicted, |count| count >= 1.0);
+    drop(files);
+
+    let ended = "bowline_opens_ended_total{reason=\"released\"}";
+    let before = scrape(address).get(ended).copied().unwrap_or(0.0);
+    let held = second.open("media", "film.mov", &options.exclusive()).await.unwrap();
+    let status = store.run(&["--json", "status"]).success();
+    let is_held = |line: &&str| line.contains("\"type\":\"open\"") && line.contains("\"share\":[]");
+    let open: serde_json::Value = serde_json::from_str(status.lines().find(is_held).unwrap()).unwrap();
+    store.run(&["release", open["open"].as_str().unwrap()]).success();
+    until(address, ended, |count| count == before + 1.0);
+    assert_eq!(held.stat().await.unwrap_err().reason(), Some(Reason::Released));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,13 @@ fn shell(line: &str, home: &Path) -> Command {
     command
 }
 
+/// Runs a command line that succeeds.
+#[track_caller]
+fn done(line: &str, home: &Path) {
+    let done = shell(line, home).output().unwrap();
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 fn new_key(home: &Path) -> String {
     fs::create_dir(home).unwrap();
     let made = shell(&command("bowline key new"), home).output().unwrap();
@@ -52,6 +59,8 @@ fn the_walk_between_two_machines_works_as_written() {
     let folder = tempfile::tempdir().unwrap();
     let (server_home, client_home) = (folder.path().join("server"), folder.path().join("client"));
     let (server_key, client_key) = (new_key(&server_home), new_key(&client_home));
+    let heir_home = folder.path().join("heir");
+    let heir_key = new_key(&heir_home);
     let media = folder.path().join("media");
     fs::create_dir_all(media.join("clips")).unwrap();
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
@@ -60,6 +69,8 @@ fn the_walk_between_two_machines_works_as_written() {
     let settings = blocks("toml");
     let [clients, peers] = settings.as_slice() else { panic!("two settings files in the README") };
     let clients = clients.replace("the client's key", &client_key);
+    let heir = format!("[[client]]\nkey = \"{heir_key}\"\nname = \"heir\"\nexports = [\"media\"]\n");
+    let clients = clients + &heir;
     fs::write(server_home.join(".config/bowline/clients.toml"), clients).unwrap();
     let serve = command("bowline serve")
         .replace("/srv/media", media.to_str().unwrap())
@@ -89,9 +100,26 @@ fn the_walk_between_two_machines_works_as_written() {
         .replace("10.0.0.2", "127.0.0.1")
         .replace("10.0.1.2", "127.0.0.2");
     fs::write(client_home.join(".config/bowline/peers.toml"), peers).unwrap();
-    let read = shell(&command("bowline cat"), &client_home).output().unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    done(&command("bowline cat"), &client_home);
     assert!(fs::read(client_home.join("first.mov")).unwrap() == content);
+    done(&command("bowline cp -r"), &client_home);
+    assert!(fs::read(client_home.join("clips/first.mov")).unwrap() == content);
+
+    // The other client has the server in its list, and is on the server's.
+    let list = ".config/bowline/peers.toml";
+    fs::copy(client_home.join(list), heir_home.join(list)).unwrap();
+    let mut granting = shell(&command("bowline grant").replace("KEY", &heir_key), &client_home)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(granting.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("until this ends")), "the grant stands");
+    fs::rename(client_home.join("first.key"), heir_home.join("first.key")).unwrap();
+    done(&command("bowline accept"), &heir_home);
+    assert!(fs::read(heir_home.join("first.mov")).unwrap() == content);
+    drop(granting.stdin.take());
+    assert!(granting.wait().unwrap().success());
 
     drop(server.stdin.take());
     assert!(server.wait().unwrap().success());

@@ -543,3 +543,60 @@ async fn b26_b27_b34_the_program_lists_what_there_is_and_brings_it_back() {
     assert_eq!(said(&program(&world, &["--all"])), "");
     other.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_what_does_not_come_back_is_the_program_s_own_failure_if_it_is_all_there_is() {
+    let (world, _) = world().await;
+    let child = child(&world, 1);
+    let id = Survey::of(&rings(&world)).unwrap().opens[0].kept.id.to_string();
+    kill(child);
+    let mut release = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    release.args(["release", &id, "--socket"]).arg(world.admin_socket());
+    said(&release.output().unwrap());
+    let refused = program(&world, &[&id]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(9), "{text}");
+    let told = format!("error[resume-refused]: {id} store:data/file-0 did not come back");
+    assert!(text.contains(&told) && text.contains("  try: "), "{text}");
+}
+
+/// A server that is down keeps no other one from being asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn b34_what_one_server_has_comes_back_while_another_one_is_down() {
+    let (world, _) = world().await;
+    let (elsewhere, _) = self::world().await;
+    // It has two of the files, and nobody listens at its address any more.
+    let session = heir_of(&elsewhere, &rings(&world)).await;
+    for _ in 0..2 {
+        elsewhere.open(&session, &read_write()).await.unwrap().leave_open();
+    }
+    session.close().await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let peers = at(&world, "peers.toml");
+    let known = std::fs::read_to_string(&peers).unwrap();
+    let down = format!(
+        "[[peer]]\nname = \"down\"\nkey = \"{}\"\naddresses = [\"{nobody}\"]\n",
+        elsewhere.server_key
+    );
+    std::fs::write(&peers, format!("{known}{down}")).unwrap();
+    let alone = program(&world, &["--all"]);
+    let text = String::from_utf8_lossy(&alone.stderr);
+    assert_eq!(alone.status.code(), Some(6), "{text}");
+    assert!(text.contains("error[port-closed]: cannot ask \"down\"") && text.contains("  try: "), "{text}");
+
+    let session = heir(&world).await;
+    world.open(&session, &read_write()).await.unwrap().leave_open();
+    session.close().await;
+    let some = program(&world, &["--all"]);
+    let (out, err) = (String::from_utf8_lossy(&some.stdout), String::from_utf8_lossy(&some.stderr));
+    assert_eq!(some.status.code(), Some(4), "{out}{err}");
+    assert!(out.contains("store:data/file: unchanged, closed"), "{out}");
+    assert!(err.contains("error[port-closed]: cannot ask \"down\""), "{err}");
+    assert!(err.contains("error[some-failed]: 2 of 3 could not be brought back"), "{err}");
+    // An entry of a server that nobody knows the name of stays as well.
+    std::fs::write(&peers, known).unwrap();
+    let unknown = program(&world, &["--all"]);
+    let text = String::from_utf8_lossy(&unknown.stderr);
+    assert_eq!(unknown.status.code(), Some(3), "{text}");
+    assert!(text.contains(&format!("bowline peer add NAME {} HOST", elsewhere.server_key)), "{text}");
+}

@@ -266,7 +266,8 @@ async fn a_released_open_is_another_client_s_at_once_and_its_holder_hears_of_it(
 
     // Once more, and one that never was.
     for gone in [id.as_str(), "1"] {
-        let said = ask(&["release", gone], &world.admin_socket()).failure(&["there is no open", gone]);
+        let said = ask(&["release", gone], &world.admin_socket());
+        let said = said.failure_with(3, &["error[not-found]: there is no open", gone]);
         assert!(said.contains("try: an id that `bowline status` lists"), "{said}");
     }
     for bad in ["", "open", "0x1f", "12345678901234567"] {
@@ -439,8 +440,27 @@ fn the_admin_socket_is_its_user_s_alone_and_goes_with_the_server() {
         .failure(&["no server's admin socket", "--socket PATH"]);
     assert!(places.iter().all(|place| said.contains(place)), "{said}");
 
-    let server = serve(&store, &["--no-admin-socket"]);
-    assert!(!socket.exists());
+    // What a flag says goes before a variable.
+    let (place, state) = (store.at("elsewhere.sock"), store.at("elsewhere"));
+    let media = export("media", &store.at("media"));
+    let flags = [
+        "serve",
+        &media,
+        "--until-stdin-closes",
+        "--listen",
+        "127.0.0.1:0",
+        "--no-admin-socket",
+        "--no-state",
+    ];
+    let mut serve = store.command(&flags);
+    serve.env("BOWLINE_ADMIN_SOCKET", &place).env("BOWLINE_STATE_DIR", &state);
+    let server = Server::start(&mut serve, Vec::new());
+    assert!(!socket.exists() && !place.exists() && !state.exists());
+    drop(server);
+    let mut serve = store.command(&flags[..5]);
+    serve.env("BOWLINE_ADMIN_SOCKET", &place).env("BOWLINE_STATE_DIR", &state);
+    let server = Server::start(&mut serve, Vec::new());
+    assert!(!socket.exists() && place.exists() && state.exists());
     drop(server);
     let both = ["serve", "media=/srv", "--listen", "127.0.0.1:0", "--no-admin-socket", "--admin-socket", "a"];
     store.run(&both).misuse("--no-admin-socket");
@@ -525,6 +545,46 @@ fn of_two_servers_the_first_has_the_socket_and_the_second_serves_without_one() {
     let named = ["--key", &third, "--admin-socket", &socket];
     refused(&store, &named, &["another server has the admin socket", &socket, "--no-admin-socket"]);
     assert!(store.run(&["status"]).success().contains(&format!("process {}", first.pid())));
+}
+
+/// What a server that was killed leaves in the first usual place hides neither the server in the second one nor the
+/// clients, and nothing else.
+#[test]
+fn a_socket_that_nobody_is_behind_hides_nobody() {
+    let (store, runtime) = (store(), User::new());
+    let client_key = store.run(&["key", "show"]).success();
+    let client_key = client_key.lines().next().unwrap().strip_prefix("key ").unwrap();
+    store.set("clients.toml", &client_entry("station", client_key, &["read"]));
+    fs::write(store.at("media/file"), pattern(8 << 20)).unwrap();
+    let dead = runtime.at("bowline/admin.sock");
+    fs::create_dir(runtime.at("bowline")).unwrap();
+    fs::set_permissions(runtime.at("bowline"), Permissions::from_mode(0o700)).unwrap();
+    drop(UnixListener::bind(&dead).unwrap());
+    let run = |arguments: &[&str]| finish(store.command(arguments).env("XDG_RUNTIME_DIR", runtime.at("")));
+    run(&["status"]).failure(&["no server's admin socket", dead.to_str().unwrap(), "no client"]);
+    run(&["release", "1"]).failure(&["no server's admin socket", dead.to_str().unwrap()]);
+
+    let mut server = serve(&store, &[]);
+    let text = run(&["status"]).success();
+    assert!(text.contains(&format!("process {}", server.pid())), "{text}");
+    run(&["release", "1"]).failure(&["there is no open 1"]);
+
+    store.set("peers.toml", &peer_entry(client_key, &server.addresses()));
+    let mut cat = store.command(&["cat", "store:media/file"]);
+    cat.env("XDG_RUNTIME_DIR", runtime.at("")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut cat = cat.spawn().unwrap();
+    cat.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let both = run(&["status"]).success();
+    let client = format!("client process {} (cat): key ", cat.id());
+    assert!(both.contains(&format!("process {}", server.pid())) && both.contains(&client), "{both}");
+    // And a server that cannot be killed twice: what it leaves in the second place is none either.
+    server.signal(Signal::KILL);
+    server.close_input();
+    server.ended();
+    assert!(store.at("home/.local/state/bowline/admin.sock").exists());
+    assert!(run(&["status"]).success().starts_with(&client));
+    cat.kill().unwrap();
+    cat.wait().unwrap();
 }
 
 #[test]

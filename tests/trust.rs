@@ -286,6 +286,43 @@ fn a_server_can_keep_its_key_to_itself() {
     assert_eq!(scene.station.run(&["cat", "store:media/file"]).success(), "content");
 }
 
+/// Each failure has the code, the number and the hint that it has elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_key_from_being_pinned_has_its_own_number() {
+    let station = User::new();
+    let own = station.make_key();
+    // One that takes connections and says nothing.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let done = trust(&station, "yes\n", &[&address]);
+    assert_eq!(done.status.code(), Some(6), "{done:?}");
+    refused(&done, &["error[timed-out]", &address, "try: the same command again"]);
+    let (_held, closed) = nobody();
+    let done = trust(&station, "yes\n", &[&closed.to_string()]);
+    assert_eq!(done.status.code(), Some(6), "{done:?}");
+    refused(&done, &["error[port-closed]", &format!("bowline serve ... --listen {closed}")]);
+
+    // One of a later version, whose key the user was told.
+    let server = new_identity();
+    let key = server.public().to_string();
+    let newer = Fake::answering(move |hello| {
+        let hello = Hello::decode(hello).unwrap();
+        let responder = SessionResponder::read(&server, &hello, &mut bowline::net::SystemEntropy);
+        responder.unwrap().decline(7).unwrap()
+    });
+    let address = newer.address.to_string();
+    let done = trust(&station, "", &[&address, "--yes", &key]);
+    assert_eq!(done.status.code(), Some(11), "{done:?}");
+    refused(&done, &["error[version]", "speaks version 7", "a newer bowline on this machine"]);
+    newer.end();
+
+    // One that does not have this client on its list.
+    let scene = Scene::start();
+    let done = trust(&station, "", &[&scene.address(), "--yes", &scene.server_key]);
+    assert_eq!(done.status.code(), Some(5), "{done:?}");
+    refused(&done, &["error[wrong-key]", &format!("bowline client add NAME {own} EXPORT")]);
+}
+
 #[test]
 fn hosts_are_found_by_name_or_refused() {
     let scene = Scene::start();

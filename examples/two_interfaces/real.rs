@@ -1,7 +1,7 @@
 //! The acts between real machines: a server that is in the list of peers, two interfaces of this one, and a cable that
 //! somebody pulls.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,17 +56,17 @@ impl Stage {
     }
 }
 
-/// A settings file of this user.
-fn settings(name: &str) -> Outcome<PathBuf> {
+/// The folder with this user's settings.
+pub(super) fn settings() -> Outcome<PathBuf> {
     let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    Ok(home.ok_or("neither HOME nor XDG_CONFIG_HOME is set")?.join("bowline").join(name))
+    Ok(home.ok_or("neither HOME nor XDG_CONFIG_HOME is set")?.join("bowline"))
 }
 
-/// Plays the three acts with a server that is running.
-pub(super) async fn play(stage: Stage) -> Outcome<()> {
-    let identity = Arc::new(Identity::from_text(&key_file::read(&settings("key")?)?)?);
-    let known = Peers::load(&settings("peers.toml")?)?;
+/// Plays the three acts with a server that is running, as whom and with whom the settings say.
+pub(super) async fn play(stage: Stage, settings: &Path) -> Outcome<()> {
+    let identity = Arc::new(Identity::from_text(&key_file::read(&settings.join("key"))?)?);
+    let known = Peers::load(&settings.join("peers.toml"))?;
     let known = known.named(&stage.peer).ok_or("there is no such peer: bowline peer ls")?;
     let connect = async |roles| -> Outcome<Session> {
         let session = Client::new(Arc::clone(&identity))?.connect(&stage.peer(known, roles)).await?;
@@ -115,4 +115,78 @@ pub(super) async fn play(stage: Stage) -> Outcome<()> {
     file.close().await?;
     session.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline::server::{Exports, Server, ServerConfig, parse_clients};
+
+    use super::super::recorder::Recorder;
+    use super::super::{LINES, new_identity, prepare};
+    use super::*;
+
+    fn parse(line: &str) -> Outcome<Stage> {
+        Stage::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_stage_is_a_peer_two_interfaces_and_a_file() {
+        let stage = parse("--peer store --via eth0 --via 10.0.1.2 media/clips/first.mov").unwrap();
+        assert_eq!((stage.peer.as_str(), stage.export.as_str()), ("store", "media"));
+        assert_eq!(stage.path, "clips/first.mov");
+        assert_eq!(stage.vias.map(|via| via.to_string()), ["eth0", "10.0.1.2"]);
+        for wrong in [
+            "--peer store --via eth0 media/a",
+            "--via eth0 --via eth1 media/a",
+            "--peer store --via eth0 --via eth1 media",
+            "--peer store --via eth0 --via eth1",
+            "--peer store --via eth0 --via",
+        ] {
+            assert_eq!(parse(wrong).err().map(|error| error.to_string()).as_deref(), Some(USAGE), "{wrong}");
+        }
+    }
+
+    /// The whole play against a server of the list; somebody pulls the cable of the first line when act 3 is under way.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn b10_the_acts_are_played_with_a_peer_of_the_list_over_the_named_lines() {
+        const LEN: usize = 8 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let (own, client) = (new_identity().unwrap(), new_identity().unwrap());
+        prepare(folder.path(), &own, &client).unwrap();
+        std::fs::write(folder.path().join("data/film.raw"), vec![7; LEN]).unwrap();
+        let exports = Exports::open([("data".parse().unwrap(), folder.path().join("data"))]).unwrap();
+        let policy = std::fs::read_to_string(folder.path().join("clients.toml")).unwrap();
+        let key = own.public();
+        let server = Server::start(ServerConfig {
+            listen: LINES.map(|line| (line, 0).into()).to_vec(),
+            ..ServerConfig::new(own, exports, parse_clients(&policy).unwrap())
+        })
+        .unwrap();
+        let mut recorders = Vec::new();
+        for (line, address) in LINES.into_iter().zip(server.addresses()) {
+            recorders.push(Recorder::start(line, *address).await.unwrap());
+        }
+        let addresses: Vec<_> = recorders.iter().map(|recorder| recorder.address().to_string()).collect();
+        let entry = format!("[[peer]]\nname = \"store\"\nkey = \"{key}\"\naddresses = {addresses:?}\n");
+        std::fs::write(folder.path().join("peers.toml"), entry).unwrap();
+        key_file::create(&folder.path().join("key"), &client.to_text()).unwrap();
+
+        let stage = parse("--peer store --via 127.0.0.1 --via 127.0.0.2 data/film.raw").unwrap();
+        let pulled = async {
+            // Act 1 carries all of the file over this line, act 2 a part of it, and act 3 reads it again and again.
+            let len = 3 * u64::try_from(LEN).unwrap();
+            let carried = recorders[0]
+                .until(|labels| labels.iter().map(|label| label.to_client_len).sum::<u64>() > len)
+                .await;
+            carried.unwrap();
+            recorders[0].refuse(true);
+            recorders[0].cut_all();
+        };
+        let (played, ()) = tokio::join!(play(stage, folder.path()), pulled);
+        played.unwrap();
+        for recorder in &recorders {
+            assert!(recorder.labels().len() >= 3, "each line has carried its part: {:?}", recorder.labels());
+        }
+        server.stop().await;
+    }
 }

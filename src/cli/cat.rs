@@ -21,7 +21,7 @@ pub(super) async fn run(arguments: CatArguments) -> Result<(), Failure> {
             Some(here) => here,
             None => connect(&client, &source.peer, &what).await?,
         };
-        let is_wanted = copy(&here, source).await.map_err(|error| error.described(&here, &what))?;
+        let is_wanted = copy(&here, source).await.map_err(|error| error.described(&here, source, &what))?;
         connected = Some(here);
         if !is_wanted {
             break;
@@ -40,9 +40,9 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn described(self, connected: &Connected, what: &str) -> Failure {
+    fn described(self, connected: &Connected, place: &Remote, what: &str) -> Failure {
         match self {
-            Self::Remote(error) => connected.failure(what, &error),
+            Self::Remote(error) => connected.failure_at(place, what, &error),
             Self::Output(failure) => failure,
         }
     }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use bowline::model::{Access, PublicKey, Rights};
-use bowline::server::{ClientsEditError, add_client, forget_client, load_clients};
+use bowline::model::{Access, Policy, PublicKey, Rights};
+use bowline::server::{ClientsEditError, ClientsProblem, add_client, forget_client, load_clients};
 use serde::Serialize;
 
 use super::arguments::{ClientAddArguments, ClientCommand};
 use super::failure::{Code, Failure};
-use super::output::{clean, show_either};
-use super::places::place;
+use super::output::{clean, say, show_either};
+use super::places::{is_missing, place};
 
 /// A client of the list as an object.
 #[derive(Serialize)]
@@ -64,8 +64,20 @@ fn add(arguments: ClientAddArguments) -> Result<(), Failure> {
 
 fn list(file: Option<PathBuf>) -> Result<(), Failure> {
     let file = place(file, "clients.toml")?;
-    let policy = load_clients(&file)
-        .map_err(|error| Failure::of("cannot use the list of clients", &error).code(Code::Settings))?;
+    let policy = match load_clients(&file) {
+        Ok(policy) => policy,
+        Err(error) if matches!(&error.problem, ClientsProblem::Text(problem) if is_missing(problem)) => {
+            Policy::default()
+        }
+        Err(error) => {
+            return Err(Failure::of("cannot use the list of clients", &error)
+                .code(Code::Settings)
+                .try_this(format!("mend {}", file.display())));
+        }
+    };
+    if policy.clients.is_empty() {
+        say(&format!("no client is in {}: bowline client add NAME KEY EXPORT\n", file.display()));
+    }
     let mut clients: Vec<_> = policy.clients.iter().collect();
     clients.sort_by_key(|(_, access)| access.name.as_str());
     for (key, access) in clients {

@@ -9,7 +9,7 @@ use bowline::net::settings::{self, SettingsError, TextProblem};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Code, Failure};
-use super::output::{clean, line, say, show, style};
+use super::output::{clean, line, show, style};
 use super::places::{absolute, config_home, is_missing};
 
 /// A setting: its name in files, the variable that says the same, and what holds without it.
@@ -62,16 +62,15 @@ impl Value {
 /// What stands in a file, and in which line.
 type Given = BTreeMap<&'static str, (String, usize)>;
 
-/// What the files say, the user's before the system's.
-fn defaults() -> Result<BTreeMap<&'static str, String>, Failure> {
+/// What the files say, the last one's before the others'.
+fn defaults(files: &[(PathBuf, Given)]) -> BTreeMap<&'static str, String> {
     let mut defaults = BTreeMap::new();
-    // The user's file goes before the system's.
-    for (_, given) in files()?.iter().rev() {
+    for (_, given) in files.iter().rev() {
         for (name, (text, _)) in given {
             defaults.entry(*name).or_insert_with(|| text.clone());
         }
     }
-    Ok(defaults)
+    defaults
 }
 
 /// The value of a setting in the files, if it has one there.
@@ -79,31 +78,37 @@ pub(super) fn in_files(name: &str) -> Option<String> {
     IN_FILES.get()?.get(name).cloned()
 }
 
-/// Reads the settings files, once, before anything is asked.
-pub(super) fn load() -> Result<(), Failure> {
-    let defaults = defaults()?;
+/// Reads the settings files, once, before anything is asked. Gives what people are to be warned of: how they are told is a
+/// setting too.
+pub(super) fn load() -> Result<Vec<String>, Failure> {
+    let Files { given, denied } = files()?;
     // A second time in one process is a test's.
-    let _first = IN_FILES.set(defaults);
-    Ok(())
+    let _first = IN_FILES.set(defaults(&given));
+    let warning =
+        |path: PathBuf| format!("the settings in {} are not used: they cannot be read", path.display());
+    Ok(denied.into_iter().map(warning).collect())
 }
 
 static IN_FILES: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
 
-/// The files with what they say: the system's, then the user's.
-fn files() -> Result<Vec<(PathBuf, Given)>, Failure> {
-    let mut files = Vec::new();
+/// The settings files: the system's, then the user's.
+#[derive(Debug, Default)]
+struct Files {
+    /// What they say.
+    given: Vec<(PathBuf, Given)>,
+    /// Those that are there and are not for this user.
+    denied: Vec<PathBuf>,
+}
+
+fn files() -> Result<Files, Failure> {
+    let mut files = Files::default();
     for path in [Some(PathBuf::from(SYSTEM_FILE)), config_home().map(|home| home.join("config.toml"))] {
         let Some(path) = path else { continue };
         match settings::load(&path, parse) {
-            Ok(given) => files.push((path, given)),
+            Ok(given) => files.given.push((path, given)),
             Err(error) if is_missing(&error.problem) => {}
             // Somebody else's, as where a program runs as another user than its environment says.
-            Err(error) if is_denied(&error.problem) => {
-                say(&format!(
-                    "warning: the settings in {} are not used: they cannot be read\n",
-                    path.display()
-                ));
-            }
+            Err(error) if is_denied(&error.problem) => files.denied.push(path),
             Err(error) => {
                 return Err(Failure::of("cannot use the settings", &error)
                     .code(Code::Settings)
@@ -153,7 +158,7 @@ struct Shown<'a> {
 
 /// Prints every setting, its value, and where that comes from.
 pub(super) fn show_all(with_origin: bool) -> Result<(), Failure> {
-    let files = files()?;
+    let files = files()?.given;
     // Lines are described in one place: a variable that says something of them is all that counts.
     let is_line = |name: &str| name.ends_with("via");
     let mut lines = SETTINGS.iter().filter(|setting| is_line(setting.name));

@@ -103,7 +103,13 @@ pub(super) async fn list(arguments: ListArguments) -> Result<(), Failure> {
     let is_one = places.len() == 1 && !recursive;
     for place in places {
         let what = format!("cannot list {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let mut left = vec![place];
         while let Some(place) = left.pop() {
             match list_one(connected, &place, (long, is_one)).await {
@@ -114,7 +120,11 @@ pub(super) async fn list(arguments: ListArguments) -> Result<(), Failure> {
                 }
                 Err(Trouble::Output(failure)) => return Err(failure),
                 Err(Trouble::Remote(error)) => {
-                    tally.failed(connected.failure(&format!("cannot list {}", place.shown()), &error))?;
+                    tally.failed(connected.failure_at(
+                        &place,
+                        &format!("cannot list {}", place.shown()),
+                        &error,
+                    ))?;
                 }
             }
         }
@@ -202,14 +212,20 @@ pub(super) async fn stat(arguments: StatArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot look at {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         match stat_one(connected, place).await {
             Ok((attributes, target)) => {
                 tally.done();
                 let entry = Entry { target, ..Entry::new("stat", place, attributes.kind, Some(attributes)) };
                 show_either(&entry, || stat_text(place, &attributes, entry.target.as_deref()))?;
             }
-            Err(error) => tally.failed(connected.failure(&what, &error))?,
+            Err(error) => tally.failed(connected.failure_at(place, &what, &error))?,
         }
     }
     sessions.close().await;

@@ -6,20 +6,30 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::arguments::Arguments;
-use super::failure::Failure;
-use super::output::show;
+use super::failure::{Code, Failure};
+use super::output::{show, style};
 
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
+    refuse_json("a shell's script")?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "bowline", &mut script);
     show(&String::from_utf8_lossy(&script))
 }
 
 pub(super) fn man(dir: Option<PathBuf>) -> Result<(), Failure> {
+    refuse_json("a manual page")?;
     let program = Arguments::command();
     match dir {
         Some(dir) => pages(&dir, program, "bowline"),
         None => show(&String::from_utf8_lossy(&page(program, "bowline")?)),
+    }
+}
+
+fn refuse_json(what: &str) -> Result<(), Failure> {
+    match style().json {
+        true => Err(Failure::coded(Code::Settings, format!("{what} is no JSON"))
+            .try_this("the same command without --json")),
+        false => Ok(()),
     }
 }
 

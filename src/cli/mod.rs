@@ -2,6 +2,7 @@
 
 mod admin;
 mod arguments;
+mod beside;
 mod cat;
 mod client;
 mod config;
@@ -32,13 +33,13 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command, CommonArguments, ConfigCommand};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use failure::{Code, Failure};
-use output::{Color, Style, insist, set_style, show, style};
+use output::{Color, Style, complain, set_style, show, style, warn};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use user::User;
 
 /// Runs the program. What number it ends with stands in [`Code::exit`]; 0 is success.
 pub(crate) fn run() -> ExitCode {
-    let matches = Arguments::command().get_matches();
+    let matches = arguments::matches();
     admin::name(matches.subcommand_name().unwrap_or_default());
     let parsed = Arguments::from_arg_matches(&matches);
     let Arguments { common, command } =
@@ -54,7 +55,7 @@ pub(crate) fn run() -> ExitCode {
             if style().json {
                 drop(show(&failure.json()));
             } else {
-                insist(&failure.text());
+                complain(&failure);
             }
             failure.exit()
         }
@@ -74,6 +75,7 @@ fn begin(common: &CommonArguments, command: &Command) -> Result<(), Failure> {
             .try_this("color = \"auto\", \"always\" or \"never\"")),
     };
     set_style(Style { color: color.clone().unwrap_or_default(), ..style });
+    let loaded = loaded.map(|warnings| warnings.iter().for_each(|warning| warn(warning)));
     match command {
         // They are of use while settings are wrong, and need none.
         Command::Explain { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),

@@ -49,7 +49,7 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
             .data("nothing was moved"));
     }
     let connected = connect(&client, &from.peer, &what).await?;
-    let failure = |error: Error| connected.failure(&what, &error).data("nothing was moved");
+    let failure = |error: Error| connected.failure_at(&from, &what, &error).data("nothing was moved");
     let export = connected.session.export(&from.export).map_err(failure)?;
     let Some(target) = into_directory(&export, &from.path, &to).await.map_err(failure)? else {
         return Err(Failure::coded(Code::Settings, what)
@@ -60,10 +60,20 @@ pub(super) async fn rename(arguments: MoveArguments) -> Result<(), Failure> {
     let (old, new) = (from.path.as_bytes(), target.as_bytes());
     let moved =
         if no_clobber { export.rename_no_replace(old, new).await } else { export.rename(old, new).await };
-    moved.map_err(failure)?;
+    moved.map_err(|error| connected.failure_at(&from, &what, &error).data(became_of(&error)))?;
     report("moved", &from.shown(), Some(&to.at(target).shown()))?;
     connected.session.close().await;
     Ok(())
+}
+
+/// What became of a file whose move has failed: a refusal says that nothing was done, anything else only that nobody knows.
+fn became_of(error: &Error) -> &'static str {
+    match error.reason() {
+        None | Some(Reason::Unknown | Reason::Io) => {
+            "it may have been moved all the same: look before it is moved again"
+        }
+        Some(_) => "nothing was moved",
+    }
 }
 
 /// `to`, or the old name in it if it is a directory; `None` if it is written as one and is none. A directory may be given
@@ -95,7 +105,13 @@ pub(super) async fn make(arguments: MakeArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot make the directory {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let made = async {
             let export = connected.session.export(&place.export)?;
             match parents {
@@ -108,7 +124,7 @@ pub(super) async fn make(arguments: MakeArguments) -> Result<(), Failure> {
                 tally.done();
                 report("made", &place.shown(), None)?;
             }
-            Err(error) => tally.failed(connected.failure(&what, &error))?,
+            Err(error) => tally.failed(connected.failure_at(place, &what, &error))?,
         }
     }
     sessions.close().await;
@@ -121,11 +137,17 @@ pub(super) async fn remove(arguments: RemoveArguments) -> Result<(), Failure> {
     let mut tally = Tally::default();
     for place in &places {
         let what = format!("cannot remove {}", place.shown());
-        let connected = sessions.with(&place.peer, &what).await?;
+        let connected = match sessions.with(&place.peer, &what).await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                tally.failed(failure)?;
+                continue;
+            }
+        };
         let export = match connected.session.export(&place.export) {
             Ok(export) => export,
             Err(error) => {
-                tally.failed(connected.failure(&what, &error))?;
+                tally.failed(connected.failure_at(place, &what, &error))?;
                 continue;
             }
         };
@@ -138,7 +160,7 @@ pub(super) async fn remove(arguments: RemoveArguments) -> Result<(), Failure> {
                 say(&format!("{} was not there\n", place.shown()));
             }
             Err(error) => {
-                let failure = connected.failure(&what, &error);
+                let failure = connected.failure_at(place, &what, &error);
                 let failure = match error.reason() {
                     Some(Reason::IsDirectory) => failure.try_this(format!("bowline rm -r {}", place.shown())),
                     _ => failure,
@@ -181,5 +203,26 @@ fn gone(removed: Result<(), Error>) -> Result<(), Error> {
     match removed {
         Err(error) if error.reason() == Some(Reason::NotFound) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bowline::client::SessionLoss;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_says_that_nothing_was_moved() {
+        let refused = |reason: Reason| Error::Refused(reason.into());
+        for error in [refused(Reason::Exists), refused(Reason::PermissionDenied), refused(Reason::NotFound)] {
+            assert_eq!(became_of(&error), "nothing was moved", "{error}");
+        }
+        let ended = Error::SessionEnded(SessionLoss::NotAllowed);
+        for error in [Error::TimedOut(Duration::ZERO), ended, Error::Protocol, refused(Reason::Unknown)] {
+            assert!(became_of(&error).starts_with("it may have been moved"), "{error}");
+        }
     }
 }

@@ -115,6 +115,38 @@ pub(super) fn say(text: &str) {
     }
 }
 
+/// Tells people of what is not as it should be, though the command goes on; not with `--quiet`.
+pub(super) fn warn(text: &str) {
+    say(&format!("{}: {text}\n", Paint::Yellow.on("warning")));
+}
+
+/// Tells people of a failure.
+pub(super) fn complain(failure: &Failure) {
+    let text = failure.text();
+    match text.strip_prefix("error") {
+        Some(rest) => insist(&format!("{}{rest}", Paint::Red.on("error"))),
+        None => insist(&text),
+    }
+}
+
+/// The color of a word that is to be seen first.
+#[derive(Debug, Clone, Copy)]
+enum Paint {
+    Red,
+    Yellow,
+}
+
+impl Paint {
+    /// The word in bold and in this color, where messages have colors.
+    fn on(self, word: &str) -> String {
+        let number = match self {
+            Self::Red => 31,
+            Self::Yellow => 33,
+        };
+        if style().is_colored() { format!("\u{1b}[1;{number}m{word}\u{1b}[0m") } else { word.to_owned() }
+    }
+}
+
 /// Tells people something that they have to know.
 pub(super) fn insist(text: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
@@ -122,8 +154,13 @@ pub(super) fn insist(text: &str) {
 
 /// Writes results. Whoever closes the output has seen enough.
 pub(super) fn show(text: &str) -> Result<(), Failure> {
+    show_bytes(text.as_bytes())
+}
+
+/// As [`show`].
+pub(super) fn show_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush())).map(drop)
+    unless_closed(out.write_all(bytes).and_then(|()| out.flush())).map(drop)
 }
 
 /// Writes a result: the object where JSON is wanted, and the text elsewhere.

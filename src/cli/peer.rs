@@ -23,7 +23,7 @@ use super::arguments::{PeerAddArguments, PeerCommand, TrustArguments};
 use super::failure::{Code, Failure};
 use super::output::{clean, insist, say, show_either};
 use super::places::{identity_if_any, place};
-use super::remote::{describe_peers, unknown_peer};
+use super::remote::{Ends, describe_peers, unknown_peer};
 
 /// Where a server is, as its user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,9 @@ impl<'a> PeerObject<'a> {
 fn list(file: Option<PathBuf>) -> Result<(), Failure> {
     let file = place(file, "peers.toml")?;
     let peers = Peers::load_or_none(&file).map_err(|error| describe_peers(&error, &file))?;
+    if peers.iter().next().is_none() {
+        say(&format!("no server is in {}: bowline peer trust HOST\n", file.display()));
+    }
     for peer in &peers {
         let object = PeerObject::new("peer", peer);
         show_either(&object, || {
@@ -235,7 +238,7 @@ async fn shown_key(host: &Host, name: &str) -> Result<Pin, Failure> {
             }
         }
     }
-    Err(failure.map_or_else(|| Failure::new("no address"), |error| describe(&error, host, None)))
+    Err(failure.map_or_else(|| Failure::new("no address"), |error| describe(&error, host, name, None)))
 }
 
 /// The server at the first address of the host that can be reached, if it proves the key that the user was told, and
@@ -272,7 +275,7 @@ async fn given_key(
         }
     }
     Err(failure
-        .map_or_else(|| Failure::new("no address"), |error| describe(&error, host, Some(own.public()))))
+        .map_or_else(|| Failure::new("no address"), |error| describe(&error, host, name, Some(own.public()))))
 }
 
 fn limit() -> Duration {
@@ -355,28 +358,20 @@ fn changed(peer: &Peer, pin: &Pin, host: &Host) -> Failure {
     ))
 }
 
-fn describe(error: &Error, host: &Host, own: Option<PublicKey>) -> Failure {
+/// What a user reads when no key can be pinned; the server is on no list yet, or on one with another key.
+fn describe(error: &Error, host: &Host, name: &str, own: Option<PublicKey>) -> Failure {
+    let ends = Ends { name, first: None, own, is_known: false };
+    let failure = ends.describe(&format!("no key of {host} to pin"), error);
     match error {
-        Error::HandshakeRefused { address, pinned, .. } | Error::ServerKeyChanged { address, pinned } => {
-            let own = own.map(|own| own.to_string()).unwrap_or_default();
-            Failure::coded(Code::WrongKey, format!("no key of {host} to pin")).because(format!(
-                "the server at {address} has not proven the key {pinned} to this client: it has another key, or does not list this client's key {own}"
-            ))
-            .try_this(format!(
-                "compare {} with `bowline key show` on that machine, and put [[client]] key = \"{own}\", a name and exports in its list of clients",
-                pinned.fingerprint()
-            ))
-        }
-        Error::Unreachable { address, source, .. } => {
-            let is_closed = source.kind() == std::io::ErrorKind::ConnectionRefused;
-            Failure::of(&format!("cannot reach {host} at {address}"), source)
-                .code(if is_closed { Code::PortClosed } else { Code::Unreachable })
-                .try_this("check that the server is running, and its port")
-        }
-        Error::KeyNotShown { .. } => Failure::of("no key to pin", error)
-            .code(Code::Identity)
-            .try_this(format!("ask whoever runs it for its key, then: bowline peer trust {host} --yes KEY")),
-        error => Failure::of("no key to pin", error),
+        // The key that it did not prove came from the user, and stands in no list.
+        Error::HandshakeRefused { address, pinned, own } => failure.because(format!(
+            "the server at {address} has not proven the key {pinned} to this client: it has another key, or does not list this client's key {own}"
+        )),
+        Error::ServerKeyChanged { pinned, .. } => failure.try_this(format!(
+            "compare {pinned} (fingerprint {}) with `bowline key show` on that machine",
+            pinned.fingerprint()
+        )),
+        _ => failure,
     }
 }
 

@@ -133,6 +133,23 @@ impl Connected {
         self.own.public()
     }
 
+    /// What a user reads when `what` fails at this place of the server.
+    pub(super) fn failure_at(&self, place: &Remote, what: &str, error: &Error) -> Failure {
+        let failure = self.failure(what, error);
+        match error.reason() {
+            Some(Reason::NotFound) if place.path.is_root() => failure.try_this(format!(
+                "ask whoever runs \"{}\" for the exports that are on its list for this client",
+                place.peer
+            )),
+            Some(Reason::NotFound) => failure.try_this(format!(
+                "bowline ls {}:{}/, to see what is there",
+                clean(&place.peer),
+                clean(&place.export)
+            )),
+            _ => failure,
+        }
+    }
+
     /// What a user reads when `what` fails with this error.
     pub(super) fn failure(&self, what: &str, error: &Error) -> Failure {
         describe(what, error, &self.peer, &self.own)
@@ -153,95 +170,130 @@ pub(super) fn describe_peers(error: &PeersError, file: &Path) -> Failure {
     }
 }
 
-/// The two machines, as a message names them.
-fn between(peer: &Peer, own: &Identity, address: Option<&SocketAddr>) -> String {
-    let first = peer.lines.first().map(|line| &line.address);
-    let address = address.or(first).map(|address| format!(" ({address})")).unwrap_or_default();
-    let host = rustix::system::uname();
-    let host = clean(&host.nodename().to_string_lossy());
-    format!("server \"{}\"{address}, client {host} (key {})", peer.name, own.public().fingerprint())
-}
-
-/// What a user reads when `what` fails: the root cause first, then between whom.
+/// What a user reads when `what` fails between this client and a peer.
 pub(super) fn describe(what: &str, error: &Error, peer: &Peer, own: &Identity) -> Failure {
-    let why = bowline::net::with_sources(error);
-    let failure = |code: Code, address: Option<&SocketAddr>| {
-        Failure::coded(code, what).because(format!("{why}; {}", between(peer, own, address)))
-    };
-    let name = &peer.name;
-    match error {
-        Error::HandshakeRefused { address, .. } => failure(Code::WrongKey, Some(address)).try_this(format!(
-            "on the server: bowline key show, and compare; and add a [[client]] with key = \"{}\" to its clients.toml",
-            own.public()
-        )),
-        Error::ServerKeyChanged { address, .. } => failure(Code::WrongKey, Some(address)).try_this(format!(
-            "ask whoever runs \"{name}\" for its key; if it is new on purpose: bowline peer trust {address} --name {name} --replace"
-        )),
-        Error::StaleServer { address, .. } => failure(Code::StaleServer, Some(address))
-            .try_this("stop this server: another one has taken its data store over"),
-        Error::Unreachable { address, source, .. } => unreachable(failure, name, *address, source),
-        Error::HandshakeTimedOut { address, .. } => {
-            failure(Code::TimedOut, Some(address)).try_this(format!("bowline ping {name}"))
-        }
-        Error::TimedOut(_) => failure(Code::TimedOut, None).try_this(format!("bowline ping {name}")),
-        Error::SessionEnded(_) => failure(Code::SessionEnded, None)
-            .try_this(format!("ask whoever runs \"{name}\" whether this client is still on its list")),
-        Error::NoControlLine(_) => failure(Code::Settings, None)
-            .try_this("--via or --keys-via with an interface that keys may pass"),
-        Error::StateLost | Error::NotResumable => failure(Code::StateLost, None)
-            .try_this("the same command again: it opens the file anew"),
-        Error::LostWrites { .. } => failure(Code::LostWrites, None)
-            .data("the bytes named above were acknowledged and are lost; all others are there")
-            .try_this("write them again"),
-        Error::OtherVersion { address, theirs, ours } => failure(Code::Version, Some(address)).try_this(
-            match theirs > ours {
-                true => format!("bowline --version here, and a newer bowline on this machine: \"{name}\" has one"),
-                false => format!("bowline --version on \"{name}\", and a newer bowline there: this machine has one"),
-            },
-        ),
-        Error::Protocol => failure(Code::Version, None)
-            .try_this("the same version of bowline on both machines: bowline --version"),
-        _ => match error.reason() {
-            Some(reason) => {
-                let (code, hint) = of_reason(reason, error, name);
-                let failure = failure(code, None);
-                match hint {
-                    Some(hint) => failure.try_this(hint),
-                    None => failure,
-                }
-            }
-            None => failure(Code::Other, None),
-        },
-    }
+    let first = peer.lines.first().map(|line| line.address);
+    Ends { name: &peer.name, first, own: Some(own.public()), is_known: true }.describe(what, error)
 }
 
-fn unreachable(
-    failure: impl Fn(Code, Option<&SocketAddr>) -> Failure,
-    name: &str,
-    address: SocketAddr,
-    source: &std::io::Error,
-) -> Failure {
-    let port = address.port();
-    match source.kind() {
-        std::io::ErrorKind::ConnectionRefused => failure(Code::PortClosed, Some(&address)).try_this(format!(
-            "on the server: bowline serve ... --listen {}:{port}; then bowline ping {name}",
-            match address {
-                SocketAddr::V4(address) => address.ip().to_string(),
-                SocketAddr::V6(address) => format!("[{}]", address.ip()),
-            }
-        )),
-        std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::NotFound => {
-            failure(Code::InterfaceMissing, Some(&address))
-                .try_this("ip -br address, and an interface or address of this machine for --via")
+/// The two machines between which something failed.
+pub(super) struct Ends<'a> {
+    /// What the server is called.
+    pub(super) name: &'a str,
+    /// Its first address, for errors that name none.
+    pub(super) first: Option<SocketAddr>,
+    /// This client's key, if it has one.
+    pub(super) own: Option<PublicKey>,
+    /// Whether the server is on the list of peers, where commands find it.
+    pub(super) is_known: bool,
+}
+
+impl Ends<'_> {
+    /// The two machines, as a message names them.
+    fn between(&self, address: Option<&SocketAddr>) -> String {
+        let address =
+            address.or(self.first.as_ref()).map(|address| format!(" ({address})")).unwrap_or_default();
+        let host = rustix::system::uname();
+        let host = clean(&host.nodename().to_string_lossy());
+        let key = self.own.map_or_else(|| "no key".to_owned(), |own| format!("key {}", own.fingerprint()));
+        format!("server \"{}\"{address}, client {host} ({key})", self.name)
+    }
+
+    /// How to find out whether the server can be reached by now.
+    fn again(&self) -> String {
+        if self.is_known {
+            format!("bowline ping {}", self.name)
+        } else {
+            "the same command again".to_owned()
         }
-        _ => {
-            // A device that is bound to and is not there.
-            let is_no_device = source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
-            if is_no_device {
-                return failure(Code::InterfaceMissing, Some(&address))
-                    .try_this("ip -br link, and an interface of this machine for --via");
+    }
+
+    /// What a user reads when `what` fails: the root cause first, then between whom.
+    pub(super) fn describe(&self, what: &str, error: &Error) -> Failure {
+        let why = bowline::net::with_sources(error);
+        let failure = |code: Code, address: Option<&SocketAddr>| {
+            Failure::coded(code, what).because(format!("{why}; {}", self.between(address)))
+        };
+        let name = self.name;
+        match error {
+            Error::HandshakeRefused { address, own, .. } => failure(Code::WrongKey, Some(address)).try_this(format!(
+                "on the server: bowline key show, and compare; then bowline client add NAME {own} EXPORT"
+            )),
+            Error::ServerKeyChanged { address, .. } => failure(Code::WrongKey, Some(address)).try_this(format!(
+                "ask whoever runs \"{name}\" for its key; if it is new on purpose: bowline peer trust {address} --name {name} --replace"
+            )),
+            Error::KeyNotShown { address } => failure(Code::Identity, Some(address)).try_this(format!(
+                "ask whoever runs it for its key, then: bowline peer trust {address} --name {name} --yes KEY"
+            )),
+            Error::StaleServer { address, .. } => failure(Code::StaleServer, Some(address))
+                .try_this("stop this server: another one has taken its data store over"),
+            Error::Unreachable { address, source, .. } => self.unreachable(failure, *address, source),
+            Error::HandshakeTimedOut { address, .. } => {
+                failure(Code::TimedOut, Some(address)).try_this(self.again())
             }
-            failure(Code::Unreachable, Some(&address)).try_this(format!("bowline ping {name}"))
+            Error::TimedOut(_) => failure(Code::TimedOut, None).try_this(self.again()),
+            Error::SessionEnded(_) => failure(Code::SessionEnded, None)
+                .try_this(format!("ask whoever runs \"{name}\" whether this client is still on its list")),
+            Error::NoControlLine(_) => failure(Code::Settings, None)
+                .try_this("--via or --keys-via with an interface that keys may pass"),
+            Error::StateLost | Error::NotResumable => failure(Code::StateLost, None)
+                .try_this("the same command again: it opens the file anew"),
+            Error::LostWrites { .. } => failure(Code::LostWrites, None)
+                .data("the bytes named above were acknowledged and are lost; all others are there")
+                .try_this("write them again"),
+            Error::OtherVersion { address, theirs, ours } => failure(Code::Version, Some(address)).try_this(
+                match theirs > ours {
+                    true => format!("bowline --version here, and a newer bowline on this machine: \"{name}\" has one"),
+                    false => format!("bowline --version on \"{name}\", and a newer bowline there: this machine has one"),
+                },
+            ),
+            Error::Protocol => failure(Code::Version, None)
+                .try_this("the same version of bowline on both machines: bowline --version"),
+            _ => match error.reason() {
+                Some(reason) => {
+                    let (code, hint) = of_reason(reason, error, name);
+                    let failure = failure(code, None);
+                    match hint {
+                        Some(hint) => failure.try_this(hint),
+                        None => failure,
+                    }
+                }
+                None => failure(Code::Other, None),
+            },
+        }
+    }
+
+    fn unreachable(
+        &self,
+        failure: impl Fn(Code, Option<&SocketAddr>) -> Failure,
+        address: SocketAddr,
+        source: &std::io::Error,
+    ) -> Failure {
+        let port = address.port();
+        match source.kind() {
+            std::io::ErrorKind::ConnectionRefused => {
+                failure(Code::PortClosed, Some(&address)).try_this(format!(
+                    "on the server: bowline serve ... --listen {}:{port}; then {}",
+                    match address {
+                        SocketAddr::V4(address) => address.ip().to_string(),
+                        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+                    },
+                    self.again()
+                ))
+            }
+            std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::NotFound => {
+                failure(Code::InterfaceMissing, Some(&address))
+                    .try_this("ip -br address, and an interface or address of this machine for --via")
+            }
+            _ => {
+                // A device that is bound to and is not there.
+                let is_no_device = source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
+                if is_no_device {
+                    return failure(Code::InterfaceMissing, Some(&address))
+                        .try_this("ip -br link, and an interface of this machine for --via");
+                }
+                failure(Code::Unreachable, Some(&address)).try_this(self.again())
+            }
         }
     }
 }

@@ -4,31 +4,30 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use bowline::client::{Client, KeptOpen, Listed, Peer, Peers, Resumed, Survey};
+use bowline::client::{Client, Error, File, KeptOpen, Listed, Peer, Peers, Resumed, Survey};
 use bowline::model::{OpenId, PublicKey};
 use bowline::net::{Clock, with_sources};
 use bowline::secure::Identity;
 use serde::Serialize;
 
 use super::admin;
-use super::arguments::ResumeArguments;
+use super::arguments::{LineArguments, ResumeArguments};
 use super::failure::{Code, Failure};
 use super::lines::{Interfaces, with_vias};
-use super::output::{say, show_either};
+use super::output::{say, show_either, warn};
 use super::places::{identity, key_rings, place};
-use super::remote::{describe, unknown_peer};
-use super::sessions::tell;
+use super::remote::{describe, describe_peers, unknown_peer};
+use super::sessions::Tally;
 
 pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     let ResumeArguments { list, all: _, id, peer, keep, ring, client } = arguments;
     let folder = key_rings(ring)?;
     let survey = Survey::of(&folder).map_err(|error| Failure::of("cannot list open files", &error))?;
     for problem in &survey.problems {
-        say(&format!("warning: {}\n", with_sources(problem)));
+        warn(&with_sources(problem));
     }
     let path = place(client.peers, "peers.toml")?;
-    let known =
-        Peers::load_or_none(&path).map_err(|error| Failure::of("cannot use the list of peers", &error))?;
+    let known = Peers::load_or_none(&path).map_err(|error| describe_peers(&error, &path))?;
     let only = match &peer {
         Some(name) => {
             Some(known.named(name).map(|peer| peer.key).ok_or_else(|| unknown_peer(name, &known, &path))?)
@@ -53,67 +52,51 @@ pub(super) async fn run(arguments: ResumeArguments) -> Result<(), Failure> {
     }
     let own = identity(client.key)?;
     let lines = client.lines.or_settings()?;
-    let mut failed = 0_usize;
+    let mut tally = Tally::default();
     for server in servers {
-        failed += match known.iter().find(|peer| peer.key == server) {
-            Some(peer) => {
-                let peer = with_vias(peer, &lines, &Interfaces::of_system)?;
-                from(&peer, &own, &folder, (id, keep)).await?
-            }
-            None => {
-                let fingerprint = server.fingerprint();
-                say(&format!(
-                    "no peer in {} has the key with the fingerprint {fingerprint}\n",
-                    path.display()
-                ));
-                opens.iter().filter(|open| open.kept.server == server).count()
-            }
+        let here = opens.iter().filter(|open| open.kept.server == server && !open.is_owner_living).count();
+        let asked = match known.iter().find(|peer| peer.key == server) {
+            Some(peer) => from(peer, &own, &lines, &folder, &mut tally, (id, keep)).await?,
+            None => Err(unlisted(&server, &path)),
         };
+        if let Err(failure) = asked {
+            // The others are asked all the same.
+            tally.failed_all(here, failure)?;
+        }
     }
-    match failed {
-        0 => Ok(()),
-        1 => Err(Failure::coded(Code::SomeFailed, "one file did not come back")),
-        failed => Err(Failure::coded(Code::SomeFailed, format!("{failed} files did not come back"))),
-    }
+    tally.outcome("brought back")
 }
 
-/// Brings back what there is of one server, and tells how many files did not come.
+/// Brings back what there is of one server. Within, why that has nothing to bring back.
 async fn from(
     peer: &Peer,
     own: &Arc<Identity>,
+    lines: &LineArguments,
     folder: &Path,
+    tally: &mut Tally,
     (id, keep): (Option<OpenId>, bool),
-) -> Result<usize, Failure> {
-    let cannot = |error: &(dyn std::error::Error + 'static)| {
-        Failure::of(&format!("cannot ask \"{}\"", peer.name), error)
+) -> Result<Result<(), Failure>, Failure> {
+    let what = format!("cannot ask \"{}\"", peer.name);
+    let asking = async {
+        let peer = with_vias(peer, lines, &Interfaces::of_system)?;
+        let cannot = |error: Error| describe(&what, &error, &peer, own);
+        let client = Client::new(Arc::clone(own)).map_err(|error| Failure::of(&what, &error))?;
+        let client = client.with_key_ring(folder).map_err(|error| Failure::of(&what, &error))?;
+        let session = client.connect(&peer).await.map_err(cannot)?;
+        let shown = admin::show(&peer, own, &session);
+        let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
+        let resumed = session.resume_some(is_wanted).await.map_err(cannot)?;
+        Ok((peer, session, shown, resumed))
     };
-    let client = Client::new(Arc::clone(own)).map_err(|error| cannot(&error))?;
-    let client = client.with_key_ring(folder).map_err(|error| cannot(&error))?;
-    let asking = format!("cannot ask \"{}\"", peer.name);
-    let session = client.connect(peer).await.map_err(|error| describe(&asking, &error, peer, own))?;
-    let _shown = admin::show(peer, own, &session);
-    let is_wanted = |kept: &KeptOpen| id.is_none_or(|id| id == kept.id);
-    let resumed = session.resume_some(is_wanted).await.map_err(|error| cannot(&error))?;
-    let mut failed = 0;
+    let (peer, session, _shown, resumed) = match asking.await {
+        Ok(asked) => asked,
+        Err(failure) => return Ok(Err(failure)),
+    };
     for Resumed { kept, outcome, .. } in resumed {
         let name = format!("{} {}", kept.id, place_of(&kept, &peer.name));
-        let outcome = match outcome {
-            Ok(file) => {
-                let meanwhile = file
-                    .meanwhile()
-                    .map_or_else(|| "cannot tell".to_owned(), |meanwhile| meanwhile.to_string());
-                let closed = if keep {
-                    file.leave_open();
-                    Ok(())
-                } else {
-                    file.close().await
-                };
-                closed.map(|()| meanwhile)
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
+        match settle(outcome, keep).await {
             Ok(meanwhile) => {
+                tally.done();
                 let (open, place) = (kept.id.to_string(), place_of(&kept, &peer.name));
                 let object = ResumedObject { kind: "resumed", open, place, meanwhile, kept: keep };
                 show_either(&object, || {
@@ -121,13 +104,32 @@ async fn from(
                 })?;
             }
             Err(error) => {
-                failed += 1;
-                tell(&describe(&format!("{name} did not come back"), &error, peer, own))?;
+                tally.failed(describe(&format!("{name} did not come back"), &error, &peer, own))?;
             }
         }
     }
     session.close().await;
-    Ok(failed)
+    Ok(Ok(()))
+}
+
+/// Closes what has come back, or leaves it open; and tells what became of it meanwhile.
+async fn settle(outcome: Result<File, Error>, keep: bool) -> Result<String, Error> {
+    let file = outcome?;
+    let meanwhile =
+        file.meanwhile().map_or_else(|| "cannot tell".to_owned(), |meanwhile| meanwhile.to_string());
+    match keep {
+        true => file.leave_open(),
+        false => file.close().await?,
+    }
+    Ok(meanwhile)
+}
+
+/// The server of an open is not on the list.
+fn unlisted(server: &PublicKey, path: &Path) -> Failure {
+    let fingerprint = server.fingerprint();
+    Failure::coded(Code::UnknownPeer, format!("no peer has the key with the fingerprint {fingerprint}"))
+        .because(format!("{} has no entry with it, and files were open there", path.display()))
+        .try_this(format!("bowline peer add NAME {server} HOST"))
 }
 
 /// Refuses an id that names nothing, or nothing that can be had.

@@ -2,18 +2,20 @@
 
 use super::arguments::ClientArguments;
 use super::failure::{Code, Failure};
-use super::output::{insist, show, style};
+use super::output::{complain, show, style};
 use super::remote::{Connected, connect};
 
 /// The sessions of one command, by server; each is made when it is first asked for.
 pub(super) struct Sessions {
     arguments: ClientArguments,
     connected: Vec<Connected>,
+    /// Servers with whom there is none, and why: they are not tried again for each place.
+    failed: Vec<(String, Failure)>,
 }
 
 impl Sessions {
     pub(super) fn new(arguments: ClientArguments) -> Self {
-        Self { arguments, connected: Vec::new() }
+        Self { arguments, connected: Vec::new(), failed: Vec::new() }
     }
 
     /// The session with the peer of this name; `what` says what fails without.
@@ -21,7 +23,16 @@ impl Sessions {
         let at = match self.connected.iter().position(|connected| connected.peer.name == peer) {
             Some(at) => at,
             None => {
-                self.connected.push(connect(&self.arguments, peer, what).await?);
+                if let Some((_, failure)) = self.failed.iter().find(|(name, _)| name == peer) {
+                    return Err(Failure { what: what.to_owned(), ..failure.clone() });
+                }
+                match connect(&self.arguments, peer, what).await {
+                    Ok(connected) => self.connected.push(connected),
+                    Err(failure) => {
+                        self.failed.push((peer.to_owned(), failure.clone()));
+                        return Err(failure);
+                    }
+                }
                 self.connected.len().saturating_sub(1)
             }
         };
@@ -42,6 +53,8 @@ pub(super) struct Tally {
     done: usize,
     failed: usize,
     last: Option<Failure>,
+    /// How many failures there were, each of one item or of many.
+    failures: usize,
 }
 
 impl Tally {
@@ -53,7 +66,13 @@ impl Tally {
     /// An item failed. The first one is told only when it is known not to be the only thing that happened: alone, it is the
     /// command's own failure.
     pub(super) fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.failed = self.failed.saturating_add(1);
+        self.failed_all(1, failure)
+    }
+
+    /// So many items failed for one cause, which is told once.
+    pub(super) fn failed_all(&mut self, items: usize, failure: Failure) -> Result<(), Failure> {
+        self.failed = self.failed.saturating_add(items);
+        self.failures = self.failures.saturating_add(1);
         match self.last.replace(failure) {
             Some(earlier) => tell(&earlier),
             None => Ok(()),
@@ -62,7 +81,7 @@ impl Tally {
 
     /// Success, the one thing that failed, or that some of many did.
     pub(super) fn outcome(mut self, done: &str) -> Result<(), Failure> {
-        match (self.last.take(), self.done, self.failed) {
+        match (self.last.take(), self.done, self.failures) {
             (None, ..) => Ok(()),
             (Some(only), 0, 1) => Err(only),
             (Some(last), ..) => {
@@ -82,7 +101,7 @@ pub(super) fn tell(failure: &Failure) -> Result<(), Failure> {
     if style().json {
         return show(&failure.json());
     }
-    insist(&failure.text());
+    complain(failure);
     Ok(())
 }
 
@@ -101,5 +120,13 @@ mod tests {
         tally.failed(failure).unwrap();
         assert_eq!(tally.outcome("listed").unwrap_err().code, Code::SomeFailed);
         assert_eq!(Tally::default().outcome("listed"), Ok(()));
+        let unreachable = Failure::coded(Code::Unreachable, "nobody is there");
+        let mut tally = Tally::default();
+        tally.failed_all(3, unreachable.clone()).unwrap();
+        assert_eq!(tally.outcome("listed"), Err(unreachable.clone()), "three items, and one cause");
+        let mut tally = Tally::default();
+        tally.failed_all(3, unreachable).unwrap();
+        tally.done();
+        assert_eq!(tally.outcome("listed").unwrap_err().what, "3 of 4 could not be listed");
     }
 }

@@ -53,7 +53,12 @@ impl User {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+        self.command_of(env!("CARGO_BIN_EXE_bowline"), arguments)
+    }
+
+    /// Another program, which may start this one, with the user's places.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         let own = ["BOWLINE_KEY", "BOWLINE_CLIENTS", "BOWLINE_PEERS", "BOWLINE_LOG", "BOWLINE_STATE_DIR"];
         // Each user has the places that follow from its home.
         for variable in own.into_iter().chain(["XDG_RUNTIME_DIR", "XDG_STATE_HOME"]) {
@@ -72,7 +77,7 @@ impl User {
     }
 
     /// The secret halves of the identities that the user has.
-    fn secrets(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn secrets(&self) -> Vec<Vec<u8>> {
         let entries = fs::read_dir(self.at("config/bowline")).into_iter().flatten().flatten();
         let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
         texts.filter_map(|text| Identity::from_text(text.trim()).ok()).map(|own| secret_half(&own)).collect()

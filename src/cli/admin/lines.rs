@@ -48,6 +48,9 @@ pub(in crate::cli) enum Line {
         message: String,
         /// What to try.
         hint: Option<String>,
+        /// The code of the error, where it has one of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     /// Everything was told.
     End,

@@ -34,7 +34,7 @@ use self::lines::{lines_of, protection_lines};
 pub(super) use self::presence::{Shown, name, show};
 use self::socket::is_same_or_root;
 pub(super) use self::socket::{AdminSocket, SocketProblem, living, reach};
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 use super::places::admin_sockets;
 
 /// How long accepting pauses after it failed.
@@ -254,7 +254,11 @@ fn release(server: &Server, open: String) -> Line {
     };
     match server.release(id) {
         Ok(()) => Line::Released { open: id.to_string() },
-        Err(problem) => error(problem.to_string(), Some("an id that `bowline status` lists".to_owned())),
+        Err(problem) => Line::Error {
+            message: problem.to_string(),
+            hint: Some("an id that `bowline status` lists".to_owned()),
+            code: Some(Code::NotFound.name().to_owned()),
+        },
     }
 }
 
@@ -265,7 +269,7 @@ pub(super) fn parse_open(text: &str) -> Option<OpenId> {
 }
 
 fn error(message: String, hint: Option<String>) -> Line {
-    Line::Error { message, hint }
+    Line::Error { message, hint, code: None }
 }
 
 /// Writes lines. A reader that does not take them in time gets no more.

@@ -5,12 +5,14 @@ mod opens;
 mod peers;
 mod serve;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bowline::client::parse_via;
 use bowline::model::{OpenId, Protection};
 use bowline::net::Via;
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, Parser, Subcommand};
 
 pub(super) use files::{
     CatArguments, CopyArguments, ListArguments, MakeArguments, MoveArguments, RemoveArguments, StatArguments,
@@ -56,7 +58,8 @@ pub(super) struct CommonArguments {
     /// Say more; twice, much more. BOWLINE_LOG says it more exactly.
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub(super) verbose: u8,
-    /// When messages have colors.
+    /// When the words "error" and "warning", and the log, have colors. If nothing is said: on a terminal, unless NO_COLOR is
+    /// set.
     #[arg(long, global = true, value_name = "WHEN", env = "BOWLINE_COLOR", help_heading = "Output")]
     pub(super) color: Option<Color>,
 }
@@ -201,6 +204,40 @@ impl LineArguments {
         }
         Ok(self)
     }
+}
+
+/// Arguments that say the same thing in several ways. What the command line says of it goes before all that variables say.
+const SAME: [&[&str]; 3] =
+    [&["via", "bulk_via", "keys_via"], &["state_dir", "no_state"], &["admin_socket", "no_admin_socket"]];
+
+/// The command line, and the variables where it says nothing of the same.
+pub(super) fn matches() -> ArgMatches {
+    settled(std::env::args_os().collect()).unwrap_or_else(|error| error.exit())
+}
+
+fn settled(words: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    // What is wrong is reported below.
+    let alone = deaf(Arguments::command(), &SAME.concat()).try_get_matches_from(&words).ok();
+    let mut part = alone.as_ref();
+    while let Some((_, deeper)) = part.and_then(ArgMatches::subcommand) {
+        part = Some(deeper);
+    }
+    let is_said = |id: &&str| {
+        part.is_some_and(|part| {
+            part.try_contains_id(id).is_ok() && part.value_source(id) == Some(ValueSource::CommandLine)
+        })
+    };
+    let said: Vec<&[&str]> = SAME.into_iter().filter(|same| same.iter().any(is_said)).collect();
+    deaf(Arguments::command(), &said.concat()).try_get_matches_from(&words)
+}
+
+/// The command with arguments that hear no variable.
+fn deaf(command: clap::Command, arguments: &[&str]) -> clap::Command {
+    let command = command.mut_args(|argument| match arguments.contains(&argument.get_id().as_str()) {
+        true => argument.env(None::<&'static str>),
+        false => argument,
+    });
+    command.mut_subcommands(|part| deaf(part, arguments))
 }
 
 fn via(text: &str) -> Result<Via, String> {

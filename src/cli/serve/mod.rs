@@ -21,6 +21,7 @@ use bowline::server::{
     ClientsError, ClientsProblem, Exports, ModePolicy, Server, ServerConfig, StartError, StateConfig,
     load_clients,
 };
+use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -295,15 +296,33 @@ fn exports(
     Ok(exports)
 }
 
+/// Where a server listens, as an object. How data channels are protected in detail is told by its status.
+#[derive(Serialize)]
+struct Listening {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
+    /// The weakest of any data channel.
+    protection: String,
+}
+
 /// The first line of output: the bound addresses, for people and for parents of this process. Then how data channels
 /// are protected, one fact a line.
 fn announce(server: &Server, metrics: Option<&Metrics>) -> Result<(), Failure> {
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let effective = server.effective_protection();
     warn_of_clear(&effective);
+    let metrics = metrics.map(|metrics| format!("http://{}/metrics", metrics.address));
+    if output::style().json {
+        let protection = effective.server.to_string();
+        let listening = Listening { kind: "listening", addresses, metrics, protection };
+        return output::show(&output::line(&listening));
+    }
     let mut text = format!("listening on {}\n", addresses.join(" "));
     if let Some(metrics) = metrics {
-        text.push_str(&format!("metrics on http://{}/metrics\n", metrics.address));
+        text.push_str(&format!("metrics on {metrics}\n"));
     }
     let facts = facts(&effective);
     let (shown, more) = facts.split_at_checked(FACTS_SHOWN).unwrap_or((&facts, &[]));

@@ -6,16 +6,17 @@
 
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bowline::model::Limits;
 use bowline::net::Clock;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
 
 use super::admin::{Line, Request, SocketProblem, living, reach};
 use super::arguments::{AdminArguments, ReleaseArguments, StatusArguments};
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 use super::output::{show, show_either, style};
 use super::places::{admin_sockets, client_sockets};
 
@@ -25,37 +26,44 @@ const LINE_LEN_MAX: u64 = 1 << 20;
 const ANSWER_LEN_MAX: usize = 1 << 30;
 
 pub(super) async fn status(arguments: StatusArguments) -> Result<(), Failure> {
-    if arguments.at.socket.is_some() {
-        return show_status(arguments.at).await;
+    if let Some(socket) = &arguments.at.socket {
+        return show_server(&ask_at(socket, arguments.at.owner, &Request::Status {}).await?);
     }
     // The clients of this user, and the server if there is one.
     let mut clients = Vec::new();
     for socket in client_sockets().iter().flat_map(|folder| living(folder)) {
         // One that ends while it is asked has no sessions any more.
-        if let Ok(told) = ask(AdminArguments { socket: Some(socket), owner: None }, &Request::Status {}).await
-        {
+        if let Ok(told) = ask_at(&socket, None, &Request::Status {}).await {
             clients.push(told);
         }
     }
-    let is_server_there = usual().is_ok();
-    if is_server_there || clients.is_empty() {
-        show_status(arguments.at).await?;
+    let server = match usual(arguments.at.owner).await {
+        Ok(Some((path, stream))) => ask(&path, stream, &Request::Status {}).await.map(Some),
+        // The clients are all that there is.
+        Ok(None) if !clients.is_empty() => Ok(None),
+        Ok(None) => Err(no_server("; and no client of this user is running")),
+        Err(failure) => Err(failure),
+    };
+    let mut is_first = true;
+    if let Ok(Some(told)) = &server {
+        show_server(told)?;
+        is_first = false;
     }
-    for (at, client) in clients.iter().enumerate() {
-        if (at > 0 || is_server_there) && !style().json {
+    for client in &clients {
+        if !is_first && !style().json {
             show("\n")?;
         }
         show_told(client)?;
+        is_first = false;
     }
-    Ok(())
+    server.map(drop)
 }
 
-async fn show_status(at: AdminArguments) -> Result<(), Failure> {
-    let told = ask(at, &Request::Status {}).await?;
+fn show_server(told: &Told) -> Result<(), Failure> {
     if !matches!(told.end, Line::End) {
         return Err(not_understood());
     }
-    show_told(&told)
+    show_told(told)
 }
 
 fn show_told(told: &Told) -> Result<(), Failure> {
@@ -63,7 +71,15 @@ fn show_told(told: &Told) -> Result<(), Failure> {
 }
 
 pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Failure> {
-    let told = ask(arguments.at, &Request::Release { open: arguments.open.to_string() }).await?;
+    let ReleaseArguments { open, at: AdminArguments { socket, owner } } = arguments;
+    let request = Request::Release { open: open.to_string() };
+    let told = match socket {
+        Some(socket) => ask_at(&socket, owner, &request).await?,
+        None => match usual(owner).await? {
+            Some((path, stream)) => ask(&path, stream, &request).await?,
+            None => return Err(no_server("")),
+        },
+    };
     match told.end {
         Line::Released { open } => {
             let shown = Released { kind: "released", open: &open };
@@ -93,17 +109,18 @@ impl Told {
     }
 }
 
-/// Asks the server, and hears it out.
-async fn ask(at: AdminArguments, request: &Request) -> Result<Told, Failure> {
-    let path = match at.socket {
-        Some(path) => path,
-        None => usual()?,
-    };
+/// Asks whoever is behind the socket at `path`, and hears it out.
+async fn ask_at(path: &Path, owner: Option<u32>, request: &Request) -> Result<Told, Failure> {
+    let stream = reach(path, owner).await.map_err(|problem| describe(&problem))?;
+    ask(path, stream, request).await
+}
+
+/// Asks the one that was reached at `path`, and hears it out.
+async fn ask(path: &Path, mut stream: UnixStream, request: &Request) -> Result<Told, Failure> {
     // A server that is busy with others has its next place free after its own limit.
     let limit = Limits::ADMIN_WAIT.saturating_mul(2);
     let cut =
         |why: &str| Failure::new(format!("no whole answer from the server at {}: {why}", path.display()));
-    let mut stream = reach(&path, at.owner).await.map_err(|problem| describe(&problem))?;
     let mut asked = serde_json::to_vec(request).map_err(|error| Failure::of("cannot ask", &error))?;
     asked.push(b'\n');
     let (read, mut write) = stream.split();
@@ -126,8 +143,9 @@ async fn ask(at: AdminArguments, request: &Request) -> Result<Told, Failure> {
             return Err(cut("it does not end"));
         }
         match serde_json::from_str(line).map_err(|_| not_understood())? {
-            Line::Error { message, hint } => {
-                let failure = Failure::new(message.escape_debug().to_string());
+            Line::Error { message, hint, code } => {
+                let code = code.as_deref().and_then(Code::named).unwrap_or(Code::Other);
+                let failure = Failure::coded(code, message.escape_debug().to_string());
                 return Err(match hint {
                     Some(hint) => failure.try_this(hint.escape_debug().to_string()),
                     None => failure,
@@ -142,16 +160,29 @@ async fn ask(at: AdminArguments, request: &Request) -> Result<Told, Failure> {
     }
 }
 
-/// The socket in the first usual place that has one.
-fn usual() -> Result<PathBuf, Failure> {
-    let places = admin_sockets();
-    let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    places.into_iter().find(|place| place.symlink_metadata().is_ok()).ok_or_else(|| {
-        let nowhere = "XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME are not set".to_owned();
-        let what = if looked.is_empty() { nowhere } else { format!("nothing is at {}", looked.join(" or ")) };
-        Failure::new(format!("no server's admin socket: {what}; and no client of this user is running"))
-            .try_this("--socket PATH, the server's --admin-socket; or run this as the server's user")
-    })
+/// The server that lives in the first usual place which has one. A socket that nobody is behind any more, as a server that
+/// was killed leaves it, is as good as none; what cannot be asked for another cause is only told of if no other place has
+/// a server.
+async fn usual(owner: Option<u32>) -> Result<Option<(PathBuf, UnixStream)>, Failure> {
+    let mut in_the_way = None;
+    for path in admin_sockets() {
+        match reach(&path, owner).await {
+            Ok(stream) => return Ok(Some((path, stream))),
+            Err(SocketProblem::Missing { .. } | SocketProblem::Dead { .. }) => {}
+            Err(problem) => in_the_way = in_the_way.or(Some(problem)),
+        }
+    }
+    in_the_way.map_or(Ok(None), |problem| Err(describe(&problem)))
+}
+
+fn no_server(more: &str) -> Failure {
+    let looked: Vec<String> = admin_sockets().iter().map(|place| place.display().to_string()).collect();
+    let what = match &looked[..] {
+        [] => "XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME are not set".to_owned(),
+        looked => format!("none is at {}", looked.join(" or ")),
+    };
+    Failure::new(format!("no server's admin socket: {what}{more}"))
+        .try_this("--socket PATH, the server's --admin-socket; or run this as the server's user")
 }
 
 fn describe(problem: &SocketProblem) -> Failure {
