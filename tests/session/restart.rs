@@ -1,7 +1,7 @@
 //! The server's process ends and another one starts on its store: opens, locks and keys are there again, and nothing that
 //! anybody was told is missing.
 
-use bowline::model::{ByteRange, CreateId, LockMode, Meanwhile, OpenMode, Reason};
+use bowline::model::{ByteRange, Create, CreateId, LockMode, Meanwhile, OpenMode, Reason};
 use bowline::opens::OpenEnd;
 use bowline::session::client::{Answer, Ticket};
 use bowline::session::server::ServerNote;
@@ -403,4 +403,34 @@ fn f50_what_nobody_waits_for_is_stored_once_more_when_its_commit_was_refused() {
     let stored = &pair.store.opens[&key.unwrap().file_id];
     assert!(stored.holders.iter().all(|holder| holder.deadline.is_some()), "{stored:?}");
     assert_eq!(pair.store.opens.len(), 1);
+}
+
+/// The file is made before its record is refused, and never gets its name.
+#[test]
+fn f50_nothing_is_left_of_files_whose_records_are_refused() {
+    let (mut pair, who) = start(14);
+    pair.store.is_full = true;
+    for n in 0..5 {
+        let new = OpenSpec { create: Create::New, create_id: CreateId([n; 16]), ..OpenSpec::of("new") };
+        let open = pair.open_as(who, new);
+        assert_eq!(refusal(pair.error(who, open)).reason, Reason::NoSpace);
+    }
+    assert_eq!((pair.disk.descriptors(), pair.disk.has("new")), (0, false));
+}
+
+/// What waits for the second of them is the work itself, and the first one's refusal has moved it behind a later commit.
+#[test]
+fn f50_of_two_refused_commits_the_second_one_s_change_is_not_made() {
+    let (mut pair, who) = start(15);
+    let handle = pair.handle(who, "a");
+    (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
+    exclusive_of(&mut pair, who, "b");
+    pair.run_for(millis(10));
+    let append = pair.append(who, handle, "more");
+    assert_eq!(refusal(pair.error(who, append)).reason, Reason::NoSpace);
+    assert_eq!(pair.disk.executions(b"more"), 0);
+    pair.store.is_full = false;
+    let append = pair.append(who, handle, "more");
+    pair.finish(who, append);
+    assert_eq!(pair.disk.executions(b"more"), 1);
 }

@@ -79,3 +79,16 @@ fn a_server_without_clients_has_nothing_to_wait_for() {
     pair.tell_server_to_stop();
     assert_eq!(pair.drained, 1);
 }
+
+/// Nobody hears it, and nobody is waited for.
+#[test]
+fn clients_that_are_away_are_not_waited_for() {
+    let (mut pair, who) = start();
+    pair.handle(who, "a");
+    [L0, L1].into_iter().for_each(|line| pair.black_hole(who, line));
+    let is_away = |pair: &Pair| pair.server.table().opens().any(|open| open.deadline.is_some());
+    pair.run_until("it is away", seconds(60), is_away);
+    pair.tell_server_to_stop();
+    pair.run_for(millis(0));
+    assert_eq!(pair.drained, 1);
+}

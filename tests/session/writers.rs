@@ -3,8 +3,9 @@
 use bowline::model::{CreateId, HandleId, LineId, OpenMode, Reason, Rights, Stability};
 use bowline::session::client::{Answer, RequestError, SessionEvent, Ticket};
 
+use super::opens::refusal;
 use super::pair::{LineSpec, OpenSpec, Pair, Who};
-use super::seconds;
+use super::{millis, seconds};
 
 const LINES: [LineSpec; 2] = [LineSpec::BOTH, LineSpec::BOTH];
 const READ_ONLY: OpenMode = OpenMode { rights: Rights::READ, ..OpenMode::READ_WRITE };
@@ -235,4 +236,21 @@ fn what_is_written_again_does_not_run_over_what_another_one_was_told_of_meanwhil
         // What it writes now is as good as the other one's.
         assert_eq!(write(&mut pair, first, handle, (0, "newest")), Stability::Durable);
     }
+}
+
+/// It is made, the sync that its answer waits for fails, and the client does not hear that: it asks the next server.
+#[test]
+fn an_append_that_could_not_be_made_durable_is_not_made_again() {
+    let (mut pair, first, second) = start();
+    let [handle, _] = both(&mut pair, first, second, Way::Open);
+    pair.disk.fail_sync = Some(Reason::Io.into());
+    pair.disk_us = (5_000, 0);
+    let append = pair.append(first, handle, "more");
+    pair.run_until("it is made", seconds(1), |pair| pair.disk.executions(b"more") == 1);
+    [LineId(0), LineId(1)].into_iter().for_each(|line| pair.black_hole(first, line));
+    pair.run_for(millis(100));
+    pair.restart_server();
+    [LineId(0), LineId(1)].into_iter().for_each(|line| pair.heal(first, line));
+    assert_eq!(refusal(pair.error(first, append)).reason, Reason::Unknown);
+    assert_eq!(pair.disk.executions(b"more"), 1);
 }

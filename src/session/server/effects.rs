@@ -324,8 +324,8 @@ impl<P: Clone> ServerCore<P> {
         let (file, attributes) = match result {
             Ok(found) => found,
             Err(refusal) => {
-                if opening.made.is_some() {
-                    // It has no name yet, and gets none.
+                if opening.open.create == Create::New && opening.made.is_none() && self.records_intents() {
+                    // A file that was made for it has no name, and gets none.
                     self.outputs.push_back(ServerOutput::CloseFile { open: opening.id });
                 }
                 return self.answer_refused(ticket, refusal);

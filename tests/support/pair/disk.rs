@@ -144,9 +144,9 @@ impl Disk {
         self.running.iter().filter(|(_, effect)| changes(effect)).map(|(&id, _)| id).collect()
     }
 
-    /// How many descriptors are open.
+    /// How many descriptors are open, those of files without a name included.
     pub(crate) fn descriptors(&self) -> usize {
-        self.opens.len()
+        self.opens.len() + self.unnamed.len()
     }
 
     /// How much work is held.
@@ -287,16 +287,20 @@ impl Disk {
         create: Create,
     ) -> Result<(FileIdentity, Attributes), Reason> {
         let found = self.inodes.get(path.as_bytes()).copied();
-        let inode = match (found, create, self.unnamed.remove(&open)) {
-            (Some(_), Create::New, _) => return Err(Reason::Exists),
-            (Some(inode), ..) => inode,
-            (None, Create::Never, _) => return Err(Reason::NotFound),
-            (None, _, Some(made)) => {
-                self.inodes.insert(path.as_bytes().to_vec(), made);
-                made
-            }
-            (None, _, None) => self.make(path.as_bytes()),
+        // What has got no name stays until the core gives it up.
+        let inode = match (found, create) {
+            (Some(_), Create::New) => return Err(Reason::Exists),
+            (None, Create::Never) => return Err(Reason::NotFound),
+            (Some(inode), _) => inode,
+            (None, _) => match self.unnamed.get(&open).copied() {
+                Some(made) => {
+                    self.inodes.insert(path.as_bytes().to_vec(), made);
+                    made
+                }
+                None => self.make(path.as_bytes()),
+            },
         };
+        self.unnamed.remove(&open);
         assert!(self.opens.insert(open, inode).is_none(), "{open:?} was used twice");
         self.opened += 1;
         Ok((identity_of(inode), self.attributes(inode)))
