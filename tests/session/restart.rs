@@ -423,6 +423,9 @@ fn f50_nothing_is_left_of_files_whose_records_are_refused() {
 fn f50_of_two_refused_commits_the_second_one_s_change_is_not_made() {
     let (mut pair, who) = start(15);
     let handle = pair.handle(who, "a");
+    // Who has written to the file is stored, so that the next append stores its own record alone.
+    let before = pair.append(who, handle, "some");
+    pair.finish(who, before);
     (pair.store.is_full, pair.store_us) = (true, (50_000, 0));
     exclusive_of(&mut pair, who, "b");
     pair.run_for(millis(10));
