@@ -76,10 +76,10 @@ impl OpenTable {
     fn note_joint(&mut self, id: OpenId, writing: SessionId) {
         // All sessions of one client process are one.
         let writing = self.first_session(writing);
-        let is_of_two = |open: &&Box<Open>| open.holders.len() > 1 || open.is_usurped;
-        let Some(open) = self.opens.get(&id).filter(|open| !open.keeps_mark).filter(is_of_two) else {
+        let Some(open) = self.opens.get(&id).filter(|open| !open.keeps_mark) else { return };
+        if open.holders.len() == 1 && !open.is_usurped {
             return;
-        };
+        }
         let may_keep = |handle: &HandleId| {
             let holder = self.holders.get(handle).filter(|holder| holder.rights.is_writing());
             holder.is_some_and(|holder| self.first_session(holder.session) != writing)

@@ -238,6 +238,25 @@ fn what_is_written_again_does_not_run_over_what_another_one_was_told_of_meanwhil
     }
 }
 
+/// The first one's bytes went with the machine. The next server knows that they did, and ends before anybody came.
+#[test]
+fn f33_what_went_with_the_machine_is_told_however_soon_the_server_starts_once_more() {
+    let (mut pair, first, second) = start();
+    let opened = open(&mut pair, first, OpenMode::READ_WRITE);
+    let (handle, _) = pair.opened(first, opened);
+    assert_eq!(write(&mut pair, first, handle, (0, "older")), Stability::Received);
+    [LineId(0), LineId(1)].into_iter().for_each(|line| pair.black_hole(first, line));
+    pair.reboot_server();
+    pair.restart_server();
+    let opened = open(&mut pair, second, OpenMode::READ_WRITE);
+    let (other, _) = pair.opened(second, opened);
+    assert_eq!(write(&mut pair, second, other, (0, "newer")), Stability::Durable);
+    [LineId(0), LineId(1)].into_iter().for_each(|line| pair.heal(first, line));
+    let sync = pair.sync(first, handle);
+    assert!(matches!(pair.error(first, sync), RequestError::LostWrites(_)));
+    assert_eq!(&pair.disk.bytes("a")[..5], b"newer");
+}
+
 /// It is made, the sync that its answer waits for fails, and the client does not hear that: it asks the next server.
 #[test]
 fn an_append_that_could_not_be_made_durable_is_not_made_again() {

@@ -52,7 +52,7 @@ pub(in crate::cli) struct CopyArguments {
     /// Copy directories with all that is in them.
     #[arg(long, short)]
     pub(in crate::cli) recursive: bool,
-    /// Give copied files the permissions and the times of change of the originals.
+    /// Give copied files and directories the permissions and the times of change of the originals.
     #[arg(long, short)]
     pub(in crate::cli) preserve: bool,
     /// Leave what is there already, whatever is in it.

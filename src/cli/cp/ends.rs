@@ -246,7 +246,7 @@ impl Ends {
     pub(super) fn failure(&self, what: &str, place: &Place, trouble: &Trouble) -> Failure {
         match (trouble, place) {
             (Trouble::Remote(error), Place::Remote(remote)) => match self.of(&remote.peer) {
-                Ok(server) => server.connected.failure(what, error),
+                Ok(server) => server.connected.failure_at(remote, what, error),
                 Err(_) => Failure::of(what, error),
             },
             (Trouble::Remote(error), Place::Local(_)) => match self.all().next() {

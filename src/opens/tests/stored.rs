@@ -80,6 +80,22 @@ fn b35_the_next_server_knows_the_open_its_locks_and_its_key() {
     assert!(events(&mut next).contains(&closed(1)));
 }
 
+/// One of its two handles is back, and the other one is still of the session that it had with the earlier server.
+#[test]
+fn a_client_is_not_another_one_than_it_was_with_the_earlier_server() {
+    for (client, is_joint) in [(ALICE, false), (BOB, true)] {
+        let mut table = table();
+        admit(&mut table, second(0), A1, 1, OpenMode::READ_WRITE).unwrap();
+        let key = issue(&mut table, A1, 1);
+        table.resume(second(1), &key, claim(A1, 2)).unwrap();
+        let mut next = stored(&mut table).table(&restart(second(100), false)).unwrap();
+        next.session_follows_over(A2, A1, &client);
+        let predecessor = Some(HandleId(1));
+        next.resume(second(101), &key, Claim { predecessor, ..claim(A2, 3) }).unwrap();
+        assert_eq!(next.is_joint(OpenId(1)), is_joint, "what anybody else says of a session says nothing");
+    }
+}
+
 #[test]
 fn deadlines_on_the_same_boot_are_what_they_were_with_a_least_time_and_on_another_begin_anew() {
     let mut table = table();

@@ -81,6 +81,24 @@ fn t33_all_clients_together_have_no_more_records_than_there_may_be() {
     assert_eq!(told(&mut next, 0, ticket(0, 1)), IntentOutcome::Executed, "whoever has most gives up");
 }
 
+/// The commit that says since when records are missing may be refused for another change in it.
+#[test]
+fn f50_that_records_were_given_up_is_stored_once_more_when_its_commit_was_refused() {
+    let mut intents = intents();
+    intents.begin(client(1), ticket(1, 1), change());
+    intents.on_session_over(NOW, ticket(1, 1).session, true);
+    let later = NOW.after(Limits::INTENT_KEPT);
+    intents.expire(later);
+    for _ in 0..3 {
+        assert!(intents.has_changes(later));
+        let mut changes = TableChanges::default();
+        intents.add_changes(later, &mut changes);
+        assert_eq!((changes.horizon, changes.is_urgent), (Some(Epoch(2)), true));
+        assert!(!intents.has_changes(later));
+        intents.store_again(later, &Records { intents: vec![1], has_horizon: true, ..Records::default() });
+    }
+}
+
 /// What was given up may have been executed: from then on no record means nothing.
 #[test]
 fn t33_without_a_record_a_request_was_not_executed_only_if_none_was_given_up_since() {
