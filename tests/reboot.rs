@@ -127,6 +127,33 @@ fn end_machine(world: &World) {
     std::fs::write(&path, format!("{text}sum {sum}\n")).unwrap();
 }
 
+/// Of which boot a state says that it was used last, and that its records are.
+fn boots(world: &World) -> [String; 2] {
+    let text = std::fs::read_to_string(world.folder.path().join("state/state")).unwrap();
+    ["boot ", "records "].map(|name| {
+        let id = text.lines().find_map(|line| line.strip_prefix(name));
+        id.unwrap_or_else(|| panic!("{text}")).to_owned()
+    })
+}
+
+/// Before that a next server must not take them for its own boot's.
+#[tokio::test(flavor = "multi_thread")]
+async fn f33_the_first_server_after_a_machine_s_end_stores_what_it_has_found_anew() {
+    let (mut world, _) = two_clients().await;
+    let session = world.connect(BOTH).await;
+    let file = world.open(&session, &read_write()).await.unwrap();
+    file.write_at(0, b"kept").await.unwrap();
+    world.kill();
+    let now = boots(&world);
+    assert_eq!(now[0], now[1]);
+    end_machine(&world);
+    assert_ne!(boots(&world), now);
+    world.start_again();
+    world.until("its records are of this boot", || boots(&world) == now).await;
+    file.sync(SyncScope::All).await.unwrap();
+    session.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn b33_two_writers_of_one_file_lose_nothing_with_the_servers_machine() {
     let (mut world, second) = two_clients().await;

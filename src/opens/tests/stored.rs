@@ -80,6 +80,21 @@ fn b35_the_next_server_knows_the_open_its_locks_and_its_key() {
     assert!(events(&mut next).contains(&closed(1)));
 }
 
+/// They go into one commit, with which they are of this boot: the next server believes that of all of them.
+#[test]
+fn f33_on_another_boot_every_record_is_stored_anew_at_once() {
+    let mut table = table();
+    for n in 0..300 {
+        admit(&mut table, second(0), A1, n, OpenMode::READ_WRITE).unwrap();
+    }
+    let records = stored(&mut table);
+    for (is_same_boot, stored_at_once) in [(true, 0), (false, 300)] {
+        let mut next = records.table(&restart(second(100), is_same_boot)).unwrap();
+        let changes = next.take_changes(0);
+        assert_eq!((changes.opens.len(), changes.is_urgent), (stored_at_once, !is_same_boot));
+    }
+}
+
 /// One of its two handles is back, and the other one is still of the session that it had with the earlier server.
 #[test]
 fn a_client_is_not_another_one_than_it_was_with_the_earlier_server() {
