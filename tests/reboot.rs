@@ -130,10 +130,8 @@ fn end_machine(world: &World) {
 /// Of which boot a state says that it was used last, and that its records are.
 fn boots(world: &World) -> [String; 2] {
     let text = std::fs::read_to_string(world.folder.path().join("state/state")).unwrap();
-    ["boot ", "records "].map(|name| {
-        let id = text.lines().find_map(|line| line.strip_prefix(name));
-        id.unwrap_or_else(|| panic!("{text}")).to_owned()
-    })
+    ["boot ", "records "]
+        .map(|name| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned())
 }
 
 /// Before that a next server must not take them for its own boot's.
