@@ -22,7 +22,7 @@ pub(in crate::cli) struct ServeArguments {
     pub(in crate::cli) config: Option<PathBuf>,
     /// Where to listen, one address per line that clients are to use; port 0 takes a free one. Sockets that systemd hands
     /// over take their place.
-    #[arg(long, num_args = 1.., value_name = "ADDR")]
+    #[arg(long, num_args = 1.., value_name = "ADDR", value_parser = address)]
     pub(in crate::cli) listen: Vec<SocketAddr>,
     /// The server's identity.
     #[arg(long = "key", value_name = "FILE", env = "BOWLINE_KEY")]
@@ -96,4 +96,24 @@ pub(in crate::cli) fn mode_mask(text: &str) -> Result<u32, String> {
 fn export_protection(text: &str) -> Result<(ExportName, Protection), String> {
     let (name, least) = text.split_once('=').ok_or("write NAME=PROTECTION, as in media=sealed")?;
     Ok((name.parse().map_err(|error: NameError| error.to_string())?, least.parse()?))
+}
+
+/// An address to listen on. The option takes all that follows it, an export that was meant to be one by itself included.
+fn address(argument: &str) -> Result<SocketAddr, String> {
+    argument.parse().map_err(|_| {
+        let hint = if argument.contains('=') { "; exports stand before --listen" } else { "" };
+        format!("write IP:PORT, as 127.0.0.1:4711 or [::1]:4711{hint}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_behind_the_addresses_is_told_where_it_belongs() {
+        assert_eq!(address("[::1]:0").unwrap(), "[::1]:0".parse().unwrap());
+        assert!(address("data=/srv").unwrap_err().ends_with("exports stand before --listen"));
+        assert!(!address("localhost").unwrap_err().contains("export"));
+    }
 }

@@ -8,7 +8,8 @@
 //!
 //! A client whose handle was resumed after a loss with the machine may be *rewriting* what it has kept. That is older than
 //! whatever another session writes, so it is refused once another one may write, and the other one is told of its handle
-//! when all of it is done that was not refused. Whatever the handle asks for besides says that its rewriting is over.
+//! when all of it is done that was not refused. A look at its state, a read, a sync or an append says that its
+//! rewriting is over.
 
 use std::collections::HashMap;
 
